@@ -1,0 +1,133 @@
+"""Writing whole files so that a reader finds the old one or the new one, never half of one.
+
+Also what stands around that: free space, and one running process per destination.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from floodem.errors import ResourceError, RunConflictError, StorageError
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def storage_error(action: str, path: Path | str, error: OSError) -> StorageError:
+    """Turn an operating system's refusal into one sentence that names the file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return StorageError(
+        f"cannot {action} {path}: {reason}; check the address, the rights and the free space"
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder durable, where the system can (not on Windows)."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success sync it and rename it into place.
+
+    When the body raises, the temporary file is removed and `path` is as before.
+    The file must be closed when the body ends (Windows renames no open file).
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses the write or the rename.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        try:
+            yield partial
+            with open(partial, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(partial, path)
+            sync_folder(path.parent)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise storage_error("write", path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file in one piece (see `replacing`)."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the nearest folder above `path` that exists."""
+    folder = path.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
+
+
+def require_free_disk(path: Path, *, needed_bytes: int, purpose: str) -> None:
+    """Refuse work whose result would not fit on the disk that holds `path`.
+
+    Raises
+    ------
+    ResourceError
+        When less than `needed_bytes` are free.
+    """
+    free = shutil.disk_usage(existing_parent(path)).free
+    if free < needed_bytes:
+        raise ResourceError(
+            f"{purpose} needs {needed_bytes / 1e9:.2f} GB at {path}, where {free / 1e9:.2f} GB "
+            "are free: free some space or choose another destination"
+        )
+
+
+def _lock(handle: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, what: str) -> Iterator[None]:
+    """Hold a lock file while the body runs; the system frees it when the process dies.
+
+    Raises
+    ------
+    RunConflictError
+        When another process holds it.
+    StorageError
+        When the lock file cannot be made.
+    """
+    try:
+        handle = open(path, "ab")  # noqa: SIM115 - closed below, after the body
+    except OSError as error:
+        raise storage_error("write", path, error) from error
+    with handle:
+        try:
+            _lock(handle)
+        except OSError:
+            raise RunConflictError(
+                f"another process is working on {what} (lock {path}): "
+                "wait for it, stop it, or choose another destination"
+            ) from None
+        yield

@@ -1,0 +1,151 @@
+"""What a volume is, whatever file holds it.
+
+A volume is a 3-D array (z, y, x) in a file, a folder or a remote store. Its
+voxels are counted in its own frame: the first one lies at `offset`, so that a
+crop still knows where it came from, and `box` is where the data are. Nothing is
+loaded before `read`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from floodem.errors import GeometryError, LabelError
+from floodem.geometry import Box, VoxelSize, Zyx
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Volume(ABC):
+    """A 3-D array (z, y, x) at an address, read and written by `Box`.
+
+    Attributes
+    ----------
+    uri
+        The address it was opened with.
+    box
+        Where its voxels lie: offset and offset + shape, ordered z, y, x.
+    dtype
+        Type of one voxel, in native byte order.
+    voxel_size
+        Edge lengths in nanometres, or None when the file does not say.
+    chunks
+        The smallest box (aligned to the offset) that is cheap to read and safe
+        to write alone.
+    """
+
+    uri: str
+    box: Box
+    dtype: np.dtype[Any]
+    voxel_size: VoxelSize | None
+    chunks: Zyx
+
+    @property
+    def shape(self) -> Zyx:
+        """Edge lengths in voxels, ordered z, y, x."""
+        return self.box.shape
+
+    @property
+    def offset(self) -> Zyx:
+        """Position of the first voxel, ordered z, y, x."""
+        return self.box.start
+
+    def read(self, box: Box | None = None) -> Array:
+        """Return the voxels of `box` (default: the whole volume) as a new C-ordered array.
+
+        Raises
+        ------
+        GeometryError
+            When the box is not wholly inside the volume.
+        StorageError, VolumeFormatError
+            When the file system refuses, or the file is damaged.
+        """
+        box = self.box if box is None else box
+        self._require_inside(box)
+        array = self._read(box)
+        assert array.shape == box.shape
+        return array
+
+    def write(self, box: Box, array: Array) -> None:
+        """Store `array` (z, y, x) at `box`.
+
+        Integers are converted only when every value fits; other conversions
+        between types are refused.
+
+        Raises
+        ------
+        GeometryError
+            When the box is outside the volume, or the array has another shape.
+        LabelError
+            When a value does not fit the volume's type.
+        StorageError
+            When the file system refuses.
+        """
+        self._require_inside(box)
+        if array.shape != box.shape:
+            raise GeometryError(
+                f"array of shape {array.shape} does not fill box {box} of shape {box.shape}"
+            )
+        self._write(box, as_dtype(array, self.dtype))
+
+    def close(self) -> None:
+        """Finish: make what was written complete and visible, and let go of the file."""
+
+    def discard(self) -> None:
+        """Let go of the file after a failure, leaving what was there before."""
+        self.close()
+
+    @abstractmethod
+    def _read(self, box: Box) -> Array: ...
+
+    @abstractmethod
+    def _write(self, box: Box, array: Array) -> None: ...
+
+    def _require_inside(self, box: Box) -> None:
+        if not self.box.contains(box):
+            raise GeometryError(
+                f"box {box} is not inside {self.uri}, which holds {self.box} (z,y,x)"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+def as_dtype(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Convert without losing anything.
+
+    Raises
+    ------
+    LabelError
+        When a value does not fit `dtype`, or a float would become an integer.
+    """
+    if array.dtype == dtype:
+        return array
+    if np.can_cast(array.dtype, dtype, casting="safe"):
+        return array.astype(dtype)
+    if array.dtype.kind in "ui" and dtype.kind in "ui":
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        if array.size and (int(array.min()) < low or int(array.max()) > high):
+            raise LabelError(
+                f"values {array.min()} to {array.max()} do not fit {dtype}, which holds "
+                f"{low} to {high}: choose a wider type"
+            )
+        return array.astype(dtype)
+    raise LabelError(
+        f"{array.dtype} values cannot become {dtype} without loss: convert them first"
+    )
