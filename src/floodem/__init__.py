@@ -1,0 +1,1 @@
+"""Flood-filling networks for electron microscopy."""
