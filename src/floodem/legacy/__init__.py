@@ -1,0 +1,1 @@
+"""Everything about the systems floodem replaces: their files, flags and requests."""
