@@ -1,1 +1,58 @@
-"""Flood-filling networks for electron microscopy."""
+"""Flood-filling networks: from electron-microscope images to 3-D neurons.
+
+The public names below are loaded when they are first used, so that importing
+floodem costs nothing: no torch, no numpy. docs/architecture.md is the map.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from floodem.errors import FloodemError
+    from floodem.evaluation import evaluate
+    from floodem.flooding.segment import segment
+    from floodem.geometry import Box, VoxelSize
+    from floodem.network.model_file import load_model
+    from floodem.viewer import view
+    from floodem.volumes import create_volume, open_volume
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Box",
+    "FloodemError",
+    "VoxelSize",
+    "__version__",
+    "create_volume",
+    "evaluate",
+    "load_model",
+    "open_volume",
+    "segment",
+    "view",
+]
+
+_HOMES = {
+    "Box": "floodem.geometry",
+    "FloodemError": "floodem.errors",
+    "VoxelSize": "floodem.geometry",
+    "create_volume": "floodem.volumes",
+    "evaluate": "floodem.evaluation",
+    "load_model": "floodem.network.model_file",
+    "open_volume": "floodem.volumes",
+    "segment": "floodem.flooding.segment",
+    "view": "floodem.viewer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'floodem' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

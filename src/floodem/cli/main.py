@@ -1,0 +1,177 @@
+"""The command line: what the user typed comes in, an exit code goes out.
+
+Each command is one function in the module of its name; it parses, makes one
+library call and prints. Here they are listed, started, and their errors turned
+into one sentence. Only the module of the command that was asked for is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import importlib
+import io
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+import typer.main
+
+import floodem
+from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError
+
+COMMANDS = {
+    "demo": "Segment a small sample and score it: the whole way in one command.",
+    "convert": "Copy a volume from any format to any other.",
+    "import-model": "Turn a published network into a model file.",
+    "segment": "Segment an image with a flood-filling network.",
+    "evaluate": "Score a segmentation against the truth.",
+    "view": "Open images and segmentations in the browser.",
+}
+"""Every command and the first line of its help, in the order of the help."""
+
+EXIT_INTERRUPTED = 130
+"""What a shell gives a program that Ctrl-C ended (128 + SIGINT)."""
+
+EXIT_PIPE_CLOSED = 141
+"""What a shell gives a program whose reader went away (128 + SIGPIPE)."""
+
+BUG_SENTENCE = (
+    "this is a bug in floodem, not a mistake of yours: "
+    "please report it with the lines above and the command you ran"
+)
+
+_NUMPYDOC_SECTION = re.compile(r"^\s*[A-Z][A-Za-z ]+\n\s*-{3,}\s*$", re.MULTILINE)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and end the process with its exit code.
+
+    0 done, 1 a bug, 2 usage, 3 input refused, 4 stopped and resumable; 130 after
+    Ctrl-C where there is nothing to resume, 141 when the reader of a pipe went away.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    make_output_safe()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' remarks to programmers, not to users
+    with reporting():
+        command = typer.main.get_command(build_app(arguments))
+        command.main(args=list(arguments), prog_name="floodem")
+    raise SystemExit(0)
+
+
+def make_output_safe() -> None:
+    """Let any text be printed on any console; what it cannot show becomes an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def build_app(arguments: Sequence[str]) -> typer.Typer:
+    """Return the application with the asked command loaded and the others only listed."""
+    app = typer.Typer(
+        name="floodem",
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_options)
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        function = load_command(name) if name == asked else _listed
+        app.command(name, help=help_text(function) if name == asked else summary)(function)
+    return app
+
+
+def load_command(name: str) -> Callable[..., Any]:
+    """Import the command of this name; its errors are reported where it runs."""
+    word = name.replace("-", "_")
+    function: Callable[..., Any] = getattr(importlib.import_module(f"floodem.cli.{word}"), word)
+
+    @functools.wraps(function)
+    def run(*positional: Any, **named: Any) -> None:
+        with reporting():
+            function(*positional, **named)
+            sys.stdout.flush()
+
+    return run
+
+
+def help_text(function: Callable[..., Any]) -> str:
+    """Return a function's docstring up to its first section (Parameters, Raises, ...)."""
+    return _NUMPYDOC_SECTION.split(function.__doc__ or "", maxsplit=1)[0].strip()
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[None]:
+    """End the process with one sentence where the body raises."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except FloodemError as error:
+        _end(f"error: {error}", error.exit_code)
+    except MemoryError:
+        _end(
+            "error: the memory of this machine is not enough: give a smaller --box",
+            EXIT_INPUT_REFUSED,
+        )
+    except KeyboardInterrupt:
+        _end("stopped by Ctrl-C; run the same command again to start over", EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the last stop before the user
+        if _is_closed_pipe(error):
+            _leave_closed_pipe()
+        traceback.print_exc()
+        _end(BUG_SENTENCE, EXIT_BUG)
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    with contextlib.suppress(OSError):
+        print(" ".join(sentence.splitlines()), file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _is_closed_pipe(error: Exception) -> bool:
+    codes = {errno.EPIPE, errno.EINVAL} if sys.platform == "win32" else {errno.EPIPE}
+    return isinstance(error, OSError) and error.errno in codes
+
+
+def _leave_closed_pipe() -> NoReturn:
+    # Python flushes stdout once more at its end and would complain there.
+    with contextlib.suppress(OSError, io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(EXIT_PIPE_CLOSED)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"floodem {floodem.__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Turn electron-microscope images into 3-D neurons with flood-filling networks.
+
+    Triples are z,y,x; a box is z0:z1,y0:y1,x0:x1, half-open; voxel sizes are nanometres.
+
+    A volume is a path or an address, with @dataset for HDF5: em.h5@raw, zarr://em.zarr.
+    """
+
+
+def _listed() -> None:
+    """Stand in the help for a command that was not asked for."""
