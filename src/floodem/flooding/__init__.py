@@ -1,0 +1,1 @@
+"""Inference: a network, an image and seeds become segments."""
