@@ -1,0 +1,19 @@
+"""Pure functions on label arrays: overlaps, connected components, other numbers."""
+
+from floodem.labels.components import components
+from floodem.labels.overlaps import OverlapCounter, OverlapTable, contingency, merge_tables
+from floodem.labels.relabel import compact, label_dtype, relabel
+from floodem.labels.runs import require_labels, sizes
+
+__all__ = [
+    "OverlapCounter",
+    "OverlapTable",
+    "compact",
+    "components",
+    "contingency",
+    "label_dtype",
+    "merge_tables",
+    "relabel",
+    "require_labels",
+    "sizes",
+]

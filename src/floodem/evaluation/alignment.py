@@ -1,0 +1,155 @@
+"""Two label volumes laid over each other: sources in, blocks of both out.
+
+Volumes are aligned by their own frames: voxel (z, y, x) of one is voxel (z, y, x)
+of the other, whatever their offsets and shapes. Everything that reads voxels for
+a score reads them here, block by block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from floodem.errors import GeometryError
+from floodem.geometry import Box, VoxelSize, Zyx, tiles
+from floodem.labels import require_labels
+from floodem.labels.runs import Labels
+from floodem.volumes.volume import Volume
+
+BLOCK_VOXELS = 2**24  # two uint64 blocks and what counting them needs: about 0.6 GB
+_SAME_SIZE = 1e-3  # relative; formats round voxel sizes differently
+
+
+class LabelArray(Volume):
+    """A label array (z, y, x) in memory, its first voxel at 0, 0, 0."""
+
+    def __init__(self, labels: Labels, *, name: str) -> None:
+        if labels.ndim != 3:
+            raise GeometryError(f"the {name} has shape {labels.shape}; expected three axes z, y, x")
+        z, y, x = labels.shape
+        self.uri = name
+        self.box = Box.from_shape((z, y, x))
+        self.dtype = labels.dtype
+        self.voxel_size = None
+        self.chunks = (z, y, x)
+        self._labels = labels
+
+    def _read(self, box: Box) -> Labels:
+        return self._labels[box.slices()].copy()
+
+    def _write(self, box: Box, array: Labels) -> None:
+        self._labels[box.slices()] = array
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """A segmentation and truth over the box they share.
+
+    Attributes
+    ----------
+    box
+        The voxels to be compared, in the frame of both.
+    blocks
+        Boxes that cover it, in C order.
+    """
+
+    segmentation: Volume
+    truth: Volume
+    box: Box
+    blocks: Sequence[Box]
+
+    @property
+    def voxel_size(self) -> VoxelSize | None:
+        """The voxel size that either of the two states."""
+        return self.segmentation.voxel_size or self.truth.voxel_size
+
+    def read(self, block: Box) -> tuple[Labels, Labels]:
+        """Return the segmentation and the truth in `block`.
+
+        Raises
+        ------
+        LabelError
+            When one of them holds negative numbers or no integers.
+        """
+        segmentation, truth = self.segmentation.read(block), self.truth.read(block)
+        require_labels(segmentation, what=f"the segmentation {self.segmentation.uri}")
+        require_labels(truth, what=f"the truth {self.truth.uri}")
+        return segmentation, truth
+
+
+def align(
+    segmentation: Volume,
+    truth: Volume,
+    *,
+    box: Box | None,
+    border: Zyx,
+    block_voxels: int = BLOCK_VOXELS,
+) -> Alignment:
+    """Find the voxels that both hold, and cut them into blocks.
+
+    Parameters
+    ----------
+    box
+        Compare only these voxels; None for all that both hold.
+    border
+        Voxels left out at each face of what is compared, z, y, x.
+
+    Raises
+    ------
+    GeometryError
+        When the two have no voxel in common, their voxel sizes differ, `box` is
+        not inside both, or `border` is negative or leaves nothing.
+    """
+    _require_same_voxel_size(segmentation, truth)
+    common = segmentation.box.intersection(truth.box)
+    if common is None:
+        raise GeometryError(
+            f"the segmentation {segmentation.uri} holds {segmentation.box} and the truth "
+            f"{truth.uri} {truth.box} (z,y,x): they share no voxel; correct one's offset"
+        )
+    if box is not None and not common.contains(box):
+        raise GeometryError(f"box {box} is not inside {common}, the voxels that both volumes hold")
+    compared = common if box is None else box
+    if min(border) < 0:
+        raise GeometryError(f"border {border} is negative: give voxels to leave out, z,y,x")
+    if any(edge <= 2 * width for edge, width in zip(compared.shape, border, strict=True)):
+        raise GeometryError(
+            f"a border of {border} leaves nothing of {compared.shape} voxels (z,y,x): "
+            "choose a smaller one"
+        )
+    z, y, x = border
+    inner = compared.grow((-z, -y, -x))
+    core = _block_shape(segmentation.chunks, limit=block_voxels, shape=inner.shape)
+    blocks = [tile.core for tile in tiles(inner, core=core)]
+    return Alignment(segmentation, truth, inner, blocks)
+
+
+def _require_same_voxel_size(segmentation: Volume, truth: Volume) -> None:
+    first, second = segmentation.voxel_size, truth.voxel_size
+    if first is None or second is None:
+        return
+    sizes = zip(first.zyx_nm, second.zyx_nm, strict=True)
+    if not all(math.isclose(a, b, rel_tol=_SAME_SIZE) for a, b in sizes):
+        raise GeometryError(
+            f"the segmentation {segmentation.uri} has voxels of {first} nm and the truth "
+            f"{truth.uri} of {second} nm (z,y,x): bring both to one resolution"
+        )
+
+
+def _block_shape(chunks: Zyx, *, limit: int, shape: Zyx) -> Zyx:
+    """Double or halve the chunk, keeping it as cubic as it can be, to about `limit` voxels."""
+    edges = [min(chunk, extent) for chunk, extent in zip(chunks, shape, strict=True)]
+    while math.prod(edges) > limit and max(edges) > 1:
+        longest = edges.index(max(edges))
+        edges[longest] = -(-edges[longest] // 2)
+    while True:
+        growing = [axis for axis in range(3) if edges[axis] < shape[axis]]
+        if not growing:
+            break
+        shortest = min(growing, key=lambda axis: edges[axis])
+        grown = min(2 * edges[shortest], shape[shortest])
+        if math.prod(edges) // edges[shortest] * grown > limit:
+            break
+        edges[shortest] = grown
+    return (edges[0], edges[1], edges[2])
