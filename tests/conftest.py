@@ -1,11 +1,18 @@
-"""What every test may use: the shared data, and one thread per computation."""
+"""What every test may use: the shared data, and shapes checked at every call."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jaxtyping import config, install_import_hook
+
+from typechecker import modules_with_shapes
+
+# Before floodem is imported: from here on arrays are held against their annotated shapes.
+install_import_hook(modules_with_shapes(), "typechecker.check")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -18,3 +25,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data at {folder}: set FLOODEM_DATA to a folder with the shared data")
     return folder
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Let wrong shapes through, for tests of what floodem itself says about them."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
