@@ -18,6 +18,7 @@ from floodem.geometry import Zyx
 NO_SEEDS: Int64[np.ndarray, "0 3"] = np.empty((0, 3), dtype=np.int64)
 NO_SEEDS.setflags(write=False)
 
+FARTHEST_POSITION = 2**62  # well inside 64 bits, also after a corner is taken off
 ISOTROPIC = (1.0, 1.0, 1.0)
 
 
@@ -50,13 +51,6 @@ class SeedContext:
     seed_anisotropy: tuple[float, float, float] = ISOTROPIC
 
     def __post_init__(self) -> None:
-        shape = self.image.shape
-        others = (self.segmentation, self.excluded)
-        if len(shape) != 3 or any(other is not None and other.shape != shape for other in others):
-            raise GeometryError(
-                f"image of shape {shape} and its segmentation and masks differ: "
-                "give arrays of one shape, z,y,x"
-            )
         if min(self.margin) < 0:
             raise GeometryError(f"seed margin {self.margin} (z,y,x) is negative")
         if not all(np.isfinite(edge) and edge > 0 for edge in self.seed_anisotropy):

@@ -89,7 +89,7 @@ def ball(radius: int, *, ndim: int) -> Bool[np.ndarray, "*shape"]:
 
 
 def _above_surroundings(
-    heights: Heights, footprint: Bool[np.ndarray, "*shape"]
+    heights: Heights, footprint: Bool[np.ndarray, "*near"]
 ) -> Bool[np.ndarray, "*shape"]:
     if footprint.size == 1 or heights.size == 1:
         return np.ones(heights.shape, dtype=bool)

@@ -8,18 +8,16 @@ found through the entry point group `floodem.seed_policies`.
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
 
-from floodem.errors import OptionError
+from floodem.errors import DependencyError, OptionError
 from floodem.flooding.seeds.context import SeedContext, inside_margin
 
 ENTRY_POINT_GROUP = "floodem.seed_policies"
@@ -40,37 +38,32 @@ _Factory = TypeVar("_Factory", bound=PolicyFactory)
 
 _policies: dict[str, PolicyFactory] = {}
 
-# Where our own policies live, so that none of them is imported before it is used.
-_OWN_MODULES = ("peaks",)
-
 
 @dataclass(frozen=True, slots=True)
 class SeedPolicySpec:
-    """A seed policy as one writes it down: its name and its arguments."""
+    """A seed policy as one writes it down: its name and its arguments (JSON values)."""
 
     name: str = DEFAULT_POLICY
     args: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "args", MappingProxyType(dict(self.args)))
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary for a run's record."""
         return {"name": self.name, "args": dict(self.args)}
 
 
-def seed_policy(name: str) -> Callable[[_Factory], _Factory]:
+def seed_policy(*names: str) -> Callable[[_Factory], _Factory]:
     """Register a class (or function) whose keyword arguments make a `SeedPolicy`.
 
     Raises
     ------
     ValueError
-        When another policy has this name already.
+        When another policy has one of these names already.
     """
 
     def register(factory: _Factory) -> _Factory:
-        if _policies.setdefault(name, factory) is not factory:
-            raise ValueError(f"a seed policy called {name} is registered already")
+        for name in names:
+            if _policies.setdefault(name, factory) is not factory:
+                raise ValueError(f"a seed policy called {name} is registered already")
         return factory
 
     return register
@@ -78,7 +71,6 @@ def seed_policy(name: str) -> Callable[[_Factory], _Factory]:
 
 def policy_names() -> list[str]:
     """Return the names of all policies, ours and those of installed packages."""
-    _load_own()
     return sorted({*_policies, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
 
 
@@ -89,29 +81,32 @@ def make_policy(spec: SeedPolicySpec) -> SeedPolicy:
     ------
     OptionError
         When there is no policy of this name, it has no argument of some name,
-        or an argument has an impossible value.
+        one is missing, or has an impossible value.
+    DependencyError
+        When the policy belongs to another package that cannot be imported.
     """
     factory = _find(spec.name)
-    accepted = _argument_names(factory)
+    signature = inspect.signature(factory)
+    accepted, takes_any = _argument_names(signature)
     for name in spec.args:
-        if name not in accepted:
-            known = ", ".join(accepted) if accepted else "none at all"
+        if name not in accepted and not takes_any:
             raise OptionError(
                 f"seed policy {spec.name} has no argument {name!r}{_nearest(name, accepted)}: "
-                f"it takes {known}"
+                f"it takes {', '.join(accepted) or 'none'}"
             )
     try:
-        return factory(**spec.args)
+        signature.bind(**spec.args)
     except TypeError as error:
-        raise OptionError(f"seed policy {spec.name} cannot be made: {error}") from error
+        raise OptionError(f"seed policy {spec.name}: {error}: give it by name") from error
+    return factory(**spec.args)
 
 
 def seed_positions(spec: SeedPolicySpec, context: SeedContext) -> Int64[np.ndarray, "n 3"]:
     """Return the seeds of one block, z, y, x in its array, in the order to flood them.
 
     Seeds whose field of view would leave the block are not among them. The same
-    context gives the same array, so that a stopped run goes on at its k-th row.
-    A policy that looks at the segmentation sees it as it is now.
+    context gives the same array, so that a stopped run goes on at its k-th row;
+    a policy that looks at the segmentation sees it as it is at this moment.
 
     Raises
     ------
@@ -129,17 +124,17 @@ def seed_positions(spec: SeedPolicySpec, context: SeedContext) -> Int64[np.ndarr
     )
 
 
-def _load_own() -> None:
-    for module in _OWN_MODULES:
-        importlib.import_module(f"floodem.flooding.seeds.{module}")
-
-
 def _find(name: str) -> PolicyFactory:
-    _load_own()
     if name in _policies:
         return _policies[name]
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        factory: PolicyFactory = entry.load()
+        try:
+            factory: PolicyFactory = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise DependencyError(
+                f"seed policy {name} of {entry.value} cannot be loaded ({error}): "
+                "mend or remove the package it comes from"
+            ) from error
         return factory
     names = policy_names()
     raise OptionError(
@@ -147,10 +142,12 @@ def _find(name: str) -> PolicyFactory:
     )
 
 
-def _argument_names(factory: PolicyFactory) -> list[str]:
+def _argument_names(signature: inspect.Signature) -> tuple[list[str], bool]:
+    """Return the names a factory knows, and whether it passes any others on."""
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(factory).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind in named]
+    parameters = signature.parameters.values()
+    accepted = [parameter.name for parameter in parameters if parameter.kind in named]
+    return accepted, any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
 
 
 def _nearest(name: str, known: list[str]) -> str:
