@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Integer
 
 from floodem.errors import OptionError, VolumeFormatError, VolumeNotFoundError
 from floodem.files import storage_error
@@ -63,7 +63,7 @@ class ExplicitSeeds:
         return seeds
 
 
-def explicit_seeds(positions: Int64[np.ndarray, "n 3"]) -> SeedPolicySpec:
+def explicit_seeds(positions: Integer[np.ndarray, "n 3"]) -> SeedPolicySpec:
     """Describe seeds at these positions in the volume, z, y, x, flooded in this order.
 
     Raises
@@ -107,6 +107,8 @@ def _file_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise VolumeNotFoundError(f"no file {path}: give a CSV file with seeds") from None
+    except ValueError as error:  # a NUL or half a surrogate pair in the name
+        raise VolumeNotFoundError(f"{str(path)!r} is no file name: {error}") from None
     except OSError as error:
         raise storage_error("read", path, error) from error
 

@@ -47,9 +47,10 @@ class PolicyInvertOrigins:
     corner: Any = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.segmentation_dir, str) or not self.segmentation_dir:
+        where = self.segmentation_dir
+        if not isinstance(where, str) or not where or "\0" in where:
             raise OptionError(
-                f"PolicyInvertOrigins segmentation_dir is {self.segmentation_dir!r}: "
+                f"PolicyInvertOrigins segmentation_dir is {where!r}: "
                 "give the path of an earlier segmentation"
             )
         if self.corner is not None:
