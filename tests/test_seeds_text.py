@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from floodem.errors import FloodemError, OptionError, VolumeFormatError, VolumeNotFoundError
@@ -79,11 +80,12 @@ def test_arguments_that_are_no_object_are_refused():
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_read_or_refused_in_one_sentence(text):
-    try:
-        parse_seeds(text)
-    except FloodemError as refused:
-        assert str(refused)
+@example("\0")
+@example("\ud800")
+def test_any_text_is_read_or_refused(text):
+    for kind in ("", ".csv"):
+        with contextlib.suppress(FloodemError):
+            parse_seeds(text + kind)
 
 
 def test_explicit_seeds_keep_their_order_and_move_with_the_block():
