@@ -146,6 +146,4 @@ def as_dtype(array: Array, dtype: np.dtype[Any]) -> Array:
                 f"{low} to {high}: choose a wider type"
             )
         return array.astype(dtype)
-    raise LabelError(
-        f"{array.dtype} values cannot become {dtype} without loss: convert them first"
-    )
+    raise LabelError(f"{array.dtype} values cannot become {dtype} without loss: convert them first")

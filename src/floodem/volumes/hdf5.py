@@ -1,0 +1,305 @@
+"""Volumes in HDF5 files: ``path@dataset`` in, datasets (z, y, x) or (c, z, y, x) read by box.
+
+Voxel size and offset are the dataset's attributes ``voxel_size_nm_zyx`` (three
+float64) and ``offset_zyx`` (three int64). New datasets are chunked and
+gzip-compressed. A dataset is added to an existing file by way of a copy that
+then replaces it, so that the file is whole at every moment (docs/decisions/0002-volumes.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from floodem.errors import (
+    DestinationExistsError,
+    StorageError,
+    VolumeFormatError,
+)
+from floodem.files import require_free_disk, storage_error
+from floodem.geometry import Box
+from floodem.volumes.hdf5_links import (
+    dataset_names,
+    missing_dataset,
+    refuse_outside_data,
+    refuse_outside_links,
+)
+from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
+from floodem.volumes.staging import Staged, require_no_destination
+from floodem.volumes.stored import (
+    DEFAULT_CHUNKS,
+    OFFSET_KEY,
+    VOXEL_SIZE_KEY,
+    StoredVolume,
+    fit_chunks,
+    native_dtype,
+    offset_from,
+    refusals,
+    select_channel,
+    voxel_size_from,
+)
+from floodem.volumes.volume import Array, Volume
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+IMAGE_DATASET = "raw"
+LABEL_DATASET = "segmentation"
+
+# h5py's own default: level 9 is several times slower for a few percent.
+_GZIP_LEVEL = 4
+_MAX_IMAGE_ITEMSIZE = 2
+
+
+class Hdf5Volume(StoredVolume):
+    """One dataset of an open HDF5 file."""
+
+    def __init__(
+        self, file: h5py.File, dataset: h5py.Dataset, channel: int | None, **facts: Any
+    ) -> None:
+        super().__init__(**facts)
+        self._file = file
+        self._dataset = dataset
+        self._channel = channel
+
+    def _index(self, box: Box) -> tuple[int | slice, ...]:
+        slices = box.slices(origin=self.offset)
+        return slices if self._channel is None else (self._channel, *slices)
+
+    def _read(self, box: Box) -> Array:
+        try:
+            found = self._dataset[self._index(box)]
+        except OSError as error:
+            raise _damaged(self.uri, error) from error
+        return np.ascontiguousarray(found, dtype=self.dtype)
+
+    def _write(self, box: Box, array: Array) -> None:
+        self._require_writable()
+        try:
+            self._dataset[self._index(box)] = array
+        except OSError as error:
+            raise storage_error("write", self.uri, error) from error
+
+    def _finish(self) -> None:
+        if self._writable:
+            try:
+                self._file.flush()
+            except (OSError, RuntimeError) as error:
+                raise _unwritten(self.uri, error) from error
+
+    def _release(self) -> None:
+        try:
+            self._file.close()
+        except (OSError, RuntimeError) as error:
+            raise _unwritten(self.uri, error) from error
+
+
+def _recognises(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with contextlib.suppress(OSError), open(path, "rb") as handle:
+        return handle.read(len(SIGNATURE)) == SIGNATURE
+    return False
+
+
+def _open(request: OpenRequest) -> Volume:
+    location = request.location
+    file = _open_file(location.local, mode="r+" if request.writable else "r")
+    try:
+        dataset = _find_dataset(file, request)
+        shape, channel = select_channel(
+            dataset.shape or (), channel=request.channel, uri=location.uri
+        )
+        chunks = dataset.chunks
+        return Hdf5Volume(
+            file,
+            dataset,
+            channel,
+            uri=location.uri,
+            shape=shape,
+            dtype=native_dtype(dataset.dtype, uri=location.uri),
+            chunks=tuple(int(length) for length in chunks[-3:]) if chunks else None,
+            offset=offset_from(_attribute(dataset, OFFSET_KEY), uri=location.uri),
+            voxel_size=voxel_size_from(_attribute(dataset, VOXEL_SIZE_KEY), uri=location.uri),
+            writable=request.writable,
+        )
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open_file(path: Path, *, mode: str) -> h5py.File:
+    try:
+        with open(path, "rb") as handle:
+            handle.read(1)
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    try:
+        return h5py.File(path, mode, locking="best-effort")
+    except OSError as error:
+        reason = str(error)
+        if "unable to lock" in reason:
+            raise StorageError(
+                f"{path} is open in another program that writes it: close it there and try again"
+            ) from error
+        if mode != "r" and ("Permission denied" in reason or "Read-only" in reason):
+            raise StorageError(f"cannot write {path}: {reason}; check the rights") from error
+        raise _damaged(str(path), error) from error
+
+
+def _find_dataset(file: h5py.File, request: OpenRequest) -> h5py.Dataset:
+    location = request.location
+    name = location.dataset
+    if name is None:
+        names = dataset_names(file)
+        if len(names) != 1:
+            listed = ", ".join(names) or "no 3-D dataset"
+            raise VolumeFormatError(
+                f"{location.uri} holds {listed}: name one, as in {location.path}@NAME"
+            )
+        name = names[0]
+    if not request.allow_external:
+        refuse_outside_links(file, name, uri=location.uri)
+    try:
+        found = file[name]
+    except (KeyError, OSError):
+        raise missing_dataset(file, name, uri=location.uri) from None
+    if not isinstance(found, h5py.Dataset):
+        raise missing_dataset(file, name, uri=location.uri)
+    if not request.allow_external:
+        refuse_outside_data(file, found, uri=location.uri)
+    return found
+
+
+def _attribute(dataset: h5py.Dataset, name: str) -> Any:
+    try:
+        value = dataset.attrs.get(name)
+    except OSError as error:
+        raise _damaged(dataset.name or name, error) from error
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _damaged(uri: str, error: Exception) -> VolumeFormatError:
+    return VolumeFormatError(
+        f"{uri} cannot be read as HDF5: {error}; the file is damaged, cut short or something else"
+    )
+
+
+def _unwritten(uri: str, error: Exception) -> StorageError:
+    return StorageError(
+        f"cannot finish writing {uri}: {error}; check the free space and the rights"
+    )
+
+
+def _create(request: CreateRequest) -> Volume:
+    location = request.location
+    path = location.local
+    name = location.dataset or _default_name(request.dtype)
+    adds = path.is_file() and _require_room(path, request)
+    staged = Staged(path, uri=location.uri, overwrite=adds or request.overwrite, folder=False)
+    try:
+        with refusals("write", location.uri):
+            if adds:
+                _copy_existing(path, staged.path)
+            file, dataset = _start(staged.path, name, request)
+    except BaseException:
+        staged.discard()
+        raise
+    return Hdf5Volume(
+        file,
+        dataset,
+        None,
+        uri=location.uri,
+        shape=request.shape,
+        dtype=request.dtype,
+        chunks=request.chunks,
+        offset=request.offset,
+        voxel_size=request.voxel_size,
+        writable=True,
+        staged=staged,
+    )
+
+
+def _require_room(path: Path, request: CreateRequest) -> bool:
+    """Check an existing file for the new dataset; tell whether its contents are to be kept."""
+    name = request.location.dataset
+    if name is None and not request.overwrite:
+        require_no_destination(path, uri=request.location.uri)
+    with _open_file(path, mode="r") as file:
+        if name is None:
+            names = dataset_names(file)
+            if len(names) > 1:
+                raise DestinationExistsError(
+                    f"{path} was left as it is, because it holds {', '.join(names)}: "
+                    f"name the one to overwrite, as in {path}@{names[0]}"
+                )
+            return False
+        there = file.get(name, getlink=True)
+        if there is not None and not request.overwrite:
+            raise DestinationExistsError(
+                f"{path} holds {name} already and was left as it is: "
+                "choose another name or overwrite"
+            )
+        if isinstance(there, h5py.HardLink) and not isinstance(file[name], h5py.Dataset):
+            raise DestinationExistsError(
+                f"{name} in {path} is a group and was left as it is: choose another name"
+            )
+    return True
+
+
+def _copy_existing(path: Path, copy: Path) -> None:
+    require_free_disk(path, needed_bytes=path.stat().st_size, purpose=f"adding a dataset to {path}")
+    shutil.copyfile(path, copy)
+    shutil.copymode(path, copy)
+
+
+def _start(path: Path, name: str, request: CreateRequest) -> tuple[h5py.File, h5py.Dataset]:
+    file = h5py.File(path, "a")
+    try:
+        if name in file:
+            del file[name]
+        return file, _new_dataset(file, name, request)
+    except BaseException:
+        with contextlib.suppress(OSError, RuntimeError):
+            file.close()
+        raise
+
+
+def _default_name(dtype: np.dtype[Any]) -> str:
+    is_image = dtype.kind == "f" or dtype.itemsize <= _MAX_IMAGE_ITEMSIZE
+    return IMAGE_DATASET if is_image else LABEL_DATASET
+
+
+def _new_dataset(file: h5py.File, name: str, request: CreateRequest) -> h5py.Dataset:
+    try:
+        dataset = file.create_dataset(
+            name,
+            shape=request.shape,
+            dtype=request.dtype,
+            chunks=fit_chunks(request.chunks or DEFAULT_CHUNKS, shape=request.shape),
+            compression="gzip",
+            compression_opts=_GZIP_LEVEL,
+            fillvalue=0,
+        )
+    except (ValueError, TypeError) as error:
+        raise VolumeFormatError(
+            f"{request.location.uri} cannot hold a dataset {name!r}: {error}; choose another name"
+        ) from error
+    dataset.attrs[OFFSET_KEY] = np.asarray(request.offset, dtype=np.int64)
+    if request.voxel_size is not None:
+        dataset.attrs[VOXEL_SIZE_KEY] = np.asarray(request.voxel_size.zyx_nm, dtype=np.float64)
+    return dataset
+
+
+HDF5 = VolumeFormat(
+    name="hdf5",
+    summary="dataset in an HDF5 file, path@dataset",
+    extensions=(".h5", ".hdf5", ".hdf"),
+    holds_datasets=True,
+    recognises=_recognises,
+    open=_open,
+    create=_create,
+)

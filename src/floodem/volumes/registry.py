@@ -1,0 +1,131 @@
+"""Which formats there are: a name in, a record that opens and creates volumes out.
+
+Built-in formats are listed below; other packages add theirs by an entry point in
+the group ``floodem.volume_formats`` that names a `VolumeFormat`.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from floodem.errors import VolumeFormatError
+from floodem.geometry import VoxelSize, Zyx
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from floodem.volumes.location import Location
+    from floodem.volumes.volume import Volume
+
+ENTRY_POINT_GROUP = "floodem.volume_formats"
+
+_BUILT_IN = (
+    "floodem.volumes.chunked:ZARR",
+    "floodem.volumes.chunked:ZARR3",
+    "floodem.volumes.chunked:N5",
+    "floodem.volumes.chunked:PRECOMPUTED",
+    "floodem.volumes.hdf5:HDF5",
+    "floodem.volumes.npz:NPZ",
+    "floodem.volumes.npz:NPY",
+    "floodem.volumes.stacks:PNG",
+    "floodem.volumes.stacks:TIFF",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRequest:
+    """What `open_volume` asks of a format."""
+
+    location: Location
+    channel: int | None = None
+    writable: bool = False
+    allow_external: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    """What `create_volume` asks of a format; shape, offset and chunks are z, y, x."""
+
+    location: Location
+    shape: Zyx
+    dtype: np.dtype[Any]
+    voxel_size: VoxelSize | None = None
+    offset: Zyx = (0, 0, 0)
+    chunks: Zyx | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeFormat:
+    """One way of keeping a volume.
+
+    Attributes
+    ----------
+    name
+        Also the prefix that forces this format: ``name://path``.
+    summary
+        Half a line for tables and messages.
+    extensions
+        Lower-case endings, with the dot, that mean this format.
+    holds_datasets
+        Whether one file or folder holds several arrays (``path@dataset``).
+    keeps_position
+        Whether voxel size and offset are stored with the data.
+    recognises
+        Tells from a look at an existing local file or folder whether it is one.
+    open, create
+        Make the volume; `create` is None for formats that are only read.
+    """
+
+    name: str
+    summary: str
+    extensions: tuple[str, ...] = ()
+    holds_datasets: bool = False
+    keeps_position: bool = True
+    recognises: Callable[[Path], bool]
+    open: Callable[[OpenRequest], Volume]
+    create: Callable[[CreateRequest], Volume] | None = None
+
+
+@functools.cache
+def formats() -> dict[str, VolumeFormat]:
+    """Return every format by its name: the built-in ones first, then those of other packages.
+
+    A format of another package that cannot be loaded is left out with a
+    warning, so that it does not stand in the way of the rest.
+
+    Raises
+    ------
+    VolumeFormatError
+        When two formats have the same name.
+    """
+    found: dict[str, VolumeFormat] = {}
+    for address in _BUILT_IN:
+        module, name = address.split(":")
+        record: VolumeFormat = getattr(import_module(module), name)
+        found[record.name] = record
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            plugged = point.load()
+        except (ImportError, AttributeError) as error:
+            warnings.warn(
+                f"the volume format {point.name!r} ({point.value}) cannot be loaded: {error}; "
+                "reinstall the package it comes from",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            continue
+        if plugged.name in found:
+            raise VolumeFormatError(
+                f"two packages call a volume format {plugged.name!r} (one is {point.value}): "
+                "uninstall one of them"
+            )
+        found[plugged.name] = plugged
+    return found
