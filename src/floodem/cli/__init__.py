@@ -1,0 +1,1 @@
+"""The command line: one file per command, each parses, makes one library call and prints."""
