@@ -124,7 +124,7 @@ class Canvas:
                 # NaN compares false on both sides: untouched voxels are exempt.
                 keeps = (before < _UNDECIDED_LOGIT) & (logits > before)
                 np.copyto(logits, before, where=keeps)
-        self.filled += np.count_nonzero(logits >= self.segment_logit)
-        self.filled -= np.count_nonzero(before >= self.segment_logit)
+        self.filled += int(np.count_nonzero(logits >= self.segment_logit))
+        self.filled -= int(np.count_nonzero(before >= self.segment_logit))
         window[...] = logits
         return logits

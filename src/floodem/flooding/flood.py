@@ -123,4 +123,3 @@ class Flood:
 def _zyx(values: list[int]) -> Zyx:
     z, y, x = values
     return (z, y, x)
-

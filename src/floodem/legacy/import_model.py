@@ -53,7 +53,9 @@ def _weights(
             used.add(name)
         kernel = variables[f"{old}/weights"]
         if kernel.ndim != len(_WEIGHTS_ZYXIO_TO_OIZYX):
-            raise ModelError(f"{source}: {old}/weights has shape {kernel.shape}; expected z,y,x,i,o")
+            raise ModelError(
+                f"{source}: {old}/weights has shape {kernel.shape}; expected z,y,x,i,o"
+            )
         weights[f"{new}.weight"] = torch.tensor(kernel.transpose(_WEIGHTS_ZYXIO_TO_OIZYX).copy())
         weights[f"{new}.bias"] = torch.tensor(variables[f"{old}/biases"].copy())
     unused = [

@@ -30,7 +30,7 @@ _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5
 _CRC_MASK_DELTA = 0xA282EAD8
 _LITTLE_ENDIAN = 0
-_NUMPY_TYPES = {
+_NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
     3: np.dtype("<i4"),
@@ -54,7 +54,7 @@ class _Entry:
 def _masked_crc(data: bytes) -> int:
     import google_crc32c
 
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _CRC_MASK_DELTA) & 0xFFFFFFFF
 
 

@@ -132,9 +132,7 @@ class Model:
 
     def digest(self) -> str:
         """Return the SHA-256 of description and weights: equal models, equal digest."""
-        total = hashlib.sha256(
-            json.dumps(self.description.to_json(), sort_keys=True).encode()
-        )
+        total = hashlib.sha256(json.dumps(self.description.to_json(), sort_keys=True).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             total.update(name.encode())
             total.update(tensor.detach().cpu().contiguous().numpy().tobytes())

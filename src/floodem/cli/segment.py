@@ -1,0 +1,178 @@
+"""``floodem segment IMAGE DST --model MODEL``: an image in, a segmentation out."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from floodem.errors import OptionError
+from floodem.geometry import Box, parse_zyx
+
+if TYPE_CHECKING:
+    from floodem.flooding.request import Segmentation
+
+
+def segment(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image: a path or address.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="Where the labels go.")],
+    *,
+    model: Annotated[str, typer.Option(help="Model file (.safetensors).")],
+    box: Annotated[
+        str | None, typer.Option(metavar="Z:Z,Y:Y,X:X", help="Part of the image; default: all.")
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(help='Seed policy, NAME {"argument": value}, or a CSV file of z,y,x.')
+    ] = "PolicyPeaks",
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(help="Where no field of view may be centred (repeatable; see below)."),
+    ] = None,
+    seed_mask: Annotated[
+        list[str] | None, typer.Option(help="Where no seed may lie (repeatable).")
+    ] = None,
+    init_segmentation: Annotated[
+        str | None, typer.Option(metavar="SEG", help="Labels that are there already and stay.")
+    ] = None,
+    probabilities: Annotated[
+        str | None,
+        typer.Option(metavar="DST", help="Also write each voxel's probability (uint8) there."),
+    ] = None,
+    init_activation: Annotated[float, typer.Option(help="Probability written at a seed.")] = 0.95,
+    pad: Annotated[
+        float | None, typer.Option(help="Probability of untouched voxels; default: the model's.")
+    ] = None,
+    move_threshold: Annotated[
+        float | None,
+        typer.Option(help="Probability from which the field moves on; default: the model's."),
+    ] = None,
+    segment_threshold: Annotated[
+        float, typer.Option(help="Probability from which a voxel is in the segment.")
+    ] = 0.6,
+    min_segment_size: Annotated[
+        int, typer.Option(help="Smaller segments are dropped (voxels).")
+    ] = 1000,
+    min_boundary_dist: Annotated[
+        str, typer.Option(metavar="Z,Y,X", help="Seeds this near to a segment are skipped.")
+    ] = "1,1,1",
+    disco_seed_threshold: Annotated[
+        float, typer.Option(help="Rule against mergers; negative turns it off.")
+    ] = 0.0,
+    seed_anisotropy: Annotated[
+        str, typer.Option(metavar="Z,Y,X", help="Relative voxel edges for seed distances.")
+    ] = "1,1,1",
+    max_calls: Annotated[
+        int | None, typer.Option(help="End a flood after this many network calls.")
+    ] = None,
+    max_voxels: Annotated[
+        int | None, typer.Option(help="End a flood once it has filled this many voxels.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    checkpoint_seconds: Annotated[float, typer.Option(help="Save the state this often.")] = 60.0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin again, replacing DST and its record.")
+    ] = False,
+) -> None:
+    """Segment an image with a flood-filling network.
+
+    Writes labels (uint64) to DST and the record of the run to DST.floodem. Ctrl-C
+    saves the state; the same command goes on from there.
+
+    A mask is the address of a volume (not 0: masked), volume:ADDRESS,values=1|3,
+    image:min=0,max=10 of raw grey levels, or "where: z < 10 and x > 5" in voxels of
+    the volume; "not " in front turns it round.
+    """
+    from floodem.cli.progress import progress_bar
+    from floodem.flooding.masks import parse_mask
+    from floodem.flooding.options import FloodOptions
+    from floodem.flooding.request import SegmentRequest
+    from floodem.flooding.seeds import parse_seeds
+    from floodem.flooding.segment import segment as run
+
+    options = FloodOptions(
+        init_activation=init_activation,
+        pad_value=pad,
+        move_threshold=move_threshold,
+        segment_threshold=segment_threshold,
+        min_segment_size=min_segment_size,
+        min_boundary_dist=parse_zyx(min_boundary_dist),
+        disco_seed_threshold=disco_seed_threshold,
+        max_calls=max_calls,
+        max_voxels=max_voxels,
+        seeds=parse_seeds(seeds),
+        seed_anisotropy=_parse_edges(seed_anisotropy),
+    )
+    request = SegmentRequest(
+        options=options,
+        box=None if box is None else Box.parse(box),
+        masks=[parse_mask(text) for text in mask or []],
+        seed_masks=[parse_mask(text) for text in seed_mask or []],
+        init_segmentation=init_segmentation,
+        device=device,
+        dtype=dtype,
+        probabilities=probabilities,
+        overwrite=overwrite,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    with stopping_on_signals() as should_stop, progress_bar() as progress:
+        made = run(
+            image,
+            destination,
+            model=model,
+            request=request,
+            progress=progress,
+            should_stop=should_stop,
+        )
+    _print(made)
+
+
+def _parse_edges(text: str) -> tuple[float, float, float]:
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            f"--seed-anisotropy {text!r} is not three numbers: write z,y,x, for example 5,1,1"
+        ) from None
+    return (z, y, x)
+
+
+@contextlib.contextmanager
+def stopping_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a polite question; a second one interrupts."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> Any:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("stopping: saving the state...", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(made: Segmentation) -> None:
+    for notice in made.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    if made.was_finished:
+        print(f"{made.uri} was finished by an earlier run of this command; --overwrite repeats it")
+    summary = made.summary
+    print(
+        f"{made.uri}: {summary['segments']} segments in box {made.box}, "
+        f"{summary['covered']:.1%} of the voxels, {summary['counters']['network_calls']:,} network "
+        f"calls; record in {made.folder}"
+    )
+    if summary["cut_short"]:
+        ids = ", ".join(str(label) for label in summary["cut_short"])
+        print(f"note: floods that hit a limit, perhaps mergers: {ids}", file=sys.stderr)

@@ -1,0 +1,113 @@
+"""A block half flooded, on disk: what `BlockFlooder` needs to go on as if nothing happened.
+
+One npz file with a version, plain arrays and one JSON text; nothing in it is
+executed. It is replaced in one piece, so that a process killed while writing
+leaves the one before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from floodem.errors import RunConflictError
+from floodem.files import replacing
+from floodem.flooding.block import BlockFlooder, Origin
+from floodem.flooding.flood import Flood, FloodEnd
+from floodem.geometry import Box
+
+CHECKPOINT_VERSION = 1
+
+
+def save_checkpoint(path: Path, flooder: BlockFlooder, *, stage: int) -> None:
+    """Write the state of a block between two steps.
+
+    Parameters
+    ----------
+    stage
+        How many stages of the seed policy have given their seeds.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses; the last checkpoint is still there.
+    """
+    canvas, flood = flooder.canvas, flooder.flood
+    state = {
+        "version": CHECKPOINT_VERSION,
+        "stage": stage,
+        "next_seed": flooder.next_seed,
+        "largest_id": flooder.largest_id,
+        "counters": dict(flooder.counters),
+        "origins": {i: dataclasses.asdict(origin) for i, origin in flooder.origins.items()},
+        "overlaps": flooder.overlaps,
+        "flood": None if flood is None else flood.state(canvas),
+    }
+    reach = Box((0, 0, 0), (0, 0, 0)) if flood is None else flood.reach(canvas)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(
+            file,
+            state=np.frombuffer(json.dumps(state).encode(), np.uint8),
+            segmentation=canvas.segmentation,
+            probability=canvas.probability,
+            logits=canvas.logits[reach.slices()],
+            seeds=flooder.seeds,
+            outcomes=flooder.outcomes,
+        )
+
+
+def load_checkpoint(path: Path, flooder: BlockFlooder) -> int:
+    """Bring a new flooder to the saved state; return the stage of its seed policy.
+
+    Raises
+    ------
+    RunConflictError
+        When the file is damaged or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            state = json.loads(saved["state"].tobytes())
+            if state["version"] != CHECKPOINT_VERSION:
+                raise RunConflictError(
+                    f"{path} has checkpoint version {state['version']}; this floodem reads "
+                    f"{CHECKPOINT_VERSION}: finish the run with the floodem that began it, or "
+                    "begin again with --overwrite"
+                )
+            arrays = {name: saved[name] for name in saved.files if name != "state"}
+        _restore(flooder, state, arrays)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunConflictError(
+            f"{path} is damaged ({error}): begin again with --overwrite"
+        ) from error
+    return int(state["stage"])
+
+
+def _restore(
+    flooder: BlockFlooder, state: dict[str, Any], arrays: dict[str, np.ndarray[Any, np.dtype[Any]]]
+) -> None:
+    canvas = flooder.canvas
+    canvas.segmentation[...] = arrays["segmentation"]
+    canvas.probability[...] = arrays["probability"]
+    flooder.seeds, flooder.outcomes = arrays["seeds"], arrays["outcomes"]
+    flooder.next_seed = int(state["next_seed"])
+    flooder.largest_id = int(state["largest_id"])
+    flooder.counters.update(state["counters"])
+    for name, values in state["origins"].items():
+        z, y, x = values["start"]
+        flooder.origins[int(name)] = Origin(
+            **{**values, "start": (z, y, x), "end": FloodEnd(values["end"])}
+        )
+    flooder.overlaps.update(
+        {
+            int(name): {int(other): count for other, count in counts.items()}
+            for name, counts in state["overlaps"].items()
+        }
+    )
+    if state["flood"] is not None:
+        flooder.flood = Flood.restore(canvas, state["flood"])
+        canvas.logits[flooder.flood.reach(canvas).slices()] = arrays["logits"]

@@ -1,0 +1,221 @@
+"""A request becomes a job: everything opened, read and checked, nothing written yet.
+
+In: image, model and `SegmentRequest`. Out: arrays, device and the identity of
+the run, by which a later call knows whether it may go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt32
+
+import floodem
+from floodem.errors import GeometryError, LabelError
+from floodem.files import require_free_disk
+from floodem.flooding.masks import build_mask
+from floodem.flooding.options import FloodOptions
+from floodem.flooding.request import SegmentRequest
+from floodem.flooding.seeds import SeedContext
+from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.memory import require_memory
+from floodem.volumes import open_volume
+from floodem.volumes.intensity import normalise
+from floodem.volumes.volume import Array, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+    from floodem.network.model_file import Model
+
+MEMORY_BYTES_PER_VOXEL = 48
+"""Peak while PolicyPeaks works, measured on 250^3 (see benchmarks/README.md)."""
+
+DISK_BYTES_PER_VOXEL = 8 + 2 * (4 + 1 + 4)
+"""Labels, and two checkpoints while one replaces the other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One block ready to be flooded.
+
+    Attributes
+    ----------
+    options
+        With the model's pad value and move threshold filled in.
+    box
+        Where the block lies in the volume.
+    image
+        Normalised.
+    restricted, seed_mask
+        The masks as arrays, or None.
+    initial
+        Labels that are there already, or None.
+    identity
+        What decides the result: digests, options, device kind, number format.
+    about
+        What a reader of the record wants to know besides.
+    """
+
+    options: FloodOptions
+    model: Model
+    box: Box
+    voxel_size: VoxelSize
+    image: Float32[np.ndarray, "z y x"]
+    restricted: Bool[np.ndarray, "z y x"] | None
+    seed_mask: Bool[np.ndarray, "z y x"] | None
+    initial: UInt32[np.ndarray, "z y x"] | None
+    device: torch.device
+    dtype: torch.dtype
+    identity: dict[str, Any]
+    about: dict[str, Any]
+    notices: tuple[str, ...]
+
+    def seed_context(self, segmentation: UInt32[np.ndarray, "z y x"]) -> SeedContext:
+        """Return what seed policies may look at."""
+        excluded = self.restricted
+        if self.seed_mask is not None:
+            excluded = self.seed_mask if excluded is None else excluded | self.seed_mask
+        z, y, x = self.model.description.fov
+        return SeedContext(
+            image=self.image,
+            segmentation=segmentation,
+            excluded=excluded,
+            margin=(z // 2, y // 2, x // 2),
+            corner=self.box.start,
+            seed_anisotropy=self.options.seed_anisotropy,
+        )
+
+
+def prepare_job(
+    image: Volume,
+    model: Model,
+    *,
+    request: SegmentRequest,
+    folder: Path,
+) -> Job:
+    """Check a request and read what it needs.
+
+    Parameters
+    ----------
+    folder
+        Where the result will go, for the check of free space.
+
+    Raises
+    ------
+    FloodemError
+        When anything is missing, damaged, does not fit, or would not fit in
+        memory or on disk.
+    """
+    from floodem.network.device import choose_device, choose_dtype
+
+    description = model.description
+    box = image.box if request.box is None else request.box
+    _check_box(box, image=image, fov=description.fov)
+    require_memory(
+        needed_bytes=box.size * MEMORY_BYTES_PER_VOXEL,
+        purpose=f"segmenting box {box}",
+        remedy="segment a smaller --box",
+    )
+    require_free_disk(
+        folder, needed_bytes=box.size * DISK_BYTES_PER_VOXEL, purpose=f"the result of box {box}"
+    )
+    chosen = choose_device(request.device)
+    dtype = choose_dtype(request.dtype, chosen.device)
+    raw = image.read(box)
+    notices = [] if chosen.notice is None else [chosen.notice]
+    if image.voxel_size is None:
+        notices.append(
+            f"{image.uri} does not say its voxel size: the labels carry the model's, "
+            f"{description.voxel_size} nm (z,y,x)"
+        )
+    restricted, seed_mask = (
+        build_mask(rules, box=box, image=raw, voxel_size=image.voxel_size) if rules else None
+        for rules in (request.masks, request.seed_masks)
+    )
+    initial = _read_initial(request.init_segmentation, box=box)
+    options = request.options.completed(
+        pad_value=description.pad_value, move_threshold=description.move_threshold
+    )
+    voxel_size = image.voxel_size or description.voxel_size
+    return Job(
+        options=options,
+        model=model,
+        box=box,
+        voxel_size=voxel_size,
+        image=normalise(raw, mean=description.image_mean, stddev=description.image_stddev),
+        restricted=restricted,
+        seed_mask=seed_mask,
+        initial=initial,
+        device=chosen.device,
+        dtype=dtype,
+        identity={
+            "image": {"box": str(box), "sha256": _digest(raw)},
+            "model": model.digest(),
+            "options": options.to_json(),
+            "mask": _digest(restricted),
+            "seed_mask": _digest(seed_mask),
+            "init_segmentation": _digest(initial),
+            "device": chosen.device.type,
+            "dtype": str(dtype).removeprefix("torch."),
+        },
+        about=_about(image, model, request=request, voxel_size=voxel_size),
+        notices=tuple(notices),
+    )
+
+
+def _check_box(box: Box, *, image: Volume, fov: Zyx) -> None:
+    if not image.box.contains(box):
+        raise GeometryError(f"box {box} is not inside {image.uri}, which holds {image.box} (z,y,x)")
+    if any(size < needed for size, needed in zip(box.shape, fov, strict=True)):
+        raise GeometryError(
+            f"box {box} of shape {box.shape} is smaller than the network's field of view {fov} "
+            "(z,y,x): give a larger box"
+        )
+
+
+def _read_initial(address: str | Path | None, *, box: Box) -> UInt32[np.ndarray, "z y x"] | None:
+    if address is None:
+        return None
+    with open_volume(address) as volume:
+        if volume.dtype.kind not in "ui":
+            raise LabelError(
+                f"{volume.uri} holds {volume.dtype}, not labels: give an integer segmentation"
+            )
+        labels = volume.read(box)
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if low < 0 or high > np.iinfo(np.uint32).max:
+        raise LabelError(
+            f"{address} holds ids from {low} to {high}; an initial segmentation needs ids from 0 "
+            "to 4294967295: renumber it first"
+        )
+    return labels.astype(np.uint32)
+
+
+def _digest(array: Array | None) -> str | None:
+    if array is None:
+        return None
+    total = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+    total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def _about(
+    image: Volume, model: Model, *, request: SegmentRequest, voxel_size: VoxelSize
+) -> dict[str, Any]:
+    import torch
+
+    return {
+        "floodem": floodem.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "image": image.uri,
+        "model": model.description.to_json(),
+        "voxel_size_nm_zyx": list(voxel_size.zyx_nm),
+        "masks": [rule.to_json() for rule in request.masks],
+        "seed_masks": [rule.to_json() for rule in request.seed_masks],
+    }

@@ -1,0 +1,117 @@
+"""A finished block goes to disk: labels, probabilities, and the record beside them.
+
+In: a `BlockFlooder` that has used all its seeds. Out: the volume at the
+destination and the files of the run folder, complete before the receipt says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from floodem.files import write_text
+from floodem.flooding.block import BlockFlooder, SeedOutcome
+from floodem.flooding.flood import FloodEnd
+from floodem.flooding.run_folder import RunFolder
+from floodem.geometry import Box, VoxelSize, Zyx, tiles
+from floodem.volumes import create_volume
+from floodem.volumes.volume import Array
+
+ORIGINS_VERSION = 1
+_WRITE_VOXELS = 64 * 2**20 // 8
+"""Labels are widened to 64 bits in pieces of about 64 MB."""
+
+
+def write_results(
+    flooder: BlockFlooder,
+    folder: RunFolder,
+    *,
+    box: Box,
+    voxel_size: VoxelSize,
+    probabilities: str | Path | None,
+) -> dict[str, Any]:
+    """Write the labels (uint64), the probabilities (uint8) and the record of a block.
+
+    Returns
+    -------
+    dict
+        segments, covered, counters and the SHA-256 of the labels: what run.json
+        and the receipt keep.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses; running again repeats only the writing.
+    """
+    canvas = flooder.canvas
+    _write_volume(
+        folder.destination, canvas.segmentation, np.uint64, box=box, voxel_size=voxel_size
+    )
+    if probabilities is not None:
+        _write_volume(
+            str(probabilities), canvas.probability, np.uint8, box=box, voxel_size=voxel_size
+        )
+    folder.write_json("origins.json", _origins(flooder, corner=box.start))
+    folder.write_json("overlaps.json", {"version": ORIGINS_VERSION, "overlaps": flooder.overlaps})
+    write_text(folder.path / "seeds.csv", _rejected_seeds(flooder, corner=box.start))
+    counters = {"seeds": len(flooder.seeds), "network_calls": 0, **flooder.counters}
+    return {
+        "segments": len(flooder.origins),
+        "covered": float(np.count_nonzero(canvas.segmentation) / canvas.segmentation.size),
+        "cut_short": [
+            label
+            for label, origin in flooder.origins.items()
+            if origin.end in {FloodEnd.MAX_CALLS, FloodEnd.MAX_VOXELS}
+        ],
+        "counters": counters,
+        "labels_sha256": hashlib.sha256(canvas.segmentation.data).hexdigest(),
+    }
+
+
+def _write_volume(
+    uri: str, array: Array, dtype: type[np.generic], *, box: Box, voxel_size: VoxelSize
+) -> None:
+    # The run owns its destination: a half-written one of a killed process is replaced.
+    with create_volume(
+        uri, shape=box.shape, dtype=dtype, voxel_size=voxel_size, offset=box.start, overwrite=True
+    ) as volume:
+        for tile in tiles(box, core=_write_core(volume.chunks, box.shape)):
+            volume.write(tile.core, array[tile.core.slices(origin=box.start)].astype(dtype))
+
+
+def _write_core(chunks: Zyx, shape: Zyx) -> Zyx:
+    """Return whole chunks in z, all of y and x, of about `_WRITE_VOXELS`."""
+    layers = max(1, _WRITE_VOXELS // (chunks[0] * shape[1] * shape[2]))
+    return (layers * chunks[0], shape[1], shape[2])
+
+
+def _origins(flooder: BlockFlooder, *, corner: Zyx) -> dict[str, Any]:
+    return {
+        "version": ORIGINS_VERSION,
+        "origins": {
+            label: {
+                "start_zyx": [a + b for a, b in zip(origin.start, corner, strict=True)],
+                "iters": origin.calls,
+                "seconds": round(origin.seconds, 3),
+                "voxels": origin.voxels,
+                "end": origin.end.value,
+            }
+            for label, origin in flooder.origins.items()
+        },
+    }
+
+
+def _rejected_seeds(flooder: BlockFlooder, *, corner: Zyx) -> str:
+    rejected = flooder.outcomes != SeedOutcome.ACCEPTED
+    positions = (flooder.seeds[rejected] + np.asarray(corner)).tolist()
+    outcomes = flooder.outcomes[rejected].tolist()
+    names = {outcome.value: outcome.name.lower().replace("_", " ") for outcome in SeedOutcome}
+    text = io.StringIO()
+    text.write("z,y,x,reason\n")
+    for (z, y, x), outcome in zip(positions, outcomes, strict=True):
+        text.write(f"{z},{y},{x},{names[outcome]}\n")
+    return text.getvalue()
