@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from floodem.errors import GeometryError, OptionError, VolumeFormatError
 from floodem.geometry import VoxelSize, Zyx
+from floodem.volumes.declared import number_dtype
 from floodem.volumes.location import parse_location, require_existing, require_format
 from floodem.volumes.registry import CreateRequest, OpenRequest
 from floodem.volumes.volume import Volume
@@ -103,14 +103,11 @@ def create_volume(
         raise GeometryError(f"shape {shape} (z,y,x) is not positive on every axis")
     if chunks is not None and min(chunks) < 1:
         raise GeometryError(f"chunks {chunks} (z,y,x) are not positive on every axis")
-    kind = np.dtype(dtype).newbyteorder("=")
-    if kind.kind not in "uif":
-        raise VolumeFormatError(f"voxels of type {kind} are not numbers: use for example uint64")
     return record.create(
         CreateRequest(
             location=location,
             shape=shape,
-            dtype=kind,
+            dtype=number_dtype(dtype),
             voxel_size=voxel_size,
             offset=offset,
             chunks=chunks,

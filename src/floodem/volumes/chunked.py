@@ -22,13 +22,14 @@ from floodem.errors import (
     VolumeFormatError,
     VolumeNotFoundError,
 )
-from floodem.geometry import Box
+from floodem.geometry import Box, Zyx
+from floodem.memory import available_memory
 from floodem.volumes.chunked_layout import LAYOUTS, Layout, Meaning, arrays_inside
+from floodem.volumes.declared import native_dtype, size_in_bytes
 from floodem.volumes.location import Location
-from floodem.volumes.memory import available_memory
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.staging import Staged
-from floodem.volumes.stored import StoredVolume, native_dtype, size_in_bytes
+from floodem.volumes.stored import StoredVolume
 from floodem.volumes.volume import Array, Volume
 
 if TYPE_CHECKING:
@@ -162,23 +163,24 @@ def _volume(
 ) -> ChunkedVolume:
     z, y, x = meaning.view.shape
     dtype = native_dtype(np.dtype(meaning.view.dtype.numpy_dtype), uri=uri)
-    chunks = tuple(int(length) for length in meaning.view.chunk_layout.read_chunk.shape)
+    # In sharded stores a shard is what may be written alone.
+    declared = meaning.view.chunk_layout.write_chunk.shape or (z, y, x)
+    chunks = (declared[0] or z, declared[1] or y, declared[2] or x)
     _require_reasonable_chunks(chunks, dtype, uri=uri)
-    volume = ChunkedVolume(
+    return ChunkedVolume(
         meaning.view.translate_to[meaning.offset],
         uri=uri,
         shape=(z, y, x),
         dtype=dtype,
-        chunks=(chunks[0], chunks[1], chunks[2]),
+        chunks=chunks,
         offset=meaning.offset,
         voxel_size=meaning.voxel_size,
         writable=writable,
         staged=staged,
     )
-    return volume
 
 
-def _require_reasonable_chunks(chunks: tuple[int, ...], dtype: np.dtype[Any], *, uri: str) -> None:
+def _require_reasonable_chunks(chunks: Zyx, dtype: np.dtype[Any], *, uri: str) -> None:
     available = available_memory()
     declared = size_in_bytes(chunks, dtype)
     if available is not None and declared > available:
@@ -225,9 +227,9 @@ def _create(request: CreateRequest, layout: Layout) -> Volume:
 
 def _objection(folder: Path, layout: Layout) -> str | None:
     """Say why a folder may not be replaced by a volume."""
-    if not layout.is_array(folder):
-        return f"is not a {layout.name} volume but a folder with other contents"
-    return None
+    if any(known.is_array(folder) for known in LAYOUTS.values()):
+        return None
+    return f"is not a {layout.name} volume but a folder with other contents"
 
 
 def _format(name: str, summary: str, extensions: tuple[str, ...]) -> VolumeFormat:

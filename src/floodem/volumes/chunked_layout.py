@@ -23,8 +23,7 @@ import numpy as np
 
 from floodem.errors import VolumeFormatError
 from floodem.geometry import VoxelSize, Zyx
-from floodem.volumes.registry import CreateRequest, OpenRequest
-from floodem.volumes.stored import (
+from floodem.volumes.declared import (
     BLOCK_KEY,
     DEFAULT_CHUNKS,
     describe,
@@ -34,6 +33,7 @@ from floodem.volumes.stored import (
     select_channel,
     voxel_size_from,
 )
+from floodem.volumes.registry import CreateRequest, OpenRequest
 
 if TYPE_CHECKING:
     import tensorstore
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # A metadata file of a store is a few kilobytes; more is not read just to look.
 _MAX_METADATA_BYTES = 16 * 2**20
 _ZSTD_LEVEL = 3
+# Groups nested deeper are not looked through to name the arrays there are.
+_MAX_GROUP_DEPTH = 8
 _COMPRESSED_BLOCK_XYZ = [8, 8, 8]
 _NM_PER_UNIT = {"nm": 1.0, "nanometer": 1.0, "um": 1e3, "µm": 1e3, "micrometer": 1e3, "mm": 1e6}
 _WHOLE_VOXEL_TOLERANCE = 1e-3
@@ -55,15 +57,17 @@ class Meaning:
     offset: Zyx
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a small JSON object, or nothing where there is none."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a small JSON object; nothing where there is no file, None where it is damaged."""
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_METADATA_BYTES:
+        if not path.is_file():
             return {}
+        if path.stat().st_size > _MAX_METADATA_BYTES:
+            return None
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class Layout(ABC):
@@ -86,11 +90,15 @@ class Layout(ABC):
 
     @abstractmethod
     def is_array(self, folder: Path) -> bool:
-        """Tell whether a folder is an array of this format."""
+        """Tell whether a folder is an array of this format, be it damaged."""
 
     def is_group(self, folder: Path) -> bool:
         """Tell whether a folder is a group of this format, which may hold arrays."""
         return False
+
+    def may_hold_arrays(self, folder: Path) -> bool:
+        """Tell whether to look for arrays in a folder below a group."""
+        return self.is_group(folder)
 
     @abstractmethod
     def new_spec(self, request: CreateRequest) -> dict[str, Any]:
@@ -151,9 +159,11 @@ class _Zarr(Layout):
             "_ARRAY_DIMENSIONS": ["z", "y", "x"],
             BLOCK_KEY: describe(voxel_size=request.voxel_size, offset=request.offset),
         }
+        assert store.kvstore is not None
         store.kvstore.write(".zattrs", json.dumps(attributes).encode()).result()
 
     def interpret(self, store: tensorstore.TensorStore, request: OpenRequest) -> Meaning:
+        assert store.kvstore is not None
         found = store.kvstore.read(".zattrs").result()
         try:
             attributes = json.loads(found.value) if found.state == "value" else {}
@@ -171,10 +181,12 @@ class _Zarr3(Layout):
     driver = "zarr3"
 
     def is_array(self, folder: Path) -> bool:
-        return read_json(folder / "zarr.json").get("node_type") == "array"
+        metadata = read_json(folder / "zarr.json")
+        return metadata is None or metadata.get("node_type") == "array"
 
     def is_group(self, folder: Path) -> bool:
-        return read_json(folder / "zarr.json").get("node_type") == "group"
+        metadata = read_json(folder / "zarr.json")
+        return metadata is not None and metadata.get("node_type") == "group"
 
     def new_spec(self, request: CreateRequest) -> dict[str, Any]:
         self.require_dtype(request)
@@ -208,10 +220,16 @@ class _N5(Layout):
     driver = "n5"
 
     def is_array(self, folder: Path) -> bool:
-        return "dataType" in read_json(folder / "attributes.json")
+        metadata = read_json(folder / "attributes.json")
+        return metadata is None or "dataType" in metadata
 
     def is_group(self, folder: Path) -> bool:
-        return "n5" in read_json(folder / "attributes.json") or folder.suffix == ".n5"
+        metadata = read_json(folder / "attributes.json")
+        return metadata is not None and "n5" in metadata
+
+    def may_hold_arrays(self, folder: Path) -> bool:
+        # Groups below the first need no attributes.
+        return not self.is_array(folder)
 
     def new_spec(self, request: CreateRequest) -> dict[str, Any]:
         self.require_dtype(request)
@@ -272,7 +290,11 @@ class _Precomputed(Layout):
     dtypes = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32")
 
     def is_array(self, folder: Path) -> bool:
-        return "scales" in read_json(folder / "info")
+        # Other programs have files named info as well.
+        metadata = read_json(folder / "info")
+        if metadata is None:
+            return (folder / "info").read_bytes()[:1] == b"{"
+        return "scales" in metadata
 
     def new_spec(self, request: CreateRequest) -> dict[str, Any]:
         self.require_dtype(request)
@@ -320,16 +342,14 @@ def arrays_inside(folder: Path, layout: Layout) -> list[str]:
     """List the arrays of a format below a folder, by path inside it."""
     found: list[str] = []
 
-    def walk(at: Path, name: str) -> None:
+    def walk(at: Path, names: tuple[str, ...]) -> None:
         if layout.is_array(at):
-            found.append(name)
-            return
-        if not (name == "" or layout.is_group(at)):
-            return
-        for entry in sorted(at.iterdir()):
-            if entry.is_dir() and not entry.name.startswith("."):
-                walk(entry, f"{name}/{entry.name}".lstrip("/"))
+            found.append("/".join(names))
+        elif len(names) < _MAX_GROUP_DEPTH and (not names or layout.may_hold_arrays(at)):
+            for entry in sorted(at.iterdir()):
+                if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+                    walk(entry, (*names, entry.name))
 
     if folder.is_dir():
-        walk(folder, "")
+        walk(folder, ())
     return found

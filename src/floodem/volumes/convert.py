@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from floodem.errors import GeometryError
@@ -27,6 +26,8 @@ def convert(
     offset: Zyx | None = None,
     dtype: DTypeLike | None = None,
     chunks: Zyx | None = None,
+    channel: int | None = None,
+    allow_external: bool = False,
     overwrite: bool = False,
     progress: ProgressListener | None = None,
 ) -> None:
@@ -51,6 +52,8 @@ def convert(
         Another type of voxel. Values that do not fit are refused, never wrapped.
     chunks
         Of the destination, z, y, x.
+    channel, allow_external
+        As for `open_volume`, when the source is an address.
     overwrite
         Replace what is there, once the copy is complete.
     progress
@@ -67,7 +70,9 @@ def convert(
     """
     with contextlib.ExitStack() as stack:
         if not isinstance(source, Volume):
-            source = stack.enter_context(open_volume(source))
+            source = stack.enter_context(
+                open_volume(source, channel=channel, allow_external=allow_external)
+            )
         part = source.box if box is None else box
         if not source.box.contains(part) or part.size == 0:
             raise GeometryError(
@@ -76,14 +81,14 @@ def convert(
         copy = create_volume(
             destination,
             shape=part.shape,
-            dtype=source.dtype if dtype is None else np.dtype(dtype),
+            dtype=source.dtype if dtype is None else dtype,
             voxel_size=source.voxel_size if voxel_size is None else voxel_size,
             offset=part.start if offset is None else offset,
             chunks=chunks,
             overwrite=overwrite,
         )
         try:
-            _copy_blocks(source, part, copy, progress)
+            _copy_blocks(source, copy, part=part, progress=progress)
             # The copy may take the place of the source, and an open file keeps its place.
             stack.close()
             copy.close()
@@ -93,18 +98,19 @@ def convert(
 
 
 def _copy_blocks(
-    source: Volume, part: Box, copy: Volume, progress: ProgressListener | None
+    source: Volume, copy: Volume, *, part: Box, progress: ProgressListener | None
 ) -> None:
     to_copy = tuple(b - a for a, b in zip(part.start, copy.offset, strict=True))
     itemsize = max(source.dtype.itemsize, copy.dtype.itemsize)
     block = block_shape(part.shape, chunks=copy.chunks, itemsize=itemsize)
     done = 0
+    report = progress or (lambda _: None)
+    report(Progress(stage="convert", done=done, total=part.size, unit="voxels"))
     for tile in tiles(part, core=block):
         target = tile.core.translate((to_copy[0], to_copy[1], to_copy[2]))
         copy.write(target, source.read(tile.core))
         done += tile.core.size
-        if progress is not None:
-            progress(Progress(stage="convert", done=done, total=part.size, unit="voxels"))
+        report(Progress(stage="convert", done=done, total=part.size, unit="voxels"))
 
 
 def block_shape(shape: Zyx, *, chunks: Zyx, itemsize: int) -> Zyx:

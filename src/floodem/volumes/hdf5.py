@@ -23,6 +23,16 @@ from floodem.errors import (
 )
 from floodem.files import require_free_disk, storage_error
 from floodem.geometry import Box
+from floodem.volumes.declared import (
+    DEFAULT_CHUNKS,
+    OFFSET_KEY,
+    VOXEL_SIZE_KEY,
+    fit_chunks,
+    native_dtype,
+    offset_from,
+    select_channel,
+    voxel_size_from,
+)
 from floodem.volumes.hdf5_links import (
     dataset_names,
     missing_dataset,
@@ -31,18 +41,7 @@ from floodem.volumes.hdf5_links import (
 )
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.staging import Staged, require_no_destination
-from floodem.volumes.stored import (
-    DEFAULT_CHUNKS,
-    OFFSET_KEY,
-    VOXEL_SIZE_KEY,
-    StoredVolume,
-    fit_chunks,
-    native_dtype,
-    offset_from,
-    refusals,
-    select_channel,
-    voxel_size_from,
-)
+from floodem.volumes.stored import StoredVolume, refusals
 from floodem.volumes.volume import Array, Volume
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"

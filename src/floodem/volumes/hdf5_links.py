@@ -13,8 +13,8 @@ import posixpath
 import h5py
 
 from floodem.errors import UnsafeFileError, VolumeFormatError, VolumeNotFoundError
+from floodem.volumes.declared import VOLUME_NDIMS
 
-_VOLUME_NDIMS = (3, 4)
 # As many as HDF5 itself follows in a row (H5L_NUM_LINKS).
 _MAX_SOFT_LINKS = 16
 _SAME_FILE = "."
@@ -25,7 +25,7 @@ def dataset_names(file: h5py.File) -> list[str]:
     names: list[str] = []
 
     def collect(name: str, found: object) -> None:
-        if isinstance(found, h5py.Dataset) and len(found.shape or ()) in _VOLUME_NDIMS:
+        if isinstance(found, h5py.Dataset) and len(found.shape or ()) in VOLUME_NDIMS:
             names.append(name)
 
     try:
@@ -82,10 +82,12 @@ def refuse_outside_data(file: h5py.File, dataset: h5py.Dataset, *, uri: str) -> 
     UnsafeFileError
         When it has external storage, or is virtual with a source outside.
     """
-    _refuse_outside_data(file, dataset, uri, seen=set())
+    _refuse_outside_data(file, dataset, uri=uri, seen=set())
 
 
-def _refuse_outside_data(file: h5py.File, dataset: h5py.Dataset, uri: str, seen: set[str]) -> None:
+def _refuse_outside_data(
+    file: h5py.File, dataset: h5py.Dataset, *, uri: str, seen: set[str]
+) -> None:
     if dataset.external:
         raise UnsafeFileError(
             f"{uri} keeps its voxels in another file ({dataset.external[0][0]}): "
@@ -105,4 +107,4 @@ def _refuse_outside_data(file: h5py.File, dataset: h5py.Dataset, uri: str, seen:
         refuse_outside_links(file, source.dset_name, uri=uri)
         inner = file.get(source.dset_name)
         if isinstance(inner, h5py.Dataset):
-            _refuse_outside_data(file, inner, uri, seen)
+            _refuse_outside_data(file, inner, uri=uri, seen=seen)

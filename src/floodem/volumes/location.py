@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from floodem.errors import UsageError, VolumeFormatError, VolumeNotFoundError
+from floodem.errors import FloodemError, UsageError, VolumeFormatError, VolumeNotFoundError
+from floodem.files import storage_error
 from floodem.volumes.registry import VolumeFormat, formats
 
 REMOTE_SCHEMES = ("http", "https", "gs", "s3")
@@ -78,8 +79,13 @@ def parse_location(uri: str | os.PathLike[str]) -> Location:
     rest = _without_file_scheme(rest)
     if Location(text, rest, None).is_remote:
         return Location(text, rest, format_ or _by_extension(urlsplit(rest).path))
-    path, dataset = _split_dataset(rest, known.get(format_ or ""))
-    return Location(text, path, format_ or _recognise(path), dataset)
+    try:
+        path, dataset = _split_dataset(rest, known.get(format_ or ""))
+        return Location(text, path, format_ or _recognise(path), dataset)
+    except OSError as error:
+        if isinstance(error, FloodemError):
+            raise
+        raise storage_error("look at", rest, error) from error
 
 
 def _split_prefix(text: str) -> tuple[str, str | None]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-from floodem.errors import FloodemError, UnsafeFileError, VolumeFormatError
-from floodem.volumes.memory import require_memory
+from floodem.errors import VolumeFormatError
+from floodem.memory import require_memory
+from floodem.volumes.declared import BLOCK_KEY, require_plausible_deflate
 from floodem.volumes.section import Section, colour_image, damaged_image, sync_file
-from floodem.volumes.stored import BLOCK_KEY, refusals, require_plausible_deflate
+from floodem.volumes.stored import refusals
 from floodem.volumes.volume import Array
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -20,7 +21,7 @@ DTYPES = ("uint8", "uint16")
 
 # PNG specification 11.2.2: bit depth and colour type of grey images.
 _GREY = 0
-_DTYPE_OF_DEPTH = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
+_DTYPE_OF_DEPTH: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
 _HEADER_LENGTH = 13
 # Descriptions are a few hundred bytes; anything longer is not ours.
 _MAX_TEXT_BYTES = 65_536
@@ -55,7 +56,7 @@ def inspect(path: Path) -> Section:
 
 def _next_chunk(handle: IO[bytes]) -> tuple[bytes, int]:
     head = handle.read(8)
-    if len(head) < 8:  # noqa: PLR2004 - length and name, 4 bytes each
+    if len(head) < 8:
         return b"", 0
     return head[4:], int.from_bytes(head[:4], "big")
 
@@ -91,12 +92,12 @@ def read(path: Path) -> Array:
     section = inspect(path)
     declared = section.shape[0] * section.shape[1] * section.dtype.itemsize
     require_plausible_deflate(declared, stored_bytes=path.stat().st_size, uri=str(path))
-    require_memory(declared, purpose=f"reading {path}", remedy="cut the sections into tiles")
+    require_memory(
+        needed_bytes=declared, purpose=f"reading {path}", remedy="cut the sections into tiles"
+    )
     try:
         with PngImageFile(path) as image:
             pixels = np.asarray(image)
-    except (FloodemError, UnsafeFileError):
-        raise
     except (OSError, SyntaxError, ValueError, zlib.error, EOFError) as error:
         raise damaged_image(path, error) from error
     return np.ascontiguousarray(pixels, dtype=section.dtype)

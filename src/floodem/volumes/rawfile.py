@@ -12,7 +12,8 @@ from typing import IO, Any, Self
 import numpy as np
 
 from floodem.geometry import Box, Zyx
-from floodem.volumes.stored import refusals, size_in_bytes
+from floodem.volumes.declared import size_in_bytes
+from floodem.volumes.stored import refusals
 from floodem.volumes.volume import Array
 
 

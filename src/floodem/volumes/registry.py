@@ -33,7 +33,7 @@ _BUILT_IN = (
     "floodem.volumes.chunked:PRECOMPUTED",
     "floodem.volumes.hdf5:HDF5",
     "floodem.volumes.npz:NPZ",
-    "floodem.volumes.npz:NPY",
+    "floodem.volumes.npy:NPY",
     "floodem.volumes.stacks:PNG",
     "floodem.volumes.stacks:TIFF",
 )

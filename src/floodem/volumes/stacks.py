@@ -20,10 +20,11 @@ import numpy as np
 from floodem.errors import GeometryError, OptionError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.volumes import png, tiff
+from floodem.volumes.declared import description_text, read_description_text
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.section import Section
 from floodem.volumes.staging import Staged
-from floodem.volumes.stored import StoredVolume, description_text, read_description_text, refusals
+from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
 from floodem.volumes.volume import Array, Volume
 
 _DIGITS = re.compile(r"(\d+)")
@@ -99,9 +100,6 @@ class StackVolume(StoredVolume):
                 raise VolumeFormatError(f"{path} has changed since {self.uri} was opened")
             place[...] = section[ys, xs]
         return found
-
-    def _write(self, box: Box, array: Array) -> None:
-        self._require_writable()
 
 
 class NewStackVolume(StoredVolume):
@@ -184,12 +182,13 @@ def _open_stack(request: OpenRequest, kind: SectionKind) -> Volume:
     uri = request.location.uri
     folder = request.location.local
     refuse_channel(request)
+    refuse_writing(request)
     paths = section_paths(folder, kind.extensions)
     if not paths:
         raise VolumeFormatError(f"{uri} holds no {kind.name} sections: check the address")
     first = _inspect_all(paths, kind)
     voxel_size, offset = _position(first.text, uri=uri)
-    volume = StackVolume(
+    return StackVolume(
         paths,
         kind,
         uri=uri,
@@ -199,9 +198,6 @@ def _open_stack(request: OpenRequest, kind: SectionKind) -> Volume:
         voxel_size=first.voxel_size if voxel_size is None else voxel_size,
         offset=offset,
     )
-    if request.writable:
-        volume._require_writable()
-    return volume
 
 
 def _create_stack(request: CreateRequest, kind: SectionKind) -> Volume:

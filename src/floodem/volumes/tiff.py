@@ -16,20 +16,19 @@ import numpy as np
 
 from floodem.errors import DependencyError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes.memory import require_memory
+from floodem.memory import require_memory
+from floodem.volumes.declared import (
+    description_text,
+    native_dtype,
+    read_description_text,
+    require_plausible_deflate,
+    size_in_bytes,
+)
 from floodem.volumes.rawfile import RawArrayFile
 from floodem.volumes.registry import CreateRequest, OpenRequest
 from floodem.volumes.section import Section, colour_image, damaged_image, sync_file
 from floodem.volumes.staging import Staged
-from floodem.volumes.stored import (
-    StoredVolume,
-    description_text,
-    native_dtype,
-    read_description_text,
-    refusals,
-    require_plausible_deflate,
-    size_in_bytes,
-)
+from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
 from floodem.volumes.volume import Array, Volume
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _opened(path: Path) -> Iterator[TiffFile]:
 def _describe(page: TiffPage, path: Path) -> Section:
     if page.samplesperpixel != 1 or page.photometric in (2, 3):
         raise colour_image(path)
-    if page.dtype is None or len(page.shape) != 2:  # noqa: PLR2004 - an image
+    if page.dtype is None or len(page.shape) != 2:
         raise damaged_image(path, f"pages of shape {page.shape} and type {page.dtype}")
     height, width = page.shape
     return Section(
@@ -134,7 +133,9 @@ def _read_page(page: TiffPage, path: Path) -> Array:
     if page.compression == 1 and stored < declared:
         raise damaged_image(path, f"{declared} bytes of pixels are declared, {stored} are there")
     require_plausible_deflate(declared, stored_bytes=stored, uri=str(path))
-    require_memory(declared, purpose=f"reading {path}", remedy="cut the sections into tiles")
+    require_memory(
+        needed_bytes=declared, purpose=f"reading {path}", remedy="cut the sections into tiles"
+    )
     pixels: Array = page.asarray()
     return pixels
 
@@ -197,9 +198,6 @@ class PagesVolume(StoredVolume):
             shape=self.shape,
         )
 
-    def _write(self, box: Box, array: Array) -> None:
-        self._require_writable()
-
 
 def _page(file: TiffFile, index: int) -> TiffPage:
     page = file.pages[index]
@@ -217,6 +215,7 @@ def open_pages(request: OpenRequest) -> Volume:
     """
     uri = request.location.uri
     path = request.location.local
+    refuse_writing(request)
     with refusals("read", uri), _opened(path) as file:
         first = _describe(file.pages.first, path)
         ours = read_description_text(first.text, uri=uri)
@@ -227,7 +226,7 @@ def open_pages(request: OpenRequest) -> Volume:
                 "three axes (z, y, x): put the sections into one folder and give that"
             )
     voxel_size, offset = ours or (first.voxel_size, (0, 0, 0))
-    volume = PagesVolume(
+    return PagesVolume(
         path,
         start,
         uri=uri,
@@ -237,9 +236,6 @@ def open_pages(request: OpenRequest) -> Volume:
         voxel_size=voxel_size,
         offset=offset,
     )
-    if request.writable:
-        volume._require_writable()
-    return volume
 
 
 def _extent(file: TiffFile, first: Section, path: Path) -> tuple[int | None, int]:
@@ -253,7 +249,7 @@ def _extent(file: TiffFile, first: Section, path: Path) -> tuple[int | None, int
         needed = series.dataoffset + sections * size_in_bytes(first.shape, first.dtype)
         if needed > path.stat().st_size:
             raise damaged_image(path, f"{needed} bytes are declared, {path.stat().st_size} there")
-        if sections > 1 and len(grey) > 3:  # noqa: PLR2004 - z, y, x
+        if sections > 1 and len(grey) > 3:
             raise VolumeFormatError(
                 f"{path} has the axes {series.axes} of lengths {series.shape}: "
                 "save one channel and one time point with axes z, y, x"

@@ -16,8 +16,12 @@ import numpy as np
 
 from floodem.errors import GeometryError, LabelError
 from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.memory import require_memory
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+UNCHECKED_BYTES = 64 * 2**20
+"""Reads up to this size do not ask for free memory, which takes longer than a small read."""
 
 
 class Volume(ABC):
@@ -61,11 +65,20 @@ class Volume(ABC):
         ------
         GeometryError
             When the box is not wholly inside the volume.
+        ResourceError
+            When it does not fit in memory.
         StorageError, VolumeFormatError
             When the file system refuses, or the file is damaged.
         """
         box = self.box if box is None else box
         self._require_inside(box)
+        needed = box.size * self.dtype.itemsize
+        if needed > UNCHECKED_BYTES:
+            require_memory(
+                needed_bytes=needed,
+                purpose=f"reading {box} of {self.uri}",
+                remedy="read a smaller box",
+            )
         array = self._read(box)
         assert array.shape == box.shape
         return array
@@ -126,24 +139,36 @@ class Volume(ABC):
             self.discard()
 
 
+def _mantissa_limit(dtype: np.dtype[Any]) -> int:
+    """Return the number up to which a float type holds every whole number."""
+    return int(2 ** (np.finfo(dtype).nmant + 1))
+
+
 def as_dtype(array: Array, dtype: np.dtype[Any]) -> Array:
     """Convert without losing anything.
 
     Raises
     ------
     LabelError
-        When a value does not fit `dtype`, or a float would become an integer.
+        When a value does not fit `dtype` exactly, or a float would become an integer.
     """
     if array.dtype == dtype:
         return array
-    if np.can_cast(array.dtype, dtype, casting="safe"):
+    from_integer = array.dtype.kind in "ui"
+    # numpy calls 64-bit integers to float64 safe, which they are not beyond 2^53.
+    if np.can_cast(array.dtype, dtype, casting="safe") and not (
+        from_integer and dtype.kind == "f" and _mantissa_limit(dtype) < np.iinfo(array.dtype).max
+    ):
         return array.astype(dtype)
-    if array.dtype.kind in "ui" and dtype.kind in "ui":
-        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if from_integer and dtype.kind in "uif":
+        if dtype.kind == "f":
+            low, high = -_mantissa_limit(dtype), _mantissa_limit(dtype)
+        else:
+            low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
         if array.size and (int(array.min()) < low or int(array.max()) > high):
             raise LabelError(
-                f"values {array.min()} to {array.max()} do not fit {dtype}, which holds "
-                f"{low} to {high}: choose a wider type"
+                f"values {array.min()} to {array.max()} do not fit {dtype}, which holds every "
+                f"whole number only from {low} to {high}: choose a wider type"
             )
         return array.astype(dtype)
     raise LabelError(f"{array.dtype} values cannot become {dtype} without loss: convert them first")

@@ -1,0 +1,223 @@
+"""What a file declares, checked before anything trusts it or is allocated for it.
+
+Declared shapes, types, channels, voxel sizes and offsets come in; facts a
+`Volume` can stand on go out, or one sentence that says why not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from floodem.errors import GeometryError, OptionError, UnsafeFileError, VolumeFormatError
+from floodem.geometry import VoxelSize, Zyx
+
+VOXEL_SIZE_KEY = "voxel_size_nm_zyx"
+OFFSET_KEY = "offset_zyx"
+BLOCK_KEY = "floodem"
+BLOCK_VERSION = 1
+
+DEFAULT_CHUNKS: Zyx = (64, 64, 64)
+"""A quarter of a megabyte of image: one field of view touches at most eight."""
+
+VOLUME_NDIMS = (3, 4)
+"""Axes z, y, x, or channel, z, y, x."""
+
+DEFLATE_MAX_RATIO = 1032
+"""Deflate turns this many bytes into one at best (zlib technical details)."""
+
+_DEFLATE_SLACK_BYTES = 1024
+
+
+def number_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return a numpy type of whole or real numbers in native byte order.
+
+    Raises
+    ------
+    OptionError
+        When there is no such type.
+    """
+    try:
+        kind = np.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        raise OptionError(
+            f"{dtype!r} is no type of voxel: use for example uint8, uint64 or float32"
+        ) from None
+    if kind.kind not in "uif":
+        raise OptionError(f"voxels of type {kind} are not numbers: use for example uint64")
+    return kind
+
+
+def fit_chunks(chunks: Zyx, *, shape: Zyx) -> Zyx:
+    """Cut chunks at the volume's edges."""
+    return (min(chunks[0], shape[0]), min(chunks[1], shape[1]), min(chunks[2], shape[2]))
+
+
+def native_dtype(dtype: np.dtype[Any], *, uri: str) -> np.dtype[Any]:
+    """Return the type as which voxels are handed out: native byte order, booleans as uint8.
+
+    Raises
+    ------
+    VolumeFormatError
+        When the file holds no real numbers.
+    """
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    if dtype.kind not in "uif":
+        raise VolumeFormatError(
+            f"{uri} holds values of type {dtype}, not whole or real numbers: "
+            "it cannot be used as a volume"
+        )
+    return dtype.newbyteorder("=")
+
+
+def select_channel(
+    shape: Sequence[int], *, channel: int | None, uri: str
+) -> tuple[Zyx, int | None]:
+    """Split a declared shape (z, y, x) or (c, z, y, x) into z, y, x and the channel to take.
+
+    Returns
+    -------
+    tuple
+        Shape of the volume, and index into the first axis or None if there is none.
+
+    Raises
+    ------
+    VolumeFormatError
+        When the array has another number of axes, or no voxels.
+    OptionError
+        When the channel must be named, or there is no such channel.
+    """
+    declared = " x ".join(str(length) for length in shape)
+    if len(shape) == 2:
+        raise VolumeFormatError(
+            f"{uri} is a 2-D image ({declared}), and a volume has three axes (z, y, x): "
+            "put the sections into one folder and give that"
+        )
+    if len(shape) not in VOLUME_NDIMS:
+        raise VolumeFormatError(
+            f"{uri} has {len(shape)} axes ({declared}): expected z, y, x or channel, z, y, x"
+        )
+    z, y, x = shape[-3:]
+    if min(shape) < 1:
+        raise VolumeFormatError(f"{uri} holds no voxels (shape {declared}): nothing can be read")
+    channels = shape[0] if len(shape) == max(VOLUME_NDIMS) else 1
+    if channel is None and channels > 1:
+        raise OptionError(
+            f"{uri} has {channels} channels: choose one with channel=0 to channel={channels - 1}"
+        )
+    if channel is not None and channel >= channels:
+        raise OptionError(f"{uri} has no channel {channel}: it has {channels}, counted from 0")
+    return (z, y, x), (channel or 0) if len(shape) == max(VOLUME_NDIMS) else None
+
+
+def voxel_size_from(values: Any, *, uri: str) -> VoxelSize | None:
+    """Read a voxel size (z, y, x in nm) from a file's attribute; None stays None.
+
+    Raises
+    ------
+    VolumeFormatError
+        When it is not three positive numbers.
+    """
+    if values is None:
+        return None
+    try:
+        z, y, x = (float(value) for value in values)
+        return VoxelSize(z, y, x)
+    except (TypeError, ValueError, GeometryError):
+        raise VolumeFormatError(
+            f"{uri} declares the voxel size {values!r}: expected three positive numbers "
+            "z, y, x in nanometres"
+        ) from None
+
+
+def offset_from(values: Any, *, uri: str) -> Zyx:
+    """Read an offset (z, y, x in voxels) from a file's attribute; None is 0, 0, 0.
+
+    Raises
+    ------
+    VolumeFormatError
+        When it is not three whole numbers.
+    """
+    if values is None:
+        return (0, 0, 0)
+    try:
+        z, y, x = (int(value) for value in values)
+        if any(a != b for a, b in zip((z, y, x), values, strict=True)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise VolumeFormatError(
+            f"{uri} declares the offset {values!r}: expected three whole numbers z, y, x in voxels"
+        ) from None
+    return (z, y, x)
+
+
+def describe(*, voxel_size: VoxelSize | None, offset: Zyx) -> dict[str, Any]:
+    """Return the block that carries voxel size and offset where a format has free attributes."""
+    block: dict[str, Any] = {"version": BLOCK_VERSION, OFFSET_KEY: list(offset)}
+    if voxel_size is not None:
+        block[VOXEL_SIZE_KEY] = list(voxel_size.zyx_nm)
+    return block
+
+
+def read_description(block: Any, *, uri: str) -> tuple[VoxelSize | None, Zyx]:
+    """Read what `describe` made; None gives no voxel size and offset 0, 0, 0.
+
+    Raises
+    ------
+    VolumeFormatError
+        When the block is of a newer version or damaged.
+    """
+    if block is None:
+        return None, (0, 0, 0)
+    version = block.get("version") if isinstance(block, dict) else None
+    if version != BLOCK_VERSION:
+        raise VolumeFormatError(
+            f"{uri} has a {BLOCK_KEY!r} attribute of version {version!r}: this floodem reads "
+            f"version {BLOCK_VERSION}; install a newer floodem"
+        )
+    return (
+        voxel_size_from(block.get(VOXEL_SIZE_KEY), uri=uri),
+        offset_from(block.get(OFFSET_KEY), uri=uri),
+    )
+
+
+def description_text(*, voxel_size: VoxelSize | None, offset: Zyx) -> str:
+    """Return `describe` as JSON text, for formats that hold text."""
+    return json.dumps({BLOCK_KEY: describe(voxel_size=voxel_size, offset=offset)})
+
+
+def read_description_text(text: str, *, uri: str) -> tuple[VoxelSize | None, Zyx] | None:
+    """Read what `description_text` made, or None when the text is something else."""
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(parsed, dict) or BLOCK_KEY not in parsed:
+        return None
+    return read_description(parsed[BLOCK_KEY], uri=uri)
+
+
+def require_plausible_deflate(declared_bytes: int, *, stored_bytes: int, uri: str) -> None:
+    """Refuse deflated data that declare more than they can unpack to.
+
+    Raises
+    ------
+    UnsafeFileError
+        When the declared size is beyond what deflate can reach.
+    """
+    if declared_bytes > stored_bytes * DEFLATE_MAX_RATIO + _DEFLATE_SLACK_BYTES:
+        raise UnsafeFileError(
+            f"{uri} declares {declared_bytes} bytes but holds only {stored_bytes} compressed "
+            "ones, which cannot unpack to that: the file is damaged or made to exhaust memory"
+        )
+
+
+def size_in_bytes(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
+    """Return how many bytes an array of this shape and type takes."""
+    return math.prod(shape) * dtype.itemsize
