@@ -26,6 +26,7 @@ MODULES = sorted(
     ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
     for path in (SOURCE / "floodem").rglob("*.py")
 )
+IMPORTABLE = [name for name in MODULES if name != "floodem.__main__"]
 CORE = ("floodem.volumes", "floodem.network", "floodem.labels", "floodem.flooding")
 CORE_PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors", "jaxtyping")
 MOST_LINES = 500
@@ -51,6 +52,21 @@ def test_every_public_name_is_there(name):
     else:
         assert inspect.isclass(value) or inspect.isfunction(value)
         assert value.__doc__
+
+
+def test_a_package_gives_its_names_also_after_all_its_modules_were_imported():
+    script = (
+        "import importlib, sys\n"
+        f"for name in {IMPORTABLE}: importlib.import_module(name)\n"
+        f"for package in {IMPORTABLE}:\n"
+        "    for name in getattr(sys.modules[package], '__all__', ()):\n"
+        "        value = getattr(sys.modules[package], name)\n"
+        "        if isinstance(value, type(sys)): print(package, name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "", "a module hides the public thing of the same name"
 
 
 def test_public_names_are_listed_and_unknown_ones_refused():
@@ -91,7 +107,7 @@ def test_the_core_imports_on_a_bare_machine():
 def test_importing_every_module_loads_no_optional_package():
     script = (
         "import importlib, sys\n"
-        f"for name in {[name for name in MODULES if name != 'floodem.__main__']}:\n"
+        f"for name in {IMPORTABLE}:\n"
         "    importlib.import_module(name)\n"
         "print([name for name in ('neuroglancer', 'dask', 'tensorstore') if name in sys.modules])\n"
     )

@@ -27,9 +27,9 @@ import floodem
 from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError
 
 COMMANDS = {
-    "demo": "Segment a small sample and score it: the whole way in one command.",
+    "demo": "Segment a small sample and score it.",
     "convert": "Copy a volume from any format to any other.",
-    "import-model": "Turn a published network into a model file.",
+    "import-model": "Turn a TensorFlow checkpoint of a flood-filling network into a model file.",
     "segment": "Segment an image with a flood-filling network.",
     "evaluate": "Score a segmentation against the truth.",
     "view": "Open images and segmentations in the browser.",
@@ -87,7 +87,8 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     asked = next((word for word in arguments if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         function = load_command(name) if name == asked else _listed
-        app.command(name, help=help_text(function) if name == asked else summary)(function)
+        text = help_text(function) if name == asked else summary
+        app.command(name, help=text, short_help=summary)(function)
     return app
 
 
