@@ -30,7 +30,7 @@ def open_volume(
     channel
         Which channel of a volume with several, counted from 0.
     writable
-        Also allow `Volume.write`, in place (chunked stores and HDF5).
+        Also allow `Volume.write`, in place (chunked stores).
     allow_external
         Follow HDF5 links, storage and virtual datasets that leave the file.
 

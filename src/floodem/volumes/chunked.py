@@ -8,6 +8,7 @@ store at once, each its own chunks. What each format keeps is in chunked_layout.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from floodem.errors import (
     VolumeFormatError,
     VolumeNotFoundError,
 )
-from floodem.geometry import Box, Zyx
+from floodem.geometry import Box, Zyx, tiles
 from floodem.memory import available_memory
 from floodem.volumes.chunked_layout import LAYOUTS, Layout, Meaning, arrays_inside
 from floodem.volumes.declared import native_dtype, size_in_bytes
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import tensorstore
 
 _STATUS = re.compile(r"^([A-Z_]+): (.*?)(?: \[[a-z_]+=.*)?$", re.DOTALL)
+_DAMAGE = ("FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANGE")
 _ESCAPED_BYTES = re.compile(r"(?:\\x[0-9a-f]{2})+")
 
 
@@ -59,10 +61,30 @@ class ChunkedVolume(StoredVolume):
 
     def _write(self, box: Box, array: Array) -> None:
         self._require_writable()
+        futures = [
+            self._view[piece.slices()].write(array[piece.slices(origin=box.start)])
+            for piece in self._pieces(box)
+        ]
         try:
-            self._view[self._index(box)].write(array).result()
+            for future in futures:
+                future.result()
         except (ValueError, OSError) as error:
             raise _sentence("write", self.uri, error) from error
+        finally:
+            # A failed or interrupted write must not go on behind the back of `discard`.
+            for future in futures:
+                future.exception()
+
+    def _pieces(self, box: Box) -> Iterator[Box]:
+        """Cut a box at the chunks' faces: one write each, so that all can be waited for."""
+        z, y, x = (
+            start - (start - origin) % chunk
+            for start, origin, chunk in zip(box.start, self.offset, self.chunks, strict=True)
+        )
+        for tile in tiles(Box((z, y, x), box.stop), core=self.chunks):
+            piece = tile.core.intersection(box)
+            if piece is not None:
+                yield piece
 
 
 def _sentence(action: str, uri: str, error: Exception) -> FloodemError:
@@ -72,7 +94,8 @@ def _sentence(action: str, uri: str, error: Exception) -> FloodemError:
     text = _ESCAPED_BYTES.sub(_unescape, text)
     if status == "NOT_FOUND":
         return VolumeNotFoundError(f"{uri} is not there: {text}; check the address")
-    if status in ("FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANGE"):
+    is_refusal = text.startswith("Error writing")
+    if not is_refusal and status in _DAMAGE:
         return VolumeFormatError(
             f"cannot {action} {uri}: {text}; the volume is damaged or of another format"
         )
@@ -80,8 +103,9 @@ def _sentence(action: str, uri: str, error: Exception) -> FloodemError:
         return DestinationExistsError(
             f"{uri} exists already and was left as it is: choose another destination or overwrite"
         )
+    reason = text.rsplit(": ", 1)[-1]
     return StorageError(
-        f"cannot {action} {uri}: {text}; check the address, the rights and the free space"
+        f"cannot {action} {uri}: {reason}; check the address, the rights and the free space"
     )
 
 

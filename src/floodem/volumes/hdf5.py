@@ -33,6 +33,7 @@ from floodem.volumes.declared import (
     select_channel,
     voxel_size_from,
 )
+from floodem.volumes.hdf5_file import PatientFile
 from floodem.volumes.hdf5_links import (
     dataset_names,
     missing_dataset,
@@ -41,7 +42,7 @@ from floodem.volumes.hdf5_links import (
 )
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.staging import Staged, require_no_destination
-from floodem.volumes.stored import StoredVolume, refusals
+from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
 from floodem.volumes.volume import Array, Volume
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -54,7 +55,7 @@ _MAX_IMAGE_ITEMSIZE = 2
 
 
 class Hdf5Volume(StoredVolume):
-    """One dataset of an open HDF5 file."""
+    """One dataset of an HDF5 file that is read."""
 
     def __init__(
         self, file: h5py.File, dataset: h5py.Dataset, channel: int | None, **facts: Any
@@ -75,25 +76,41 @@ class Hdf5Volume(StoredVolume):
             raise _damaged(self.uri, error) from error
         return np.ascontiguousarray(found, dtype=self.dtype)
 
+    def _release(self) -> None:
+        self._file.close()
+
+
+class NewHdf5Volume(Hdf5Volume):
+    """A dataset in the making, in a file that is not yet in its place."""
+
+    def __init__(
+        self, patient: PatientFile, file: h5py.File, dataset: h5py.Dataset, **facts: Any
+    ) -> None:
+        super().__init__(file, dataset, None, **facts)
+        self._patient = patient
+
     def _write(self, box: Box, array: Array) -> None:
-        self._require_writable()
-        try:
-            self._dataset[self._index(box)] = array
-        except OSError as error:
-            raise storage_error("write", self.uri, error) from error
+        self._dataset[self._index(box)] = array
+        self.require_written()
 
     def _finish(self) -> None:
-        if self._writable:
-            try:
-                self._file.flush()
-            except (OSError, RuntimeError) as error:
-                raise _unwritten(self.uri, error) from error
+        self._file.close()
+        self.require_written()
 
     def _release(self) -> None:
-        try:
-            self._file.close()
-        except (OSError, RuntimeError) as error:
-            raise _unwritten(self.uri, error) from error
+        self._file.close()
+        self._patient.close()
+
+    def require_written(self) -> None:
+        """Report what the file system has refused so far.
+
+        Raises
+        ------
+        StorageError
+            When it refused a write.
+        """
+        if self._patient.refusal is not None:
+            raise storage_error("write", self.uri, self._patient.refusal)
 
 
 def _recognises(path: Path) -> bool:
@@ -106,7 +123,8 @@ def _recognises(path: Path) -> bool:
 
 def _open(request: OpenRequest) -> Volume:
     location = request.location
-    file = _open_file(location.local, mode="r+" if request.writable else "r")
+    refuse_writing(request)
+    file = _open_file(location.local)
     try:
         dataset = _find_dataset(file, request)
         shape, channel = select_channel(
@@ -123,29 +141,26 @@ def _open(request: OpenRequest) -> Volume:
             chunks=tuple(int(length) for length in chunks[-3:]) if chunks else None,
             offset=offset_from(_attribute(dataset, OFFSET_KEY), uri=location.uri),
             voxel_size=voxel_size_from(_attribute(dataset, VOXEL_SIZE_KEY), uri=location.uri),
-            writable=request.writable,
         )
     except BaseException:
         file.close()
         raise
 
 
-def _open_file(path: Path, *, mode: str) -> h5py.File:
+def _open_file(path: Path) -> h5py.File:
     try:
         with open(path, "rb") as handle:
             handle.read(1)
     except OSError as error:
         raise storage_error("read", path, error) from error
     try:
-        return h5py.File(path, mode, locking="best-effort")
+        return h5py.File(path, "r", locking="best-effort")
     except OSError as error:
         reason = str(error)
         if "unable to lock" in reason:
             raise StorageError(
                 f"{path} is open in another program that writes it: close it there and try again"
             ) from error
-        if mode != "r" and ("Permission denied" in reason or "Read-only" in reason):
-            raise StorageError(f"cannot write {path}: {reason}; check the rights") from error
         raise _damaged(str(path), error) from error
 
 
@@ -187,39 +202,48 @@ def _damaged(uri: str, error: Exception) -> VolumeFormatError:
     )
 
 
-def _unwritten(uri: str, error: Exception) -> StorageError:
-    return StorageError(
-        f"cannot finish writing {uri}: {error}; check the free space and the rights"
-    )
-
-
 def _create(request: CreateRequest) -> Volume:
     location = request.location
     path = location.local
     name = location.dataset or _default_name(request.dtype)
     adds = path.is_file() and _require_room(path, request)
     staged = Staged(path, uri=location.uri, overwrite=adds or request.overwrite, folder=False)
+    patient = None
     try:
         with refusals("write", location.uri):
             if adds:
                 _copy_existing(path, staged.path)
-            file, dataset = _start(staged.path, name, request)
+            patient = PatientFile(staged.path)
+            file, dataset = _start(patient, name, request)
+        volume = NewHdf5Volume(
+            patient,
+            file,
+            dataset,
+            uri=location.uri,
+            shape=request.shape,
+            dtype=request.dtype,
+            chunks=request.chunks,
+            offset=request.offset,
+            voxel_size=request.voxel_size,
+            writable=True,
+            staged=staged,
+        )
     except BaseException:
+        if patient is not None:
+            patient.close()
         staged.discard()
         raise
-    return Hdf5Volume(
-        file,
-        dataset,
-        None,
-        uri=location.uri,
-        shape=request.shape,
-        dtype=request.dtype,
-        chunks=request.chunks,
-        offset=request.offset,
-        voxel_size=request.voxel_size,
-        writable=True,
-        staged=staged,
-    )
+    try:
+        volume.require_written()
+    except BaseException:
+        volume.discard()
+        raise
+    return volume
+
+
+def _default_name(dtype: np.dtype[Any]) -> str:
+    is_image = dtype.kind == "f" or dtype.itemsize <= _MAX_IMAGE_ITEMSIZE
+    return IMAGE_DATASET if is_image else LABEL_DATASET
 
 
 def _require_room(path: Path, request: CreateRequest) -> bool:
@@ -227,7 +251,7 @@ def _require_room(path: Path, request: CreateRequest) -> bool:
     name = request.location.dataset
     if name is None and not request.overwrite:
         require_no_destination(path, uri=request.location.uri)
-    with _open_file(path, mode="r") as file:
+    with _open_file(path) as file:
         if name is None:
             names = dataset_names(file)
             if len(names) > 1:
@@ -255,21 +279,17 @@ def _copy_existing(path: Path, copy: Path) -> None:
     shutil.copymode(path, copy)
 
 
-def _start(path: Path, name: str, request: CreateRequest) -> tuple[h5py.File, h5py.Dataset]:
-    file = h5py.File(path, "a")
+def _start(
+    patient: PatientFile, name: str, request: CreateRequest
+) -> tuple[h5py.File, h5py.Dataset]:
+    file = h5py.File(patient, "a")
     try:
         if name in file:
             del file[name]
         return file, _new_dataset(file, name, request)
     except BaseException:
-        with contextlib.suppress(OSError, RuntimeError):
-            file.close()
+        file.close()
         raise
-
-
-def _default_name(dtype: np.dtype[Any]) -> str:
-    is_image = dtype.kind == "f" or dtype.itemsize <= _MAX_IMAGE_ITEMSIZE
-    return IMAGE_DATASET if is_image else LABEL_DATASET
 
 
 def _new_dataset(file: h5py.File, name: str, request: CreateRequest) -> h5py.Dataset:

@@ -96,7 +96,7 @@ class StoredVolume(Volume):
 
 def _read_only(uri: str) -> StorageError:
     return StorageError(
-        f"{uri} is open for reading only: open a chunked store or HDF5 file with writable=True, "
+        f"{uri} is open for reading only: open a chunked store with writable=True, "
         "or create a new volume"
     )
 
