@@ -64,10 +64,22 @@ def environment():
 
 
 def run(command, **options):
-    """Show a command, run it in the repository and return its exit code."""
+    """Show a command, run it in the repository and return its exit code.
+
+    Ctrl-C reaches the command too: it may save its work, and its exit code ends the task.
+    """
     say("$ " + " ".join(command))
-    code = subprocess.call(command, cwd=ROOT, env=environment(), **options)
-    return code if code >= 0 else 128 - code
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), **options)
+    interrupted = False
+    while process.returncode is None:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            interrupted = True
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    if interrupted:
+        raise SystemExit(code or EXIT_INTERRUPTED)
+    return code
 
 
 def in_venv(name):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -203,9 +205,33 @@ def test_commands_are_shown_on_a_console_that_lacks_their_letters():
 
 
 def _needed_to_start():
-    import os
-
     return {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to a console only")
+def test_ctrl_c_lets_the_command_save_its_work_and_keeps_its_code():
+    saving = (
+        "import sys, time\n"
+        "try:\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    time.sleep(1); print('saved', flush=True); sys.exit(4)\n"
+    )
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import tasks; tasks.run([sys.executable, '-c', sys.argv[2]])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(REPOSITORY), saving],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while process.stdout.readline() != "ready\n":
+            pass
+        os.killpg(process.pid, signal.SIGINT)
+        assert "saved" in process.stdout.read()
+        assert process.wait(timeout=30) == 4
 
 
 def test_the_stamp_is_plain_json(tasks):
