@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoint
 
 import h5py
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from skimage.feature import peak_local_max
 from skimage.morphology import disk
 
-from floodem.errors import GeometryError, OptionError
+from floodem.errors import DependencyError, GeometryError, OptionError
 from floodem.flooding.seeds import (
     SeedContext,
     SeedPolicySpec,
@@ -364,6 +365,22 @@ def test_a_policy_of_ones_own_is_found_by_its_name():
     assert seeds("PolicyCentreOfTest", context(np.zeros((5, 7, 9)))) == [(2, 3, 4)]
     with pytest.raises(ValueError, match="registered already"):
         seed_policy("PolicyCentreOfTest")(lambda: None)
+
+
+def test_a_policy_of_another_package_is_found_by_its_entry_point(monkeypatch):
+    points = [
+        EntryPoint("PolicyElsewhere", "floodem.flooding.seeds.grid:PolicyGrid3d", "any"),
+        EntryPoint("PolicyGone", "floodem_no_such_package:Policy", "any"),
+    ]
+    monkeypatch.setattr(
+        "floodem.flooding.seeds.registry.entry_points",
+        lambda *, group, name=None: [p for p in points if name in {None, p.name}],
+    )
+    where = context(np.zeros((5, 5, 5)))
+    assert seeds("PolicyElsewhere", where, step=4) == seeds("PolicyGrid3d", where, step=4)
+    assert {"PolicyElsewhere", "PolicyGone"} <= set(policy_names())
+    with pytest.raises(DependencyError, match="floodem_no_such_package"):
+        make_policy(SeedPolicySpec("PolicyGone"))
 
 
 def test_a_policy_that_returns_something_else_is_named():

@@ -25,7 +25,7 @@ else. A mask volume has the image's voxel size or whole multiples of it. Several
 joined: a voxel is masked when any of them masks it. Write volume: before a URI that begins
 like one of the others."""
 
-_NOT = re.compile(r"(?:not\s+|!)\s*")
+_NOT = re.compile(r"(?:not(?:\s+|$)|!)\s*")
 _KIND = re.compile(r"(volume|image|where)\s*:\s*")
 _SETTING = re.compile(r"\s*([A-Za-z_]+)\s*=\s*([^,]*)")
 # The settings after the last part of a URI: ",name=value" once or more, up to the end.

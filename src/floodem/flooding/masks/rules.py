@@ -163,6 +163,7 @@ class ImageMask:
     def masked(self, place: MaskPlace) -> Bool[np.ndarray, "z y x"]:
         """Return where this rule masks the voxels of a place."""
         assert place.image is not None, "an image rule needs the raw image"
+        assert place.image.shape == place.box.shape
         chosen = [selection.of(place.image) for selection in self.selections]
         return _inverted(_any(chosen), invert=self.invert)
 
