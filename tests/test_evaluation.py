@@ -286,7 +286,7 @@ def test_progress_ends_at_the_whole():
     heard = []
     evaluate(row(1, 2, 1), row(1, 1, 1), block_voxels=1, progress=heard.append)
     ends = {progress.stage: (progress.done, progress.total) for progress in heard}
-    assert ends == {"compare": (3, 3), "locate": (3, 3)}
+    assert ends == {"compare": (3, 3), "locate": (9, 9)}
 
 
 def test_published_segmentation_scores_as_published(shared_data):

@@ -25,6 +25,8 @@ PartKey = tuple[int, int]
 _Coordinates = np.ndarray[Any, np.dtype[np.int64]]
 _Point = tuple[float, float, float]
 
+_PASSES = 3  # one for centroids, one for each part of a pair
+
 
 def facing_voxels(
     alignment: Alignment,
@@ -60,6 +62,7 @@ class _Searches:
         self._alignment = alignment
         self._progress = progress
         size = alignment.voxel_size
+        self._blocks_done = 0
         self._scale = np.array(size.zyx_nm if size is not None else (1.0, 1.0, 1.0))
 
     def centroids(self, keys: set[PartKey]) -> dict[PartKey, _Point]:
@@ -92,12 +95,12 @@ class _Searches:
 
     def _voxels_of(self, keys: set[PartKey]) -> Iterator[Mapping[PartKey, _Coordinates]]:
         blocks = self._alignment.blocks
-        for done, block in enumerate(blocks, start=1):
+        for block in blocks:
             yield part_voxels(*self._alignment.read(block), block=block, keys=keys)
+            self._blocks_done += 1
             if self._progress is not None:
-                self._progress(
-                    Progress(stage="locate", done=done, total=len(blocks), unit="blocks")
-                )
+                done, total = self._blocks_done, _PASSES * len(blocks)
+                self._progress(Progress(stage="locate", done=done, total=total, unit="blocks"))
 
 
 def part_voxels(

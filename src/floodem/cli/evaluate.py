@@ -1,0 +1,188 @@
+"""``floodem evaluate SEG TRUTH``: two label volumes in, a short table or JSON out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from floodem.errors import OptionError
+from floodem.geometry import Box, parse_zyx
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from floodem.evaluation import Evaluation, Mistake, Part
+
+_WIDTH_IN_FILES = 120
+_IGNORE_NOTHING = "none"
+
+
+def evaluate(
+    segmentation: Annotated[
+        str, typer.Argument(metavar="SEG", help="Segmentation: a path or address.")
+    ],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="What it should be.")],
+    *,
+    border: Annotated[
+        str, typer.Option(metavar="Z,Y,X", help="Voxels to leave out at each face.")
+    ] = "0,0,0",
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="Truth ids that do not count (repeatable, or a list); none: all do."
+        ),
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option(metavar="Z:Z,Y:Y,X:X", help="Compare only these voxels.")
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Splits and mergers to list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Score a segmentation against the truth.
+
+    Prints the adapted Rand error and the variation of information, over all truth
+    (unlabelled voxels are one segment) and where both label, then the worst splits
+    and mergers and where they are. Volumes are compared where both have voxels.
+    """
+    from floodem import evaluation
+    from floodem.cli.progress import progress_bar
+    from floodem.volumes import open_volume
+
+    ids = parse_ids(["0"] if ignore is None else ignore)
+    margin = parse_zyx(border)
+    region = None if box is None else Box.parse(box)
+    with (
+        open_volume(segmentation) as labels,
+        open_volume(truth) as target,
+        progress_bar() as progress,
+    ):
+        result = evaluation.evaluate(
+            labels, target, box=region, border=margin, ignore=ids, worst=worst, progress=progress
+        )
+    if as_json:
+        print(result.to_json())
+    else:
+        print_evaluation(result)
+
+
+def parse_ids(texts: Iterable[str]) -> list[int]:
+    """Read ids from ``["0,5", "7"]``; ``none`` stands for no id.
+
+    Raises
+    ------
+    OptionError
+        When a part is not a number.
+    """
+    words = [word.strip() for text in texts for word in text.split(",")]
+    if words == [_IGNORE_NOTHING]:
+        return []
+    bad = [word for word in words if not (word.isascii() and word.isdecimal())]
+    if bad:
+        raise OptionError(f"--ignore {bad[0]!r} is not an id: give numbers, as in --ignore 0,5")
+    return [int(word) for word in words]
+
+
+def print_evaluation(result: Evaluation) -> None:
+    """Print the two rows of scores, then the worst splits and mergers."""
+    from rich.console import Console
+
+    console = Console(markup=False, width=None if sys.stdout.isatty() else _WIDTH_IN_FILES)
+    console.print(f"{result.segmentation} against {result.truth}", highlight=False)
+    if result.segmentation_box != result.truth_box:
+        console.print(
+            f"the segmentation holds {result.segmentation_box}, the truth {result.truth_box}: "
+            "compared where both have voxels",
+            highlight=False,
+        )
+    console.print(
+        f"{result.all_truth.voxels:,} voxels with truth in {result.box} (z,y,x), "
+        f"{result.coverage:.1%} of them segmented\n",
+        highlight=False,
+    )
+    console.print(_scores_table(result))
+    _print_mistakes(
+        console,
+        result.worst_splits,
+        title="worst splits: objects of the truth in several segments",
+        whole="object",
+        part="segment",
+    )
+    _print_mistakes(
+        console,
+        result.worst_mergers,
+        title="worst mergers: segments over several objects of the truth",
+        whole="segment",
+        part="object",
+    )
+
+
+def _table(left: str, *right: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(left)
+    for name in right:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _scores_table(result: Evaluation) -> Table:
+    table = _table(
+        "",
+        "Rand error",
+        "precision",
+        "recall",
+        "VOI split",
+        "VOI merge",
+        "segments",
+        "objects",
+    )
+    rows = (("all truth", result.all_truth), ("where both label", result.where_both_label))
+    for name, scores in rows:
+        if scores is None:
+            table.add_row(name, "no voxel")
+            continue
+        table.add_row(
+            name,
+            f"{scores.adapted_rand_error:.4f}",
+            f"{scores.rand_precision:.3f}",
+            f"{scores.rand_recall:.3f}",
+            f"{scores.voi_split_bits:.3f}",
+            f"{scores.voi_merge_bits:.3f}",
+            str(scores.segments),
+            str(scores.objects),
+        )
+    return table
+
+
+def _print_mistakes(
+    console: Console, mistakes: Sequence[Mistake], *, title: str, whole: str, part: str
+) -> None:
+    if not mistakes:
+        return
+    console.print(f"\n{title}", style="bold", highlight=False)
+    table = _table(
+        whole, "voxels", f"{part}s", "effective", "VOI bits", f"largest {part} at z,y,x", "next"
+    )
+    for mistake in mistakes:
+        first, second = mistake.largest
+        table.add_row(
+            str(mistake.id),
+            f"{mistake.voxels:,}",
+            str(mistake.parts),
+            f"{mistake.effective_parts:.1f}",
+            f"{mistake.voi_bits:.4f}",
+            _place(first),
+            _place(second),
+        )
+    console.print(table)
+
+
+def _place(part: Part) -> str:
+    if part.position is None:
+        return str(part.id)
+    return f"{part.id} at {','.join(str(index) for index in part.position)}"

@@ -1,0 +1,359 @@
+"""Looking at volumes: what becomes a layer, where it lies, and what a browser draws of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from floodem.cli.view import parse_size, split_kind
+from floodem.errors import DependencyError, LabelError, OptionError, UsageError
+from floodem.geometry import Box, VoxelSize
+from floodem.viewer import Kind, Layer, Viewer, guess_kind, layers, save_screenshot, unique_names
+from floodem.viewer.layers import ArrayXyz, grey_range, largest_objects
+from floodem.viewer.scene import zoom_to
+from floodem.viewer.screenshot import find_browser
+from floodem.volumes.volume import Volume
+
+OFFSET = (5, 60, 700)
+
+
+class MemoryVolume(Volume):
+    """A volume that remembers which boxes were read."""
+
+    def __init__(self, array, *, uri="memory", offset=OFFSET, voxel_size=None):
+        self.array = np.asarray(array)
+        self.uri = uri
+        self.box = Box.from_shape(self.array.shape, start=offset)
+        self.dtype = self.array.dtype
+        self.voxel_size = voxel_size
+        self.chunks = self.array.shape
+        self.boxes_read = []
+
+    def _read(self, box):
+        self.boxes_read.append(box)
+        return self.array[box.slices(origin=self.offset)].copy()
+
+    def _write(self, box, array):
+        raise NotImplementedError
+
+
+def noise(dtype, *, shape=(20, 30, 40)):
+    return np.random.default_rng(0).integers(40, 210, shape).astype(dtype)
+
+
+def two_objects(dtype, *, shape=(20, 30, 40)):
+    labels = np.zeros(shape, dtype)
+    labels[:, 4:20, 4:26] = 7
+    labels[4:16, 22:28, 28:36] = 200
+    return labels
+
+
+def layer(volume, kind, name="layer"):
+    return Layer(volume, kind, name)
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (noise(np.uint8), Kind.IMAGE),
+        (noise(np.uint16), Kind.IMAGE),
+        (noise(np.float32), Kind.IMAGE),
+        (two_objects(np.uint8), Kind.SEGMENTATION),
+        (two_objects(np.int16), Kind.SEGMENTATION),
+        (noise(np.uint32), Kind.SEGMENTATION),
+        (noise(np.int64), Kind.SEGMENTATION),
+        (np.zeros((3, 3, 3), np.uint8), Kind.IMAGE),
+    ],
+)
+def test_labels_are_told_from_images(array, kind):
+    assert guess_kind(MemoryVolume(array)) is kind
+
+
+def test_the_kind_of_a_large_volume_is_told_from_its_middle():
+    volume = MemoryVolume(np.broadcast_to(np.uint8(1), (300, 70, 10)))
+    guess_kind(volume)
+    assert [box.shape for box in volume.boxes_read] == [(64, 64, 10)]
+
+
+def test_viewer_reads_only_what_it_shows_in_its_own_axis_order():
+    volume = MemoryVolume(noise(np.uint8))
+    array = ArrayXyz(layer(volume, Kind.IMAGE))
+    assert array.shape == (40, 30, 20)
+    shown = array[np.int64(3) : np.int64(9), 2:5, 0:4]
+    np.testing.assert_array_equal(shown, volume.array[0:4, 2:5, 3:9].transpose(2, 1, 0))
+    assert volume.boxes_read == [Box((5, 62, 703), (9, 65, 709))]
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind", "shown"),
+    [
+        ("uint8", Kind.SEGMENTATION, "uint32"),
+        ("int16", Kind.SEGMENTATION, "uint32"),
+        ("uint64", Kind.SEGMENTATION, "uint64"),
+        ("int64", Kind.SEGMENTATION, "uint64"),
+        ("uint8", Kind.IMAGE, "uint8"),
+        ("float64", Kind.IMAGE, "float32"),
+        ("uint64", Kind.IMAGE, "float32"),
+    ],
+)
+def test_voxels_get_a_type_that_the_viewer_draws_as_meant(stored, kind, shown):
+    volume = MemoryVolume(two_objects(stored))
+    array = ArrayXyz(layer(volume, kind))
+    voxels = array[0:40, 0:30, 0:20]
+    assert array.dtype == voxels.dtype == np.dtype(shown)
+    np.testing.assert_array_equal(voxels, volume.array.T)
+
+
+def test_a_box_that_cannot_be_shown_is_told_in_the_log(caplog):
+    volume = MemoryVolume(-two_objects(np.int64), uri="bad.h5")
+    array = ArrayXyz(layer(volume, Kind.SEGMENTATION))
+    with pytest.raises(ValueError, match="do not fit"):
+        array[0:40, 0:30, 0:20]
+    assert "cannot show bad.h5" in caplog.text
+
+
+def test_floats_are_no_segmentation():
+    with pytest.raises(LabelError, match=r"bad\.h5 holds float32"):
+        ArrayXyz(layer(MemoryVolume(noise(np.float32), uri="bad.h5"), Kind.SEGMENTATION))
+
+
+def test_grey_range_spans_the_values_and_not_the_padding():
+    image = noise(np.uint16)
+    image[:2] = 0
+    low, high = grey_range(MemoryVolume(image))
+    assert 40 <= low <= 42
+    assert 207 <= high <= 209
+    assert grey_range(MemoryVolume(np.zeros((4, 4, 4), np.uint8))) is None
+
+
+def test_largest_objects_come_first_without_background():
+    assert largest_objects(two_objects(np.uint8), count=5) == [7, 200]
+    assert largest_objects(two_objects(np.uint8), count=1) == [7]
+
+
+def test_layers_of_one_name_are_numbered():
+    uris = ["/a/em.h5@raw", r"C:\b\em.h5@raw", "s3://bucket/seg/", "em.h5@raw"]
+    assert unique_names(uris) == ["em.h5@raw", "em.h5@raw (2)", "seg", "em.h5@raw (3)"]
+
+
+@given(
+    st.tuples(*[st.integers(1, 1500)] * 3),
+    st.tuples(*[st.sampled_from([4.0, 8.0, 30.0])] * 3),
+    st.tuples(st.integers(200, 3000), st.integers(200, 3000)),
+)
+def test_data_fill_the_panels_without_being_cut(shape, voxel_nm, window):
+    size = VoxelSize(*voxel_nm)
+    slices, _ = zoom_to(Box.from_shape(shape), size, view_size_wh=window)
+    nm_per_pixel = slices * min(voxel_nm)
+    z, y, x = (edge * nm / nm_per_pixel for edge, nm in zip(shape, voxel_nm, strict=True))
+    width, height = window[0] / 2, window[1] / 2
+    share = max(x / width, z / width, y / height, z / height)
+    if slices < 4:
+        assert share == pytest.approx(0.9)
+    else:
+        assert share >= 0.9
+
+
+@pytest.mark.parametrize("text", ["1400", "x900", "0x9", "1400x900x3", "-1x5", "1e3x5", "123456x1"])
+def test_window_sizes_that_are_none_are_refused(text):
+    with pytest.raises(OptionError, match="is not WIDTHxHEIGHT"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "uri"),
+    [
+        ("segmentation=a.h5", "segmentation", "a.h5"),
+        ("image=s3://b/x=1", "image", "s3://b/x=1"),
+        ("s3://b/x=1", None, "s3://b/x=1"),
+    ],
+)
+def test_a_layer_may_say_how_to_be_shown(text, kind, uri):
+    assert split_kind(text) == (kind, uri)
+
+
+@pytest.fixture
+def state():
+    return pytest.importorskip("neuroglancer").ViewerState()
+
+
+def test_layers_lie_where_their_volumes_do(state):
+    from floodem.viewer.scene import fill
+
+    size = VoxelSize(30, 6, 5)
+    shown = [
+        layer(MemoryVolume(noise(np.uint8), voxel_size=size), Kind.IMAGE, "em"),
+        layer(MemoryVolume(two_objects(np.uint8)), Kind.SEGMENTATION, "objects"),
+    ]
+    fill(state, shown, voxel_size=None, view_size_wh=(800, 600))
+    assert list(state.dimensions.names) == ["x", "y", "z"]
+    assert list(state.dimensions.scales) == pytest.approx([5e-9, 6e-9, 30e-9])
+    assert list(state.position) == [720, 75, 15]
+    for name in ("em", "objects"):
+        local = state.layers[name].source[0].url
+        assert list(local.voxel_offset) == [700, 60, 5]
+        assert list(local.dimensions.scales) == pytest.approx([5e-9, 6e-9, 30e-9])
+    objects = state.layers["objects"]
+    assert list(objects.segments) == [7, 200]
+    assert list(objects.source[1].url.voxel_offset) == [699, 59, 4]
+
+
+def test_large_segmentations_are_read_on_demand_and_have_no_meshes(state, monkeypatch):
+    from floodem.viewer.scene import fill
+
+    monkeypatch.setattr(layers, "MESH_VOXELS", 10)
+    volume = MemoryVolume(two_objects(np.uint64))
+    fill(state, [layer(volume, Kind.SEGMENTATION)], voxel_size=None, view_size_wh=(800, 600))
+    assert volume.boxes_read == []
+    (source,) = state.layers["layer"].source
+    assert source.to_json()["subsources"] == {"default": True, "bounds": True}
+    assert list(state.layers["layer"].segments) == []
+
+
+def start(*shown, **options):
+    pytest.importorskip("neuroglancer")
+    return Viewer(shown, **options)
+
+
+def test_viewer_answers_on_this_machine_until_closed():
+    with start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE)) as viewer:
+        assert viewer.address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(viewer.address, timeout=10) as page:
+            assert b"<html" in page.read().lower()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(viewer.address, timeout=10)
+
+
+def test_viewer_serves_nothing_without_the_token_of_its_address():
+    with start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE)) as viewer:
+        guess = viewer.address.replace(viewer.client.token, "0" * len(viewer.client.token))
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(guess, timeout=10)
+
+
+def test_a_port_in_use_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} cannot be opened"):
+            start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE), port=port)
+    with start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE), port=port) as viewer:
+        assert f":{port}/" in viewer.address
+
+
+def test_a_viewer_of_nothing_is_refused():
+    with pytest.raises(OptionError, match="nothing to show"):
+        Viewer([])
+
+
+def test_negative_labels_are_refused_and_leave_no_server_behind():
+    neuroglancer = pytest.importorskip("neuroglancer")
+    volume = MemoryVolume(-two_objects(np.int32), uri="bad.h5")
+    with pytest.raises(LabelError, match=r"bad\.h5 holds the negative label"):
+        start(layer(volume, Kind.SEGMENTATION))
+    assert not neuroglancer.is_server_running()
+
+
+def test_voxel_sizes_that_are_not_stated_are_said(monkeypatch):
+    monkeypatch.setattr(layers, "MESH_VOXELS", 10)
+    plain = MemoryVolume(two_objects(np.uint32))
+    sized = MemoryVolume(noise(np.uint8), voxel_size=VoxelSize(30, 6, 6))
+    with start(layer(plain, Kind.SEGMENTATION, "seg")) as viewer:
+        unknown, meshless = viewer.notes
+        assert "shown in voxels of 1,1,1" in unknown
+        assert meshless.startswith("seg has ")
+    with start(layer(sized, Kind.IMAGE, "em"), layer(plain, Kind.IMAGE, "seg")) as viewer:
+        assert viewer.notes == (
+            "seg does not state its voxel size: shown with 30,6,6 nm, as another layer has",
+        )
+    with start(layer(plain, Kind.IMAGE), voxel_size=VoxelSize(8, 8, 8)) as viewer:
+        assert viewer.notes == ()
+
+
+def test_without_a_browser_the_missing_programs_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("floodem.viewer.screenshot.BROWSER_PLACES", ())
+    before = tmp_path / "picture.png"
+    before.write_bytes(b"before")
+    with (
+        start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE)) as viewer,
+        pytest.raises(DependencyError, match="needs Chromium and chromedriver"),
+    ):
+        save_screenshot(viewer, before, size_wh=(400, 300))
+    assert before.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("size", [(0, 300), (400, 10_000)])
+def test_impossible_pictures_are_refused(tmp_path, size):
+    with (
+        start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE)) as viewer,
+        pytest.raises(OptionError, match="is not within"),
+    ):
+        save_screenshot(viewer, tmp_path / "picture.png", size_wh=size)
+
+
+@pytest.fixture
+def browser():
+    try:
+        return find_browser()
+    except DependencyError as error:
+        pytest.skip(str(error))
+
+
+def picture(shown, path, *, size_wh=(600, 500)):
+    with start(*shown, view_size_wh=size_wh) as viewer:
+        save_screenshot(viewer, path, size_wh=size_wh)
+        assert json.dumps(viewer.client.state.to_json())
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    assert pixels.shape == (size_wh[1], size_wh[0], 3)
+    return pixels
+
+
+def panels(pixels):
+    """Cut the picture into xy, xz, 3-D and yz."""
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    margin = 4
+    upper, lower = slice(margin, height - margin), slice(height + margin, -margin)
+    left, right = slice(margin, width - margin), slice(width + margin, -margin)
+    names = {"xy": (upper, left), "xz": (upper, right), "3d": (lower, left), "yz": (lower, right)}
+    return {name: pixels[area] for name, area in names.items()}
+
+
+BACKGROUND = 128
+
+
+def share_coloured(panel):
+    """Return the share of pixels that are not grey; lines of axes and bounds take 4 %."""
+    return float(np.mean(np.ptp(panel, axis=2) > 30))
+
+
+def share_textured(panel):
+    """Return the share of grey pixels that are clearly not the background."""
+    is_grey = np.ptp(panel, axis=2) < 5
+    return float(np.mean(is_grey & (np.abs(panel[..., 0] - BACKGROUND) > 20)))
+
+
+@pytest.mark.usefixtures("browser")
+def test_browser_draws_image_segments_and_meshes(tmp_path):
+    size = VoxelSize(20, 10, 10)
+    image = layer(MemoryVolume(noise(np.uint8), voxel_size=size), Kind.IMAGE, "em")
+    # 8-bit labels on purpose: handed over as they are they would be grey.
+    objects = layer(
+        MemoryVolume(two_objects(np.uint8), voxel_size=size), Kind.SEGMENTATION, "objects"
+    )
+    grey = panels(picture([image], tmp_path / "grey.png"))
+    both = panels(picture([image, objects], tmp_path / "both.png"))
+    for name in ("xy", "xz", "yz"):
+        assert share_textured(grey[name]) > 0.15, name
+        assert share_coloured(grey[name]) < 0.06, name
+        assert share_coloured(both[name]) > 0.12, name
+        assert share_textured(both[name]) > 0.05, name  # the image beside the objects
+    assert share_coloured(grey["3d"]) < 0.06
+    assert share_coloured(both["3d"]) > 0.12
