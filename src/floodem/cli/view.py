@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -78,7 +80,7 @@ def view(
             print(f"saved {screenshot}")
             return
         print(f"open {viewer.address}\nCtrl-C ends it", flush=True)
-        if not no_browser:
+        if not no_browser and has_screen():
             import webbrowser
 
             webbrowser.open(viewer.address)
@@ -128,6 +130,13 @@ def guesses(wanted: Sequence[tuple[str | None, str]], shown: Sequence[Layer]) ->
                 f"{layer.name} ({dtype}) looks like labels and is shown as a segmentation; "
                 f"image={uri} shows it in grey"
             )
+
+
+def has_screen() -> bool:
+    """Tell whether a browser would open in a window; on a bare terminal one would take it over."""
+    if sys.platform in {"win32", "darwin"}:
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def stay() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from floodem.errors import DependencyError, OptionError, ResourceError
+from floodem.errors import DependencyError, OptionError, ResourceError, StorageError
 from floodem.files import replacing
 from floodem.viewer.server import Viewer
 
@@ -78,6 +78,8 @@ def save_screenshot(
     """
     if not all(0 < edge <= LONGEST_EDGE for edge in size_wh):
         raise OptionError(f"size {size_wh} is not within 1 to {LONGEST_EDGE} pixels")
+    if not path.absolute().parent.is_dir():
+        raise StorageError(f"there is no folder for {path}: make it first")
     with _browser(size_wh) as browser:
         browser.get(viewer.address)
         png = _draw(viewer, size_wh, drawn_within_s)

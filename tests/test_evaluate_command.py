@@ -1,0 +1,82 @@
+"""``floodem evaluate``: what is printed, and how mistakes in the call are answered."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from floodem.cli.evaluate import evaluate, parse_ids
+from floodem.errors import GeometryError, OptionError
+from floodem.volumes import create_volume
+
+SEGMENTATION = np.repeat(np.uint64([[[1, 1, 1, 2, 2, 0, 3, 3]]]), 4, axis=1)
+TRUTH = np.repeat(np.uint64([[[7, 7, 7, 7, 7, 7, 8, 0]]]), 4, axis=1)
+
+
+@pytest.fixture
+def files(tmp_path):
+    uris = []
+    for name, labels, offset in (("seg", SEGMENTATION, 100), ("truth", TRUTH, 100)):
+        uri = str(tmp_path / f"{name}.h5@labels")
+        with create_volume(
+            uri, shape=labels.shape, dtype=labels.dtype, offset=(0, 0, offset)
+        ) as volume:
+            volume.write(volume.box, labels)
+        uris.append(uri)
+    return uris
+
+
+def test_both_rows_and_the_places_of_mistakes_are_printed(files, capsys):
+    evaluate(*files)
+    lines = capsys.readouterr().out.splitlines()
+    assert "28 voxels with truth in 0:1,0:4,100:108 (z,y,x), 85.7% of them segmented" in lines
+    all_truth = next(line for line in lines if line.startswith("all truth"))
+    # Pairs: (1, 7) 12, (2, 7) 8, (0, 7) 4, (3, 8) 4; recall (144 + 64 + 16 + 16) / (576 + 16).
+    assert all_truth.split()[2:] == ["0.4231", "1.000", "0.405", "1.251", "0.000", "4", "2"]
+    assert any(line.startswith("where both label") for line in lines)
+    split = lines[lines.index("worst splits: objects of the truth in several segments") + 2]
+    assert split.split()[:3] == ["7", "20", "2"]
+    assert "1 at 0,1,102" in split
+    assert "2 at 0,1,103" in split
+
+
+def test_json_is_all_that_is_printed(files, capsys):
+    evaluate(*files, as_json=True, worst=1, border="0,1,0", ignore=["0,8"])
+    result = json.loads(capsys.readouterr().out)
+    assert (result["format"], result["version"]) == ("floodem evaluation", 1)
+    assert result["box_zyx"] == "0:1,1:3,100:108"
+    assert result["ignore"] == [0, 8]
+    assert result["all_truth"]["voxels"] == 12
+    assert result["worst_splits"][0]["object"] == 7
+
+
+def test_a_segmentation_without_labels_is_said_so(files, capsys):
+    evaluate(*files, box="0:1,0:4,105:106")
+    assert "where both label    no voxel" in capsys.readouterr().out
+
+
+def test_volumes_of_other_extents_are_named(files, tmp_path, capsys):
+    uri = str(tmp_path / "small.h5@labels")
+    with create_volume(uri, shape=(1, 4, 3), dtype="uint64", offset=(0, 0, 100)) as volume:
+        volume.write(volume.box, TRUTH[..., :3])
+    evaluate(files[0], uri)
+    assert "holds 0:1,0:4,100:108, the truth 0:1,0:4,100:103" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [{"border": "1,2"}, {"box": "1,2,3"}])
+def test_triples_and_boxes_that_are_none_are_refused(files, options):
+    with pytest.raises(GeometryError):
+        evaluate(*files, **options)
+
+
+def test_ignored_ids_come_one_by_one_or_as_a_list():
+    assert parse_ids(["0, 5", "18446744073709551615"]) == [0, 5, 2**64 - 1]
+    assert parse_ids(["none"]) == []
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "none,1", "²"])
+def test_ids_that_are_no_numbers_are_refused(text):
+    with pytest.raises(OptionError, match="--ignore"):
+        parse_ids([text])
