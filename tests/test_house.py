@@ -44,6 +44,21 @@ def direct_dependencies():
     ]
 
 
+def run_script(script, names):
+    """Run Python afresh with a list of names, and return what it prints."""
+    begin = "import importlib, sys\nnames = sys.argv[1:]\n"
+    done = subprocess.run(
+        [sys.executable, "-c", begin + script, *names],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if done.returncode:
+        pytest.fail(done.stderr, pytrace=False)
+    return done.stdout
+
+
 @pytest.mark.parametrize("name", floodem.__all__)
 def test_every_public_name_is_there(name):
     value = getattr(floodem, name)
@@ -55,18 +70,15 @@ def test_every_public_name_is_there(name):
 
 
 def test_a_package_gives_its_names_also_after_all_its_modules_were_imported():
-    script = (
-        "import importlib, sys\n"
-        f"for name in {IMPORTABLE}: importlib.import_module(name)\n"
-        f"for package in {IMPORTABLE}:\n"
+    printed = run_script(
+        "for name in names: importlib.import_module(name)\n"
+        "for package in names:\n"
         "    for name in getattr(sys.modules[package], '__all__', ()):\n"
         "        value = getattr(sys.modules[package], name)\n"
-        "        if isinstance(value, type(sys)): print(package, name)\n"
+        "        if isinstance(value, type(sys)): print(package, name)\n",
+        IMPORTABLE[1:],
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout == "", "a module hides the public thing of the same name"
+    assert printed == "", "a module hides the public thing of the same name"
 
 
 def test_public_names_are_listed_and_unknown_ones_refused():
@@ -90,31 +102,22 @@ def test_the_core_imports_on_a_bare_machine():
         {*direct_dependencies(), *("PIL", "cc3d", "google_crc32c", "pydantic", "skimage")}
     )
     absent = [name for name in others if name not in CORE_PACKAGES]
-    script = (
-        "import importlib, sys\n"
+    run_script(
         f"for name in {absent}: sys.modules[name] = None\n"
-        f"for name in {[name for name in MODULES if name.startswith(CORE)]}:\n"
-        "    importlib.import_module(name)\n"
+        "for name in names: importlib.import_module(name)\n"
         "import floodem\n"
-        "print(floodem.open_volume, floodem.segment, floodem.load_model)\n"
+        "floodem.open_volume, floodem.segment, floodem.load_model\n",
+        [name for name in MODULES if name.startswith(CORE)],
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_importing_every_module_loads_no_optional_package():
-    script = (
-        "import importlib, sys\n"
-        f"for name in {IMPORTABLE}:\n"
-        "    importlib.import_module(name)\n"
-        "print([name for name in ('neuroglancer', 'dask', 'tensorstore') if name in sys.modules])\n"
+    printed = run_script(
+        "for name in names: importlib.import_module(name)\n"
+        "print([name for name in ('neuroglancer', 'dask', 'tensorstore') if name in sys.modules])\n",
+        IMPORTABLE,
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.strip() == "[]"
+    assert printed.strip() == "[]"
 
 
 @pytest.mark.parametrize("module", MODULES)
