@@ -31,15 +31,15 @@ class PatientFile(io.RawIOBase):
         self._unwritten: list[tuple[int, bytes]] = []
 
     def readable(self) -> bool:
-        """Always true."""
+        """Return True: it can."""
         return True
 
     def writable(self) -> bool:
-        """Always true."""
+        """Return True: it can."""
         return True
 
     def seekable(self) -> bool:
-        """Always true."""
+        """Return True: it can."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:

@@ -1,0 +1,241 @@
+"""Addresses of volumes: every spelling, and what is said about the wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from floodem.errors import FloodemError, UsageError, VolumeFormatError, VolumeNotFoundError
+from floodem.volumes import create_volume, open_volume
+from floodem.volumes.location import Location, parse_location
+from floodem.volumes.registry import formats
+
+
+@pytest.mark.parametrize(
+    ("uri", "path", "format_", "dataset"),
+    [
+        ("em.h5@raw", "em.h5", "hdf5", "raw"),
+        ("em.h5:raw", "em.h5", "hdf5", "raw"),
+        ("em.h5", "em.h5", "hdf5", None),
+        ("em.HDF5@raw", "em.HDF5", "hdf5", "raw"),
+        ("em.h5@volumes/labels/ids", "em.h5", "hdf5", "volumes/labels/ids"),
+        ("em.h5:/raw", "em.h5", "hdf5", "/raw"),
+        ("em.h5@a:b", "em.h5", "hdf5", "a:b"),
+        (r"C:\data\em.h5@raw", r"C:\data\em.h5", "hdf5", "raw"),
+        (r"C:\data\em.h5:raw", r"C:\data\em.h5", "hdf5", "raw"),
+        ("C:/data/em.h5:raw", "C:/data/em.h5", "hdf5", "raw"),
+        ("C:em.h5@raw", "C:em.h5", "hdf5", "raw"),
+        (r"C:\data\em.h5", r"C:\data\em.h5", "hdf5", None),
+        (r"\\server\share\em.h5:raw", r"\\server\share\em.h5", "hdf5", "raw"),
+        (r"D:\生体 データ\seg.npz@segmentation", r"D:\生体 データ\seg.npz", "npz", "segmentation"),
+        (r"zarr://C:\data\em", r"C:\data\em", "zarr", None),
+        ("me@lab/em.h5@raw", "me@lab/em.h5", "hdf5", "raw"),
+        ("run:2/em.zarr", "run:2/em.zarr", "zarr", None),
+        ("em.zarr@raw", "em.zarr", "zarr", "raw"),
+        ("em.n5:volumes/raw", "em.n5", "n5", "volumes/raw"),
+        ("em.zarr/", "em.zarr/", "zarr", None),
+        ("em.npy", "em.npy", "npy", None),
+        ("em.tif", "em.tif", "tiff", None),
+        ("em.TIFF", "em.TIFF", "tiff", None),
+        ("zarr3://out/labels", "out/labels", "zarr3", None),
+        ("ZARR3://out/labels", "out/labels", "zarr3", None),
+        ("n5://out", "out", "n5", None),
+        ("png://out", "out", "png", None),
+        ("hdf5://em.h5@raw", "em.h5", "hdf5", "raw"),
+        ("precomputed://https://host/path@2", "https://host/path@2", "precomputed", None),
+        ("zarr://gs://bucket/em", "gs://bucket/em", "zarr", None),
+        ("zarr3://s3://bucket/em", "s3://bucket/em", "zarr3", None),
+        ("https://host/em.zarr", "https://host/em.zarr", "zarr", None),
+        ("file:///data/a%20b.zarr", "/data/a b.zarr", "zarr", None),
+        ("file:///C:/data/em.zarr", "C:/data/em.zarr", "zarr", None),
+        ("n5://file:///data/em", "/data/em", "n5", None),
+    ],
+)
+def test_every_spelling_of_an_address_is_understood(
+    uri: str, path: str, format_: str, dataset: str | None
+) -> None:
+    assert parse_location(uri) == Location(uri, path, format_, dataset)
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_remote"),
+    [
+        ("precomputed://gs://b/x", True),
+        ("https://h/x.n5", True),
+        ("x.n5", False),
+        ("C:/x.n5", False),
+    ],
+)
+def test_remote_addresses_are_known(uri: str, is_remote: bool) -> None:
+    assert parse_location(uri).is_remote == is_remote
+
+
+words = st.text(
+    alphabet=st.characters(categories=("L", "N"), include_characters=" _-.~"),
+    min_size=1,
+    max_size=8,
+).filter(lambda word: not word.endswith((".", " ")) and word.strip(".") != "")
+
+
+@given(
+    st.sampled_from(["", "/", "C:\\", "D:/", "\\\\host\\share\\"]),
+    st.lists(words, max_size=2),
+    words,
+    st.sampled_from([".h5", ".hdf5", ".npz", ".zarr", ".n5"]),
+    st.sampled_from("@:"),
+    st.lists(words, min_size=1, max_size=2).map("/".join),
+)
+def test_path_and_dataset_come_apart_where_they_were_joined(
+    root: str, folders: list[str], name: str, ending: str, separator: str, dataset: str
+) -> None:
+    path = root + "/".join([*folders, name + ending])
+    location = parse_location(f"{path}{separator}{dataset}")
+    assert (location.path, location.dataset) == (path, dataset)
+    assert location.format == parse_location(path).format
+    assert parse_location(path).dataset is None
+
+
+@given(st.text(alphabet="abc/\\:@.h5zarn0 é", max_size=20))
+def test_any_text_is_parsed_or_refused_in_words(text: str) -> None:
+    try:
+        location = parse_location(text)
+    except FloodemError as error:
+        assert str(error)
+    else:
+        assert location.path in text
+
+
+def test_an_unknown_prefix_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"did you mean zarr3://"):
+        parse_location("zar3://em")
+
+
+@pytest.mark.parametrize("uri", ["", "em.h5@", "em.h5:", "zarr://"])
+def test_incomplete_addresses_are_refused(uri: str) -> None:
+    with pytest.raises(UsageError):
+        parse_location(uri)
+
+
+def test_an_address_without_a_format_lists_the_formats(tmp_path: Path) -> None:
+    with pytest.raises(VolumeFormatError, match=r"cannot tell the format.*zarr3://"):
+        create_volume(tmp_path / "out", shape=(1, 1, 1), dtype="uint8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    create_volume(tmp_path / "images.npy", shape=(1, 2, 3), dtype="uint8").close()
+    with pytest.raises(VolumeNotFoundError, match=r"nearest there are images\.npy"):
+        open_volume(tmp_path / "image.npy")
+    with pytest.raises(VolumeNotFoundError, match="does not exist either"):
+        open_volume(tmp_path / "nowhere" / "image.npy")
+
+
+@pytest.mark.parametrize("format_", ["zarr", "zarr3", "n5", "precomputed", "png", "tiff"])
+def test_a_folder_is_recognised_by_what_is_in_it(tmp_path: Path, format_: str) -> None:
+    from floodem.geometry import VoxelSize
+
+    folder = tmp_path / "no ending"
+    create_volume(
+        f"{format_}://{folder}", shape=(2, 3, 4), dtype="uint8", voxel_size=VoxelSize(1, 1, 1)
+    ).close()
+    assert parse_location(folder).format == format_
+    with open_volume(folder) as volume:
+        assert volume.shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("name", ["em.h5", "em.npz", "em.npy", "em.tif"])
+def test_a_file_with_another_ending_is_recognised_by_its_first_bytes(
+    tmp_path: Path, name: str
+) -> None:
+    create_volume(tmp_path / name, shape=(2, 3, 4), dtype="uint16").close()
+    (tmp_path / name).rename(tmp_path / "em.data")
+    with open_volume(tmp_path / "em.data") as volume:
+        assert (volume.shape, volume.dtype) == ((2, 3, 4), np.uint16)
+
+
+def test_a_dataset_in_a_file_with_another_ending_is_found(tmp_path: Path) -> None:
+    create_volume(f"{tmp_path / 'em.h5'}@raw", shape=(2, 3, 4), dtype="uint8").close()
+    (tmp_path / "em.h5").rename(tmp_path / "em.mat")
+    with open_volume(f"{tmp_path / 'em.mat'}@raw") as volume:
+        assert volume.shape == (2, 3, 4)
+
+
+def test_a_file_whose_name_looks_like_file_and_dataset_is_opened_itself(tmp_path: Path) -> None:
+    name = tmp_path / "em.npz@2.npy"
+    np.save(name, np.ones((2, 3, 4), np.uint8))
+    with open_volume(name) as volume:
+        assert volume.shape == (2, 3, 4)
+
+
+def test_a_folder_of_two_kinds_asks_which(tmp_path: Path) -> None:
+    create_volume(f"png://{tmp_path / 'both'}", shape=(1, 2, 3), dtype="uint8").close()
+    create_volume(f"tiff://{tmp_path / 'other'}", shape=(2, 2, 3), dtype="uint8").close()
+    for section in (tmp_path / "other").iterdir():
+        section.rename(tmp_path / "both" / section.name)
+    with pytest.raises(VolumeFormatError, match=r"png or tiff: put the format in front"):
+        open_volume(tmp_path / "both")
+    with open_volume(f"tiff://{tmp_path / 'both'}") as volume:
+        assert volume.shape == (2, 2, 3)
+
+
+def test_every_format_says_what_it_is() -> None:
+    for name, record in formats().items():
+        assert record.name == name
+        assert record.summary
+        assert all(ending == ending.lower() and ending[0] == "." for ending in record.extensions)
+
+
+class _Point:
+    """An entry point of another package."""
+
+    name = "extra"
+    value = "other.package:FORMAT"
+
+    def __init__(self, record: object) -> None:
+        self._record = record
+
+    def load(self) -> object:
+        if isinstance(self._record, Exception):
+            raise self._record
+        return self._record
+
+
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch):
+    """Let a test stand for another package that brings a format."""
+
+    def plug(record: object) -> None:
+        formats.cache_clear()
+        monkeypatch.setattr(
+            "floodem.volumes.registry.entry_points", lambda *, group: [_Point(record)]
+        )
+
+    yield plug
+    formats.cache_clear()
+
+
+def test_another_package_can_bring_a_format(plugged, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    plugged(replace(formats()["npy"], name="extra", extensions=(".extra",)))
+    np.save(tmp_path / "em.npy", np.ones((2, 3, 4), np.uint8))
+    (tmp_path / "em.npy").rename(tmp_path / "em.extra")
+    assert parse_location(tmp_path / "em.extra").format == "extra"
+    with open_volume(tmp_path / "em.extra") as volume:
+        assert volume.read().sum() == 24
+
+
+def test_a_broken_format_of_another_package_is_named_and_left_out(plugged) -> None:
+    plugged(ImportError("no module"))
+    with pytest.warns(RuntimeWarning, match="'extra'.*cannot be loaded: no module"):
+        assert "extra" not in formats()
+
+
+def test_two_formats_of_one_name_are_refused(plugged) -> None:
+    plugged(formats()["npy"])
+    with pytest.raises(VolumeFormatError, match="'npy'"):
+        formats()
