@@ -105,6 +105,10 @@ boxes = st.builds(
 
 @settings(deadline=None, max_examples=150)
 @given(conditions, boxes)
+@example("(x < 1) ^ (y < 1)", Box((0, 0, 0), (1, 2, 2)))
+@example("(x < 1) | (y < 1) and not z > 0", Box((0, 0, 0), (2, 2, 2)))
+@example("0 <= x < 2 != y ** 0", Box((-1, -1, -1), (1, 2, 3)))
+@example("-x // 3 == z % -4", Box((-9, -2, -9), (9, 1, 9)))
 def test_a_condition_holds_where_python_says_so(text, box):
     found = CoordinateExpression(text).over(box)
     for local in np.ndindex(box.shape):
@@ -258,6 +262,12 @@ def test_large_labels_are_told_apart_to_the_last_digit():
     assert from_there.of(labels).tolist() == [[[False, True, True]]]
     assert ValueSelection(values=(-1, 2**64)).of(labels).sum() == 0
     assert ValueSelection(minimum=0.5, maximum=float(2**63)).of(labels).sum() == 1
+
+
+def test_a_range_between_whole_labels_holds_those_inside_it():
+    labels = np.array([[[1, 2, 3]]], dtype=np.uint64)
+    inside = ValueSelection(minimum=1.5, maximum=2.5)
+    assert inside.of(labels).tolist() == [[[False, True, False]]]
 
 
 def test_fractions_are_compared_in_the_type_of_the_volume():

@@ -23,7 +23,7 @@ from floodem.flooding.seeds import (
     seed_positions,
 )
 from floodem.flooding.seeds.combined import policy_stages
-from floodem.flooding.seeds.edges import distance_to
+from floodem.flooding.seeds.edges import distance_to, image_edges
 from floodem.flooding.seeds.maxima import local_maxima, noisy_maxima
 from reference import seeds as twin
 
@@ -293,6 +293,14 @@ def test_an_image_without_edges_or_wholly_masked_gives_no_seeds():
     assert seeds("PolicyPeaks2d", context(flat)) == []
     masked = np.ones(flat.shape, bool)
     assert seeds("PolicyPeaks", context(smooth(flat.shape), excluded=masked)) == []
+
+
+def test_a_flat_part_of_an_image_holds_no_edges():
+    image = np.zeros((60, 4, 4), dtype=np.float32)
+    image[:2] = 1.0
+    edges = image_edges(image)
+    assert edges[1:3].all()
+    assert not edges[50:].any()
 
 
 def test_empty_space_without_any_segment_gives_no_seeds():
