@@ -13,11 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from floodem.cli.view import parse_size, split_kind
+from floodem.cli.view import parse_size
 from floodem.errors import DependencyError, LabelError, OptionError, UsageError
 from floodem.geometry import Box, VoxelSize
-from floodem.viewer import Kind, Layer, Viewer, guess_kind, layers, save_screenshot, unique_names
-from floodem.viewer.layers import ArrayXyz, grey_range, largest_objects
+from floodem.viewer import Kind, Layer, Viewer, layers, save_screenshot, view
+from floodem.viewer.layers import (
+    ArrayXyz,
+    grey_range,
+    guess_kind,
+    largest_objects,
+    unique_names,
+)
+from floodem.viewer.opening import split_kind
 from floodem.viewer.scene import zoom_to
 from floodem.viewer.screenshot import find_browser
 from floodem.volumes.volume import Volume
@@ -274,6 +281,38 @@ def test_voxel_sizes_that_are_not_stated_are_said(monkeypatch):
             "seg does not state its voxel size: shown with 30,6,6 nm, as another layer has",
         )
     with start(layer(plain, Kind.IMAGE), voxel_size=VoxelSize(8, 8, 8)) as viewer:
+        assert viewer.notes == ()
+
+
+def test_viewing_an_address_opens_the_volume_and_closes_it(monkeypatch):
+    pytest.importorskip("neuroglancer")
+    opened = []
+
+    def open_one(uri):
+        opened.append(MemoryVolume(two_objects(np.uint8), uri=uri))
+        monkeypatch.setattr(opened[0], "close", lambda: opened.append("closed"))
+        return opened[0]
+
+    monkeypatch.setattr("floodem.viewer.opening.open_volume", open_one)
+    image = MemoryVolume(noise(np.uint8), voxel_size=VoxelSize(8, 8, 8))
+    with view(image, "segmentation=a/seg.npz") as viewer:
+        named = [layer["name"] for layer in viewer.client.state.to_json()["layers"]]
+        assert len(opened) == 1
+    assert named == ["memory", "seg.npz"]
+    assert opened[0].uri == "a/seg.npz"
+    assert opened[1:] == ["closed"]
+
+
+def test_small_integers_taken_for_labels_are_said():
+    pytest.importorskip("neuroglancer")
+    sized = {"voxel_size": VoxelSize(8, 8, 8)}
+    with view(MemoryVolume(two_objects(np.uint8)), **sized) as viewer:
+        (note,) = viewer.notes
+    assert note == (
+        "memory (uint8) looks like labels and is shown as a segmentation; "
+        "image=memory shows it in grey"
+    )
+    with view(MemoryVolume(two_objects(np.uint32)), MemoryVolume(noise("u1")), **sized) as viewer:
         assert viewer.notes == ()
 
 

@@ -2,7 +2,7 @@
 
 Table rows are pairs (segment, truth object) with their voxel counts, as
 `floodem.labels.contingency` gives them; nothing here sees a voxel. What is
-counted and what is left out is decided before (floodem.evaluation.evaluate) and
+counted and what is left out is decided before (floodem.evaluation.comparison) and
 written down in docs/scores.md.
 """
 

@@ -26,6 +26,7 @@ MESH_VOXELS = 256**3
 MESHES_AT_FIRST = 25
 """As many objects as still can be told apart in one picture."""
 
+_SMALL_BYTES = 2  # integers up to this size hold images as often as labels
 _SAMPLE_EDGE = 64
 _FLAT_SHARE = 0.5  # EM images reach 0.05, label volumes 0.96
 _DARKEST, _BRIGHTEST = 0.1, 99.9  # percent of the sample's voxels
@@ -52,11 +53,20 @@ class Layer:
         Image (grey) or segmentation (one colour for each id).
     name
         What stands on the layer's tab, unique among the layers.
+    is_guess
+        Whether type and voxels told the kind, not the user.
     """
 
     volume: Volume
     kind: Kind
     name: str
+    is_guess: bool = False
+
+    @property
+    def may_be_otherwise(self) -> bool:
+        """Whether small integers were taken for labels, which an image may hold as well."""
+        is_small = self.volume.dtype.itemsize <= _SMALL_BYTES
+        return self.is_guess and self.kind is Kind.SEGMENTATION and is_small
 
     @property
     def has_meshes(self) -> bool:
@@ -73,7 +83,7 @@ def guess_kind(volume: Volume) -> Kind:
     """
     if volume.dtype.kind not in "ui":
         return Kind.IMAGE
-    if volume.dtype.itemsize > 2:
+    if volume.dtype.itemsize > _SMALL_BYTES:
         return Kind.SEGMENTATION
     sample = volume.read(middle(volume.box))
     left, right = sample[..., :-1], sample[..., 1:]

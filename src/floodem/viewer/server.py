@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,6 +42,8 @@ class Viewer:
         What to open in a browser of this machine.
     notes
         Sentences on what is shown otherwise than one may think.
+    when_closed
+        What else to close with the viewer.
 
     Raises
     ------
@@ -56,6 +59,7 @@ class Viewer:
 
     address: str
     notes: tuple[str, ...]
+    when_closed: ExitStack
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Viewer:
         if not layers:
             raise OptionError("there is nothing to show: give at least one volume")
         neuroglancer = _neuroglancer()
+        self.when_closed = ExitStack()
         self._owns_server = not neuroglancer.is_server_running()
         if self._owns_server:
             _require_free(port)
@@ -83,9 +88,10 @@ class Viewer:
         self.notes = tuple(_notes(layers, voxel_size=voxel_size))
 
     def close(self) -> None:
-        """Stop the server, unless another viewer of this process started it."""
+        """Stop the server, unless another viewer of this process started it; close the data."""
         if self._owns_server:
             _neuroglancer().stop()
+        self.when_closed.close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +128,12 @@ def _require_free(port: int) -> None:
 
 def _notes(layers: Sequence[Layer], *, voxel_size: VoxelSize | None) -> list[str]:
     frame = Frame.of(layers, voxel_size=voxel_size)
-    notes: list[str] = []
+    notes = [
+        f"{layer.name} ({layer.volume.dtype}) looks like labels and is shown as a segmentation; "
+        f"image={layer.volume.uri} shows it in grey"
+        for layer in layers
+        if layer.may_be_otherwise
+    ]
     if not frame.is_known:
         notes.append(
             "no volume states its voxel size: shown in voxels of 1,1,1; "

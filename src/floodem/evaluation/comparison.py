@@ -150,7 +150,7 @@ def evaluate(
         )
     both = counted.select(counted.ids_a != 0)
     splits, mergers = worst_splits(both, limit=worst), worst_mergers(both, limit=worst)
-    splits, mergers = _located(alignment, splits, mergers, progress)
+    splits, mergers = _located(alignment, splits, mergers, progress=progress)
     return Evaluation(
         segmentation=alignment.segmentation.uri,
         truth=alignment.truth.uri,
@@ -187,6 +187,7 @@ def _located(
     alignment: Alignment,
     splits: Sequence[Mistake],
     mergers: Sequence[Mistake],
+    *,
     progress: ProgressListener | None,
 ) -> tuple[list[Mistake], list[Mistake]]:
     pairs = [*(_split_keys(split) for split in splits), *(_merger_keys(m) for m in mergers)]
