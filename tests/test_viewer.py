@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from floodem.cli.view import parse_size
-from floodem.errors import DependencyError, LabelError, OptionError, UsageError
+from floodem.errors import DependencyError, LabelError, OptionError, ResourceError, UsageError
 from floodem.geometry import Box, VoxelSize
 from floodem.viewer import Kind, Layer, Viewer, layers, save_screenshot, view
 from floodem.viewer.layers import (
@@ -26,7 +28,7 @@ from floodem.viewer.layers import (
 )
 from floodem.viewer.opening import split_kind
 from floodem.viewer.scene import zoom_to
-from floodem.viewer.screenshot import find_browser
+from floodem.viewer.screenshot import _draw, find_browser
 from floodem.volumes.volume import Volume
 
 OFFSET = (5, 60, 700)
@@ -396,3 +398,13 @@ def test_browser_draws_image_segments_and_meshes(tmp_path):
         assert share_textured(both[name]) > 0.05, name  # the image beside the objects
     assert share_coloured(grey["3d"]) < 0.06
     assert share_coloured(both["3d"]) > 0.12
+
+
+def test_a_page_that_is_never_drawn_ends_in_a_sentence():
+    class Page:
+        def screenshot(self, size):
+            threading.Event().wait()
+
+    viewer = SimpleNamespace(client=Page())
+    with pytest.raises(ResourceError, match=r"did not draw the page within 0\.01 s"):
+        _draw(viewer, (400, 300), drawn_within_s=0.01)
