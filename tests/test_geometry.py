@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -114,10 +115,8 @@ def test_a_triple_reads_back_from_its_text(triple: Zyx) -> None:
 @given(st.text(alphabet="0123456789:,-. x", max_size=16))
 def test_text_is_read_or_refused_and_nothing_else(text: str) -> None:
     for parse in (Box.parse, VoxelSize.parse, parse_zyx):
-        try:
+        with contextlib.suppress(FloodemError):
             parse(text)
-        except FloodemError as error:
-            assert str(error)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -101,12 +102,8 @@ def test_path_and_dataset_come_apart_where_they_were_joined(
 
 @given(st.text(alphabet="abc/\\:@.h5zarn0 é", max_size=20))
 def test_any_text_is_parsed_or_refused_in_words(text: str) -> None:
-    try:
-        location = parse_location(text)
-    except FloodemError as error:
-        assert str(error)
-    else:
-        assert location.path in text
+    with contextlib.suppress(FloodemError):
+        assert parse_location(text).path in text
 
 
 def test_an_unknown_prefix_names_the_nearest() -> None:

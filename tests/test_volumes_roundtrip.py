@@ -290,9 +290,11 @@ def test_closing_and_discarding_twice_does_nothing(tmp_path: Path, case: Case) -
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_volume_opened_for_reading_refuses_writes(tmp_path: Path, case: Case) -> None:
-    with open_volume(write(case, tmp_path, extremes("uint8"))) as volume:
-        with pytest.raises(StorageError, match="for reading only"):
-            volume.write(volume.box, np.zeros(SHAPE, np.uint8))
+    with (
+        open_volume(write(case, tmp_path, extremes("uint8"))) as volume,
+        pytest.raises(StorageError, match="for reading only"),
+    ):
+        volume.write(volume.box, np.zeros(SHAPE, np.uint8))
 
 
 @pytest.mark.parametrize(

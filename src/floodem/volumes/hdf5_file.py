@@ -64,7 +64,9 @@ class PatientFile(io.RawIOBase):
                 break
             count += got
         if self._unwritten:
-            count = max(count, min(len(view), self._size - start))
+            known = max(count, min(len(view), self._size - start))
+            view[count:known] = bytes(known - count)
+            count = known
         for position, data in self._unwritten:
             first, last = max(start, position), min(start + len(view), position + len(data))
             if first < last:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32")
 
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# What tifffile raises for files cut short or damaged, beside its own error.
+_DAMAGE = (ValueError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 _NM_PER_UNIT = {
     "nm": 1.0,
     "nanometer": 1.0,
@@ -69,7 +72,7 @@ def _opened(path: Path) -> Iterator[TiffFile]:
             pass
         with TiffFile(path) as file:
             yield file
-    except (TiffFileError, ValueError, IndexError, KeyError, TypeError, struct.error) as error:
+    except (*_DAMAGE, TiffFileError) as error:
         if isinstance(error, VolumeFormatError):
             raise
         if "imagecodecs" in str(error):
@@ -238,8 +241,25 @@ def open_pages(request: OpenRequest) -> Volume:
     )
 
 
+def _require_last_page(file: TiffFile, path: Path) -> None:
+    """Refuse a file whose chain of pages ends in nothing: tifffile would hand out the first ones.
+
+    A page is a count of tags, the tags, and the offset of the next page, 0 for the last.
+    """
+    count = len(file.pages)
+    start = file.pages[count - 1].offset
+    layout, handle = file.tiff, file.filehandle
+    handle.seek(start)
+    (tags,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    handle.seek(start + layout.tagnosize + tags * layout.tagsize)
+    (next_page,) = struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))
+    if next_page:
+        raise damaged_image(path, f"page {count} lies beyond the end of the file")
+
+
 def _extent(file: TiffFile, first: Section, path: Path) -> tuple[int | None, int]:
     """Return where contiguous voxels begin, or None, and the number of sections."""
+    _require_last_page(file, path)
     series = file.series[0]
     grey = tuple(length for length in series.shape if length != 1) or (1,)
     if series.dataoffset is not None and len(file.series) == 1 and not series.is_multifile:
