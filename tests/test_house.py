@@ -165,6 +165,30 @@ def test_the_modules_that_name_shapes_are_under_that_check():
     assert type(module.__loader__).__module__.startswith("jaxtyping")
 
 
+def test_the_commands_of_the_readme_exist_with_their_options():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line[2:].split() for line in re.findall(r"^\$ floodem .*", readme, re.MULTILINE)]
+    assert len(lines) >= 5
+    for _, name, *words in lines:
+        assert name in COMMANDS
+        known = inspect.signature(load_command(name)).parameters
+        for word in words:
+            if word.startswith("--"):
+                assert word.removeprefix("--").replace("-", "_") in known, f"{name} {word}"
+
+
+def test_the_python_of_the_readme_names_what_exists():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert blocks
+    for node in ast.walk(ast.parse("".join(blocks))):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "floodem":
+            assert node.attr in floodem.__all__
+
+
 @pytest.mark.slow
 def test_the_suite_passes_in_a_japanese_folder_on_a_cp932_console(tmp_path):
     if not (REPOSITORY / ".git").exists():
