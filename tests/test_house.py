@@ -18,6 +18,7 @@ import pytest
 from jaxtyping import Float32, TypeCheckError, jaxtyped
 
 import floodem
+from floodem.cli.main import COMMANDS, load_command
 from typechecker import check, modules_with_shapes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
