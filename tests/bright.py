@@ -15,7 +15,9 @@ from floodem.network.model_file import Model, ModelDescription, make_model
 GAIN = 8.0
 """What a bright voxel adds to the logits and a dark one takes away."""
 
-BRIGHT, DARK = 200, 50
+BRIGHTEST, DARK = 220, 50
+"""On the axis of a tube, and between tubes; 125 divides them."""
+
 MEAN, STDDEV = 125.0, 75.0
 
 
@@ -46,13 +48,20 @@ def bright_model(*, fov: Zyx = (7, 9, 9), deltas: Zyx = (2, 3, 3)) -> Model:
 
 
 def bright_tubes(shape: Zyx = (24, 40, 64)) -> tuple[np.ndarray, np.ndarray]:
-    """Bright tubes along x, one voxel row of dark between them: an image and its truth."""
+    """Bright tubes along x, brightest on their axes: an image and its truth.
+
+    Between two tubes there is more dark than half a field of view: this network
+    does not know what is connected.
+    """
     image = np.full(shape, DARK, np.uint8)
     truth = np.zeros(shape, np.uint32)
+    z, y, _ = np.ogrid[: shape[0], : shape[1], : shape[2]]
     label = 0
-    for z in range(1, shape[0] - 10, 12):
-        for y in range(1, shape[1] - 10, 13):
+    for center_z in range(5, shape[0] - 4, 13):
+        for center_y in range(6, shape[1] - 5, 14):
             label += 1
-            image[z : z + 10, y : y + 11, 1:-1] = BRIGHT
-            truth[z : z + 10, y : y + 11, 1:-1] = label
+            distance = np.maximum(np.abs(z - center_z), np.abs(y - center_y))
+            inside = np.broadcast_to(distance <= 4, shape)
+            image[inside] = np.broadcast_to(BRIGHTEST - 8 * distance, shape)[inside]
+            truth[inside] = label
     return image, truth

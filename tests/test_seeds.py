@@ -22,7 +22,6 @@ from floodem.flooding.seeds import (
     seed_policy,
     seed_positions,
 )
-from floodem.flooding.seeds.combined import policy_stages
 from floodem.flooding.seeds.edges import distance_to, image_edges
 from floodem.flooding.seeds.maxima import local_maxima, noisy_maxima
 from reference import seeds as twin
@@ -327,18 +326,6 @@ def test_sequential_policies_follow_one_another():
     )
     assert both == seeds("PolicyPeaks", where) + seeds("PolicyGrid3d", where, step=9)
     assert seeds("SequentialPolicies", where, policies=[]) == []
-
-
-def test_sequential_policies_come_apart_into_stages_also_when_nested():
-    peaks, grid = ["PolicyPeaks", {}], ["PolicyGrid3d", {"step": 9}]
-    nested = SeedPolicySpec(
-        "SequentialPolicies", {"policies": [peaks, ["SequentialPolicies", {"policies": [grid]}]]}
-    )
-    first, second = policy_stages(nested)
-    assert (first, second) == (SeedPolicySpec(*peaks), SeedPolicySpec(*grid))
-    assert policy_stages(first) == [first]
-    with pytest.raises(OptionError, match="name a policy"):
-        policy_stages(SeedPolicySpec("SequentialPolicies", {"policies": [3]}))
 
 
 def test_every_policy_of_the_reference_is_known():

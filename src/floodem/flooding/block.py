@@ -142,7 +142,8 @@ class BlockFlooder:
         canvas = self.canvas
         if not canvas.is_open(seed):
             self.counters["skip_invalid_position"] += 1
-            taken = canvas.segmentation[seed] > 0
+            inside = Box((0, 0, 0), canvas.shape).contains_point(seed)
+            taken = inside and canvas.segmentation[seed] > 0
             return SeedOutcome.INSIDE_SEGMENT if taken else SeedOutcome.OUTSIDE_BLOCK
         if canvas.is_restricted(seed):
             return SeedOutcome.MASKED

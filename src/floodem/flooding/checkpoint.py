@@ -24,13 +24,8 @@ from floodem.geometry import Box
 CHECKPOINT_VERSION = 1
 
 
-def save_checkpoint(path: Path, flooder: BlockFlooder, *, stage: int) -> None:
+def save_checkpoint(path: Path, flooder: BlockFlooder) -> None:
     """Write the state of a block between two steps.
-
-    Parameters
-    ----------
-    stage
-        How many stages of the seed policy have given their seeds.
 
     Raises
     ------
@@ -40,7 +35,6 @@ def save_checkpoint(path: Path, flooder: BlockFlooder, *, stage: int) -> None:
     canvas, flood = flooder.canvas, flooder.flood
     state = {
         "version": CHECKPOINT_VERSION,
-        "stage": stage,
         "next_seed": flooder.next_seed,
         "largest_id": flooder.largest_id,
         "counters": dict(flooder.counters),
@@ -61,8 +55,8 @@ def save_checkpoint(path: Path, flooder: BlockFlooder, *, stage: int) -> None:
         )
 
 
-def load_checkpoint(path: Path, flooder: BlockFlooder) -> int:
-    """Bring a new flooder to the saved state; return the stage of its seed policy.
+def load_checkpoint(path: Path, flooder: BlockFlooder) -> None:
+    """Bring a new flooder to the saved state.
 
     Raises
     ------
@@ -84,7 +78,6 @@ def load_checkpoint(path: Path, flooder: BlockFlooder) -> int:
         raise RunConflictError(
             f"{path} is damaged ({error}): begin again with --overwrite"
         ) from error
-    return int(state["stage"])
 
 
 def _restore(

@@ -16,8 +16,8 @@ from floodem.flooding.checkpoint import load_checkpoint, save_checkpoint
 from floodem.flooding.job import Job
 from floodem.flooding.predictor import Predictor
 from floodem.flooding.run_folder import RunFolder
-from floodem.flooding.seeds import seed_positions
-from floodem.flooding.seeds.combined import policy_stages
+from floodem.flooding.seeds import make_policy, seed_positions
+from floodem.flooding.seeds.explicit import EXPLICIT
 from floodem.progress import Progress, ProgressListener
 
 REPORT_SECONDS = 0.2
@@ -41,33 +41,29 @@ def flood_block(
         When a checkpoint cannot be written; the one before is still there.
     """
     flooder = _new_flooder(job)
-    stages = policy_stages(job.options.seeds)
-    stage = 0
-    if folder.checkpoint.exists():
-        stage = load_checkpoint(folder.checkpoint, flooder)
-        folder.log(f"resumed at seed {flooder.next_seed} of {len(flooder.seeds)}")
     reporter = _Reporter(progress, flooder)
+    if folder.checkpoint.exists():
+        load_checkpoint(folder.checkpoint, flooder)
+        folder.log(f"resumed at seed {flooder.next_seed} of {len(flooder.seeds)}")
+    else:
+        reporter.seeking()
+        _add_seeds(job, flooder)
+        save_checkpoint(folder.checkpoint, flooder)
+    reporter.begin()
     saved = time.monotonic()
-    while True:
-        while flooder.advance():
-            reporter.report()
-            stopping = should_stop()
-            if stopping or time.monotonic() - saved >= checkpoint_seconds:
-                save_checkpoint(folder.checkpoint, flooder, stage=stage)
-                saved = time.monotonic()
-            if stopping:
-                folder.log(f"stopped at seed {flooder.next_seed} of {len(flooder.seeds)}")
-                raise StoppedError(
-                    f"stopped; {flooder.next_seed} of {len(flooder.seeds)} seeds are done and "
-                    "saved: run the same command again to go on"
-                )
-        if stage == len(stages):
-            break
-        context = job.seed_context(flooder.canvas.segmentation)
-        flooder.add_seeds(seed_positions(stages[stage], context))
-        stage += 1
-        save_checkpoint(folder.checkpoint, flooder, stage=stage)
-    save_checkpoint(folder.checkpoint, flooder, stage=stage)
+    while flooder.advance():
+        reporter.report()
+        stopping = should_stop()
+        if stopping or time.monotonic() - saved >= checkpoint_seconds:
+            save_checkpoint(folder.checkpoint, flooder)
+            saved = time.monotonic()
+        if stopping:
+            folder.log(f"stopped at seed {flooder.next_seed} of {len(flooder.seeds)}")
+            raise StoppedError(
+                f"stopped; {flooder.next_seed} of {len(flooder.seeds)} seeds are done and "
+                "saved: run the same command again to go on"
+            )
+    save_checkpoint(folder.checkpoint, flooder)
     reporter.report(last=True)
     return flooder
 
@@ -85,14 +81,39 @@ def _new_flooder(job: Job) -> BlockFlooder:
     return BlockFlooder(canvas, job.options, seed_mask=job.seed_mask)
 
 
+def _add_seeds(job: Job, flooder: BlockFlooder) -> None:
+    context = job.seed_context(flooder.canvas.segmentation)
+    spec = job.options.seeds
+    flooder.add_seeds(seed_positions(spec, context))
+    if spec.name == EXPLICIT:
+        dropped = len(make_policy(spec)(context)) - len(flooder.seeds)
+        if dropped:
+            job.notices.append(
+                f"{dropped} of the given seeds lie outside box {job.box} or nearer to its border "
+                f"than half the field of view, {context.margin} voxels (z,y,x): not used"
+            )
+    if not len(flooder.seeds):
+        job.notices.append(f"{spec.name} found no seed in box {job.box}: there are no segments")
+
+
 class _Reporter:
     """Tells the listener a few times a second how far the block is."""
 
     def __init__(self, listener: ProgressListener | None, flooder: BlockFlooder) -> None:
         self._listener = listener
         self._flooder = flooder
+        self.begin()
+
+    def seeking(self) -> None:
+        """Say that seeds are looked for."""
+        if self._listener is not None:
+            voxels = self._flooder.canvas.segmentation.size
+            self._listener(Progress(stage="finding seeds", done=0, total=voxels, unit="voxels"))
+
+    def begin(self) -> None:
+        """Count network calls per second from here."""
         self._began = self._reported = time.monotonic()
-        self._calls_before = flooder.counters["network_calls"]
+        self._calls_before = self._flooder.counters["network_calls"]
 
     def report(self, *, last: bool = False) -> None:
         now = time.monotonic()
@@ -103,15 +124,20 @@ class _Reporter:
         filled = flooder.counters["voxels_segmented"]
         if flooder.flood is not None:
             filled += flooder.canvas.filled
-        size = flooder.canvas.segmentation.size
+        voxels = flooder.canvas.segmentation.size
+        seeds = len(flooder.seeds)
+        # Floods fill most voxels from the first few seeds; the many seeds that are left then
+        # lie in segments. Whichever is further on says how much work is left.
+        by_seeds = voxels * flooder.next_seed // max(seeds, 1)
         calls = flooder.counters["network_calls"] - self._calls_before
         self._listener(
             Progress(
                 stage="flooding",
-                done=flooder.next_seed,
-                total=len(flooder.seeds),
-                unit="seeds",
-                note=f"{filled / size:.1%} of {size:,} voxels filled, "
-                f"{len(flooder.origins)} segments, {calls / (now - self._began):.1f} calls/s",
+                done=voxels if last else min(max(filled, by_seeds), voxels),
+                total=voxels,
+                unit="voxels",
+                note=f"{filled / voxels:.1%} filled, {len(flooder.origins)} segments, "
+                f"seed {flooder.next_seed} of {seeds}, "
+                f"{calls / (now - self._began):.1f} network calls/s",
             )
         )

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, UInt32
 import floodem
 from floodem.errors import GeometryError, LabelError
 from floodem.files import require_free_disk
-from floodem.flooding.masks import build_mask
+from floodem.flooding.masks import build_mask, check_masks
 from floodem.flooding.options import FloodOptions
 from floodem.flooding.request import SegmentRequest
 from floodem.flooding.seeds import SeedContext
@@ -59,6 +59,8 @@ class Job:
         What decides the result: digests, options, device kind, number format.
     about
         What a reader of the record wants to know besides.
+    notices
+        Sentences for the user; flooding may add some.
     """
 
     options: FloodOptions
@@ -73,7 +75,7 @@ class Job:
     dtype: torch.dtype
     identity: dict[str, Any]
     about: dict[str, Any]
-    notices: tuple[str, ...]
+    notices: list[str]
 
     def seed_context(self, segmentation: UInt32[np.ndarray, "z y x"]) -> SeedContext:
         """Return what seed policies may look at."""
@@ -126,6 +128,8 @@ def prepare_job(
     )
     chosen = choose_device(request.device)
     dtype = choose_dtype(request.dtype, chosen.device)
+    voxel_size = image.voxel_size or description.voxel_size
+    check_masks([*request.masks, *request.seed_masks], box=box, voxel_size=voxel_size)
     raw = image.read(box)
     notices = [] if chosen.notice is None else [chosen.notice]
     if image.voxel_size is None:
@@ -134,14 +138,13 @@ def prepare_job(
             f"{description.voxel_size} nm (z,y,x)"
         )
     restricted, seed_mask = (
-        build_mask(rules, box=box, image=raw, voxel_size=image.voxel_size) if rules else None
+        build_mask(rules, box=box, image=raw, voxel_size=voxel_size) if rules else None
         for rules in (request.masks, request.seed_masks)
     )
     initial = _read_initial(request.init_segmentation, box=box)
     options = request.options.completed(
         pad_value=description.pad_value, move_threshold=description.move_threshold
     )
-    voxel_size = image.voxel_size or description.voxel_size
     return Job(
         options=options,
         model=model,
@@ -164,7 +167,7 @@ def prepare_job(
             "dtype": str(dtype).removeprefix("torch."),
         },
         about=_about(image, model, request=request, voxel_size=voxel_size),
-        notices=tuple(notices),
+        notices=notices,
     )
 
 

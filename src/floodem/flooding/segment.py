@@ -130,7 +130,7 @@ def _made(
         folder=folder.path,
         summary=summary,
         was_finished=was_finished,
-        notices=job.notices,
+        notices=tuple(job.notices),
     )
 
 

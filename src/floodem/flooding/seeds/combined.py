@@ -43,9 +43,9 @@ class ReverseCoords:
 class SequentialPolicies:
     """The seeds of several policies, one policy after another.
 
-    The driver asks each one when the seeds of those before it are flooded
-    (`policy_stages`), so that a policy of empty space sees what they left.
-    Asked as a whole, all look at the block as it is.
+    All look at the block as it is before the first flood, as in the reference. For a
+    policy that fills what the first has left, segment twice: the first result is
+    the second run's initial segmentation.
 
     Parameters
     ----------
@@ -63,15 +63,6 @@ class SequentialPolicies:
     def __call__(self, context: SeedContext) -> Int64[np.ndarray, "n 3"]:
         """Return the seeds of the first policy, then of the second, ..."""
         return np.concatenate([NO_SEEDS, *(policy(context) for policy in self._policies)])
-
-
-def policy_stages(spec: SeedPolicySpec) -> list[SeedPolicySpec]:
-    """Return the policies to be asked one after the other, each when the last has flooded."""
-    if spec.name != "SequentialPolicies":
-        return [spec]
-    make_policy(spec)  # refuses arguments that are no policies
-    pairs = spec.args["policies"]
-    return [stage for pair in pairs for stage in policy_stages(_spec(pair, of=spec.name))]
 
 
 def _spec(pair: Any, *, of: str) -> SeedPolicySpec:

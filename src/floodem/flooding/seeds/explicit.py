@@ -20,10 +20,13 @@ from floodem.files import storage_error
 from floodem.flooding.seeds.context import FARTHEST_POSITION, SeedContext
 from floodem.flooding.seeds.registry import SeedPolicySpec, seed_policy
 
+EXPLICIT = "ExplicitSeeds"
+"""Name of the policy whose seeds the user gives."""
+
 CSV_COLUMNS = ("z", "y", "x")
 
 
-@seed_policy("ExplicitSeeds")
+@seed_policy(EXPLICIT)
 class ExplicitSeeds:
     """Positions in the volume, z, y, x; those outside of a block are not its seeds.
 
@@ -71,7 +74,7 @@ def explicit_seeds(positions: Integer[np.ndarray, "n 3"]) -> SeedPolicySpec:
     OptionError
         When they are not rows of three integers.
     """
-    return SeedPolicySpec("ExplicitSeeds", {"positions": _checked(positions).tolist()})
+    return SeedPolicySpec(EXPLICIT, {"positions": _checked(positions).tolist()})
 
 
 def seeds_from_csv(path: Path) -> SeedPolicySpec:
