@@ -194,10 +194,8 @@ def tiles(box: Box, *, core: Zyx, margin: Zyx = (0, 0, 0)) -> Iterator[Tile]:
         raise GeometryError(f"tile core {core} is not positive on every axis")
     if min(margin) < 0:
         raise GeometryError(f"tile margin {margin} is negative")
-    starts = [
-        range(a, b, step) for a, b, step in zip(box.start, box.stop, core, strict=True)
-    ]
-    for start in itertools.product(*starts):
+    (z0, y0, x0), (z1, y1, x1), (dz, dy, dx) = box.start, box.stop, core
+    for start in itertools.product(range(z0, z1, dz), range(y0, y1, dy), range(x0, x1, dx)):
         cut = Box.from_shape(core, start=start).intersection(box)
         assert cut is not None
         halo = cut.grow(margin).intersection(box)

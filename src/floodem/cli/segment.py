@@ -169,8 +169,8 @@ def _print(made: Segmentation) -> None:
         print(f"{made.uri} was finished by an earlier run of this command; --overwrite repeats it")
     summary = made.summary
     print(
-        f"{made.uri}: {summary['segments']} segments in box {made.box}, "
-        f"{summary['covered']:.1%} of the voxels, {summary['counters']['network_calls']:,} network "
+        f"{made.uri}: {made.segments} segments in box {made.box}, "
+        f"{made.covered:.1%} of the voxels, {summary['counters']['network_calls']:,} network "
         f"calls; record in {made.folder}"
     )
     if summary["cut_short"]:

@@ -72,9 +72,8 @@ class Segmentation:
     folder
         Where origins, overlaps, rejected seeds and the log are.
     summary
-        ``segments``, ``covered`` (fraction of the voxels in a segment),
-        ``cut_short`` (ids whose flood hit a limit), ``counters`` (see
-        `BlockFlooder`, and ``seeds``), ``labels_sha256``.
+        As in run.json: segments, covered, ``cut_short`` (ids whose flood hit a
+        limit), ``counters`` (see `BlockFlooder`, and ``seeds``), ``labels_sha256``.
     was_finished
         Whether an earlier call had done all the work.
     notices
@@ -87,6 +86,16 @@ class Segmentation:
     summary: Mapping[str, Any]
     was_finished: bool
     notices: tuple[str, ...] = ()
+
+    @property
+    def segments(self) -> int:
+        """How many segments there are."""
+        return int(self.summary["segments"])
+
+    @property
+    def covered(self) -> float:
+        """Fraction of the voxels that are in a segment."""
+        return float(self.summary["covered"])
 
     def open(self) -> Volume:
         """Open the labels."""
