@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _STATUS = re.compile(r"^([A-Z_]+): (.*?)(?: \[[a-z_]+=.*)?$", re.DOTALL)
 _DAMAGE = ("FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANGE")
+# A host that does not answer is given up after about eight seconds; tensorstore's own
+# default is a quarter of an hour.
+REMOTE_RETRIES = {"max_retries": 6, "initial_delay": "0.25s", "max_delay": "4s"}
 _ESCAPED_BYTES = re.compile(r"(?:\\x[0-9a-f]{2})+")
 
 
@@ -129,6 +132,12 @@ def _kvstore(path: str, *, is_remote: bool) -> str | dict[str, str]:
     return {"driver": "file", "path": Path(path).absolute().as_posix() + "/"}
 
 
+def _context(*, is_remote: bool) -> dict[str, Any]:
+    if not is_remote:
+        return {}
+    return {f"{scheme}_request_retries": REMOTE_RETRIES for scheme in ("http", "gcs", "s3")}
+
+
 def _inner_path(location: Location) -> str:
     """Join a store and the array inside it."""
     if location.dataset is None:
@@ -170,6 +179,7 @@ def _open(request: OpenRequest, layout: Layout) -> Volume:
     spec = {
         "driver": layout.driver,
         "kvstore": _kvstore(path, is_remote=location.is_remote),
+        "context": _context(is_remote=location.is_remote),
         "open": True,
     }
     try:
@@ -233,6 +243,7 @@ def _create(request: CreateRequest, layout: Layout) -> Volume:
         spec["kvstore"] = _kvstore(
             str(staged.path) if staged else path, is_remote=location.is_remote
         )
+        spec["context"] = _context(is_remote=location.is_remote)
         store = (
             _tensorstore()
             .open(spec, create=True, delete_existing=staged is None and request.overwrite)
