@@ -348,6 +348,7 @@ def test_the_shared_image_is_read_like_h5py_reads_it(shared_data: Path) -> None:
 def test_what_a_full_disk_refused_can_still_be_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "em.h5").touch()
     file = PatientFile(tmp_path / "em.h5")
     file.write(b"abcdef")
 

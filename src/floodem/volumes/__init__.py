@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from floodem.volumes.access import create_volume as create_volume
     from floodem.volumes.access import open_volume as open_volume
-    from floodem.volumes.convert import convert as convert
+    from floodem.volumes.conversion import convert as convert
     from floodem.volumes.intensity import normalise as normalise
     from floodem.volumes.volume import Volume as Volume
 
 _HOMES = {
     "Volume": "floodem.volumes.volume",
-    "convert": "floodem.volumes.convert",
+    "convert": "floodem.volumes.conversion",
     "create_volume": "floodem.volumes.access",
     "normalise": "floodem.volumes.intensity",
     "open_volume": "floodem.volumes.access",
@@ -32,7 +32,9 @@ __all__ = ["Volume", "convert", "create_volume", "normalise", "open_volume"]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

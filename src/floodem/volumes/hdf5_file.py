@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class PatientFile(io.RawIOBase):
-    """A file open for reading and writing that remembers the first error instead of raising it.
+    """An existing file, open for reading and writing, that remembers the first error.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class PatientFile(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.refusal: OSError | None = None
-        self._file = open(path, "rb+" if path.exists() else "xb+", buffering=0)  # noqa: SIM115
+        self._file = open(path, "rb+", buffering=0)  # noqa: SIM115
         self._position = 0
         self._size = os.fstat(self._file.fileno()).st_size
         self._unwritten: list[tuple[int, bytes]] = []

@@ -97,7 +97,7 @@ class NewNpzVolume(StoredVolume):
         assert self._staged is not None
         with (
             refusals("write", self.uri),
-            zipfile.ZipFile(self._staged.path, "x", zipfile.ZIP_DEFLATED) as archive,
+            zipfile.ZipFile(self._staged.path, "w", zipfile.ZIP_DEFLATED) as archive,
         ):
             for key, array in arrays.items():
                 with archive.open(key + _MEMBER_SUFFIX, "w", force_zip64=True) as member:

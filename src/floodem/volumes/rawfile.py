@@ -34,7 +34,7 @@ class RawArrayFile:
         cls, path: Path, *, header: bytes, shape: Zyx, dtype: np.dtype[Any], uri: str
     ) -> Self:
         """Make a file of zeros behind `header`."""
-        handle = open(path, "xb+")  # noqa: SIM115 - closed by `close`
+        handle = open(path, "wb+")  # noqa: SIM115 - closed by `close`
         try:
             handle.write(header)
             handle.truncate(len(header) + size_in_bytes(shape, dtype))

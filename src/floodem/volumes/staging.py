@@ -36,7 +36,7 @@ def require_no_destination(path: Path, *, uri: str) -> None:
 
 
 class Staged:
-    """A file or folder in the making.
+    """A file or folder in the making: empty at first, and so a test whether one may write here.
 
     Parameters
     ----------
@@ -70,12 +70,14 @@ class Staged:
         name = f".{self.final.name}.{os.getpid()}-{next(_numbers)}{PARTIAL_SUFFIX}"
         self.path = self.final.with_name(name)
         self._made_folders = self._make_parents()
-        if folder:
-            try:
+        try:
+            if folder:
                 self.path.mkdir()
-            except OSError as error:
-                self._remove_made_folders()
-                raise storage_error("write", self.final, error) from error
+            else:
+                self.path.touch(exist_ok=False)
+        except OSError as error:
+            self._remove_made_folders()
+            raise storage_error("write", self.final, error) from error
 
     def commit(self) -> None:
         """Put the finished volume into place.

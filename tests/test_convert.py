@@ -1,0 +1,269 @@
+"""Conversion between formats: exact, in bounded memory, and all or nothing."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from floodem.cli.main import build_app
+from floodem.errors import (
+    DestinationExistsError,
+    GeometryError,
+    LabelError,
+    VolumeNotFoundError,
+)
+from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.progress import Progress
+from floodem.volumes import Volume, conversion, convert, create_volume, open_volume
+from floodem.volumes.conversion import block_shape
+from volume_cases import CASES, Case
+
+VOXEL_SIZE = VoxelSize(30, 6, 4)
+OFFSET: Zyx = (100, 0, -20)
+SHAPE: Zyx = (6, 7, 8)
+ARRAY = np.arange(336, dtype=np.uint16).reshape(SHAPE) % 251
+
+
+def source(case: Case, folder: Path, array: np.ndarray = ARRAY) -> str:
+    uri = case.uri(folder)
+    with create_volume(
+        uri,
+        shape=array.shape,
+        dtype=array.dtype,
+        voxel_size=VOXEL_SIZE,
+        offset=OFFSET,
+        chunks=(2, 3, 4),
+    ) as volume:
+        volume.write(volume.box, array)
+    return uri
+
+
+PAIRS = [
+    pytest.param(a, b, id=f"{a}-{b}")
+    for a, b in itertools.product(CASES, CASES)
+    if not {a.name, b.name} & {"hdf5-group", "npz-key", "zarr-inside"}
+]
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_every_format_converts_to_every_other(tmp_path: Path, first: Case, second: Case) -> None:
+    uri = source(first, tmp_path / "from")
+    to = second.uri(tmp_path / "to")
+    convert(uri, to, voxel_size=None if first.keeps_position else VOXEL_SIZE)
+    with open_volume(to) as copy:
+        np.testing.assert_array_equal(copy.read(), ARRAY)
+        assert copy.dtype == np.uint16
+        if second.keeps_position:
+            assert copy.voxel_size == VOXEL_SIZE
+            assert copy.offset == (OFFSET if first.keeps_position else (0, 0, 0))
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_any_box_is_cut_out_and_keeps_its_place(tmp_path: Path, data: st.DataObject) -> None:
+    case = CASES[0]
+    folder = tmp_path / "from"
+    uri = case.uri(folder)
+    if not folder.exists():
+        source(case, folder)
+    bounds = [
+        sorted(data.draw(st.lists(st.integers(o, o + n), min_size=2, max_size=2, unique=True)))
+        for o, n in zip(OFFSET, SHAPE, strict=True)
+    ]
+    (z0, z1), (y0, y1), (x0, x1) = bounds
+    box = Box((z0, y0, x0), (z1, y1, x1))
+    chunks = data.draw(st.none() | st.tuples(*[st.integers(1, 5)] * 3))
+    offset = data.draw(st.none() | st.tuples(*[st.integers(-9, 9)] * 3))
+    convert(uri, tmp_path / "to.zarr", box=box, chunks=chunks, offset=offset, overwrite=True)
+    with open_volume(tmp_path / "to.zarr") as copy:
+        assert copy.offset == (box.start if offset is None else offset)
+        np.testing.assert_array_equal(copy.read(), ARRAY[box.slices(origin=OFFSET)])
+
+
+def test_types_widen_and_narrow_only_when_everything_fits(tmp_path: Path) -> None:
+    uri = source(CASES[0], tmp_path)
+    for dtype in ("uint8", "uint64", "float32"):
+        convert(uri, tmp_path / f"{dtype}.npy", dtype=dtype)
+        found = np.load(tmp_path / f"{dtype}.npy")
+        assert found.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(found, ARRAY)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_value_that_does_not_fit_leaves_nothing_half_made(tmp_path: Path, case: Case) -> None:
+    wide = ARRAY.copy()
+    wide[-1, -1, -1] = 256
+    uri = source(CASES[0], tmp_path / "from", wide)
+    folder = tmp_path / "to"
+    with pytest.raises(LabelError, match="256 do not fit uint8"):
+        convert(uri, case.uri(folder), dtype="uint8")
+    assert not folder.exists()
+
+
+def test_real_numbers_do_not_become_whole_ones(tmp_path: Path) -> None:
+    np.save(tmp_path / "em.npy", np.zeros(SHAPE, np.float32))
+    with pytest.raises(LabelError, match="without loss"):
+        convert(tmp_path / "em.npy", tmp_path / "out.zarr", dtype="uint8")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["em.npy"]
+
+
+def test_ids_beyond_2_to_the_53_do_not_become_float64(tmp_path: Path) -> None:
+    np.save(tmp_path / "seg.npy", np.full(SHAPE, 2**53 + 1, np.uint64))
+    with pytest.raises(LabelError, match="do not fit float64"):
+        convert(tmp_path / "seg.npy", tmp_path / "out.zarr", dtype="float64")
+
+
+class Watched(Volume):
+    """An endless-looking volume that notes what is asked of it."""
+
+    def __init__(self, shape: Zyx) -> None:
+        self.uri = "watched"
+        self.box = Box.from_shape(shape)
+        self.dtype = np.dtype(np.uint32)
+        self.voxel_size = None
+        self.chunks = (1, *shape[1:])
+        self.asked: list[Box] = []
+        self.is_closed = False
+
+    def _read(self, box: Box) -> np.ndarray:
+        self.asked.append(box)
+        return np.zeros(box.shape, self.dtype)
+
+    def _write(self, box: Box, array: np.ndarray) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_blocks_stay_small_and_meet_the_chunks_of_the_destination(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 64 * 1024
+    monkeypatch.setattr(conversion, "BLOCK_BYTES", limit)
+    volume = Watched((50, 60, 70))
+    heard: list[Progress] = []
+    convert(volume, tmp_path / "out.zarr", chunks=(8, 16, 16), progress=heard.append)
+    assert max(box.size * 4 for box in volume.asked) <= limit
+    assert sum(box.size for box in volume.asked) == volume.box.size
+    for box in volume.asked:
+        assert all(a % c == 0 for a, c in zip(box.start, (8, 16, 16), strict=True))
+    assert not volume.is_closed
+    assert [heard[0].done, heard[-1].done] == [0, volume.box.size]
+    assert all(report.total == volume.box.size for report in heard)
+
+
+@given(
+    st.tuples(*[st.integers(1, 5000)] * 3),
+    st.tuples(*[st.integers(1, 512)] * 3),
+    st.sampled_from([1, 2, 4, 8]),
+)
+def test_blocks_are_whole_chunks_up_to_the_limit(shape: Zyx, chunks: Zyx, itemsize: int) -> None:
+    block = block_shape(shape, chunks=chunks, itemsize=itemsize)
+    fitted = tuple(min(c, s) for c, s in zip(chunks, shape, strict=True))
+    assert all(b % c == 0 or b == s for b, c, s in zip(block, fitted, shape, strict=True))
+    one_chunk = int(np.prod(fitted)) * itemsize
+    assert int(np.prod(block)) * itemsize <= max(64 * 2**20, one_chunk)
+
+
+@pytest.mark.parametrize("box", [Box((0, 0, 0), (1, 1, 1)), Box((100, 0, -20), (100, 7, -12))])
+def test_a_box_outside_or_empty_is_refused(tmp_path: Path, box: Box) -> None:
+    uri = source(CASES[0], tmp_path)
+    with pytest.raises(GeometryError, match=r"holds 100:106,0:7,-20:-12"):
+        convert(uri, tmp_path / "out.zarr", box=box)
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_a_missing_source_and_an_existing_destination_are_refused(tmp_path: Path) -> None:
+    uri = source(CASES[0], tmp_path)
+    with pytest.raises(VolumeNotFoundError):
+        convert(tmp_path / "no.zarr", tmp_path / "out.zarr")
+    np.save(tmp_path / "out.npy", np.ones((1, 2, 3)))
+    with pytest.raises(DestinationExistsError):
+        convert(uri, tmp_path / "out.npy")
+    assert np.load(tmp_path / "out.npy").shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name != "npz-key"], ids=str)
+def test_a_volume_may_replace_itself(tmp_path: Path, case: Case) -> None:
+    uri = source(case, tmp_path)
+    convert(uri, uri, dtype="uint8", voxel_size=VOXEL_SIZE, overwrite=True)
+    with open_volume(uri) as volume:
+        assert volume.dtype == np.uint8
+        np.testing.assert_array_equal(volume.read(), ARRAY)
+
+
+def test_a_dataset_is_copied_within_its_file(tmp_path: Path) -> None:
+    uri = source(CASES[0], tmp_path)
+    convert(uri, f"{tmp_path / 'em.h5'}@copy")
+    for name in ("raw", "copy"):
+        with open_volume(f"{tmp_path / 'em.h5'}@{name}") as volume:
+            np.testing.assert_array_equal(volume.read(), ARRAY)
+
+
+# --- the command ---------------------------------------------------------------------
+
+
+def run(*arguments: Any) -> str:
+    words = ["convert", *map(str, arguments)]
+    result = CliRunner().invoke(build_app(words), words)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_command_converts_with_every_option(tmp_path: Path) -> None:
+    uri = source(CASES[0], tmp_path)
+    said = run(
+        uri,
+        tmp_path / "out.zarr",
+        "--box=101:105,0:7,-18:-12",
+        "--voxel-size=40,4,4",
+        "--offset=0,1,2",
+        "--dtype=uint32",
+        "--chunks=2,2,2",
+    )
+    assert said.endswith("out.zarr: 4 x 7 x 6 uint32 at 0,1,2 (z,y,x), 40,4,4 nm a voxel\n")
+    with open_volume(tmp_path / "out.zarr") as volume:
+        assert volume.chunks == (2, 2, 2)
+        np.testing.assert_array_equal(volume.read(), ARRAY[1:5, :, 2:])
+
+
+def test_the_command_says_when_the_voxel_size_is_unknown(tmp_path: Path) -> None:
+    np.save(tmp_path / "em.npy", ARRAY)
+    assert "unknown voxel size" in run(tmp_path / "em.npy", tmp_path / "em.h5")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["no.zarr", "out.zarr"], 3, "there is no no.zarr"),
+        (["em.npy", "out.zarr", "--box=1:2"], 3, "'1:2' is not a box"),
+        (["em.npy", "out.zarr", "--dtype=uint9"], 2, "'uint9' is no type of voxel"),
+        (["em.npy", "em.npy"], 3, "em.npy exists already"),
+        (["em.npy", "png://out", "--dtype=uint32"], 3, "choose one of these with dtype"),
+        (["em.npy", "out"], 3, "cannot tell the format of out"),
+    ],
+)
+def test_the_command_ends_with_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("em.npy", ARRAY)
+    result = CliRunner().invoke(build_app(["convert", *words]), ["convert", *words])
+    assert result.exit_code == code
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert [entry.name for entry in tmp_path.iterdir()] == ["em.npy"]
