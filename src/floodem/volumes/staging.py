@@ -8,9 +8,11 @@ was before.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,14 @@ from floodem.files import PARTIAL_SUFFIX, storage_error, sync_folder
 
 _REPLACED_SUFFIX = ".replaced"
 _numbers = itertools.count()
+
+_AT_WORKING_FOLDER = -100
+_EXCHANGE_CALL: dict[str, tuple[str, tuple[int, ...]]] = {
+    "linux": ("renameat2", (_AT_WORKING_FOLDER,)),
+    "darwin": ("renamex_np", ()),
+}
+_EXCHANGE_FLAG = 2
+"""RENAME_EXCHANGE in linux/fs.h, RENAME_SWAP in macOS's sys/stdio.h."""
 
 
 def require_no_destination(path: Path, *, uri: str) -> None:
@@ -33,6 +43,27 @@ def require_no_destination(path: Path, *, uri: str) -> None:
         raise DestinationExistsError(
             f"{uri} exists already and was left as it is: choose another destination or overwrite"
         )
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Let two paths change places in one step, so that there is always something at both.
+
+    Returns
+    -------
+    bool
+        False where the system or the file system cannot (Windows, many network
+        file systems); nothing has happened then.
+    """
+    if sys.platform not in _EXCHANGE_CALL:
+        return False
+    name, before_each_path = _EXCHANGE_CALL[sys.platform]
+    call = getattr(ctypes.CDLL(None), name, None)
+    if call is None:
+        return False
+    arguments = []
+    for path in (first, second):
+        arguments += [*before_each_path, ctypes.c_char_p(os.fsencode(path))]
+    return bool(call(*arguments, ctypes.c_uint(_EXCHANGE_FLAG)) == 0)
 
 
 class Staged:
@@ -158,6 +189,8 @@ class Staged:
     def _swap_folder(self) -> None:
         if not self.final.exists():
             self.path.rename(self.final)
+            return
+        if exchange(self.path, self.final):
             return
         old = self.path.with_suffix(_REPLACED_SUFFIX)
         self.final.rename(old)
