@@ -11,6 +11,7 @@ import torch
 
 from floodem.geometry import VoxelSize, Zyx
 from floodem.network.model_file import Model, ModelDescription, make_model
+from floodem.network.registry import build_network
 
 GAIN = 8.0
 """What a bright voxel adds to the logits and a dark one takes away."""
@@ -21,23 +22,23 @@ BRIGHTEST, DARK = 220, 50
 MEAN, STDDEV = 125.0, 75.0
 
 
-def bright_model(*, fov: Zyx = (7, 9, 9), deltas: Zyx = (2, 3, 3)) -> Model:
-    """A conv stack whose update is GAIN * normalised image (+1 bright, -1 dark)."""
-    into = torch.zeros(2, 2, 3, 3, 3)
+def bright_model(
+    *, fov: Zyx = (7, 9, 9), deltas: Zyx = (2, 3, 3), depth: int = 1, features: int = 2
+) -> Model:
+    """A conv stack whose update is GAIN * normalised image (positive where it is bright).
+
+    Depth and features beyond the first two only cost time: their weights are 0.
+    """
+    arguments = {"depth": depth, "features": features}
+    network = build_network("conv_stack", arguments)
+    weights = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    into, same, out_of = (weights[f"{layer}.weight"] for layer in ("first.0", "first.1", "last"))
     into[0, 0, 1, 1, 1], into[1, 0, 1, 1, 1] = 1.0, -1.0
-    same = torch.zeros(2, 2, 3, 3, 3)
     same[0, 0, 1, 1, 1] = same[1, 1, 1, 1, 1] = 1.0
-    weights = {
-        "first.0.weight": into,
-        "first.0.bias": torch.zeros(2),
-        "first.1.weight": same,
-        "first.1.bias": torch.zeros(2),
-        "last.weight": torch.tensor([GAIN, -GAIN]).reshape(1, 2, 1, 1, 1),
-        "last.bias": torch.zeros(1),
-    }
+    out_of[0, :2, 0, 0, 0] = torch.tensor([GAIN, -GAIN])
     description = ModelDescription(
         network="conv_stack",
-        arguments={"depth": 1, "features": 2},
+        arguments=arguments,
         fov=fov,
         deltas=deltas,
         image_mean=MEAN,

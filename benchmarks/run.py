@@ -1,0 +1,51 @@
+"""Measure what floodem promises, as ratios within one run: python3 tasks.py bench
+
+    network    milliseconds a call, both published shapes, float32 and bfloat16,
+               against the arithmetic at the matrix product's measured peak
+    overhead   a whole step of a flood against the bare forward pass
+    start      `import floodem` and `floodem --help` against bare Python
+
+Name some to run only those: python3 tasks.py bench -- network. Everything is
+random or hand-made; no data are needed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+
+
+def main() -> int:
+    """Run the benchmarks that were named, or all."""
+    import flood_overhead
+    import network_speed
+    import start_time
+    import torch
+
+    benchmarks = {
+        "network": network_speed.run,
+        "overhead": flood_overhead.run,
+        "start": start_time.run,
+    }
+    names = sys.argv[1:] or list(benchmarks)
+    unknown = [name for name in names if name not in benchmarks]
+    if unknown:
+        print(f"no benchmark is called {unknown[0]!r}: choose from {', '.join(benchmarks)}")
+        return 2
+    print(
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
+    for name in names:
+        print(f"\n{name}")
+        benchmarks[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
