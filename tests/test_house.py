@@ -196,7 +196,7 @@ def test_the_suite_passes_in_a_japanese_folder_on_a_cp932_console(tmp_path):
         pytest.skip("this is no git checkout: the list of its files is unknown")
     copy = tmp_path / "生体 データ" / "floodem"
     listed = subprocess.run(
-        ["git", "-c", "core.quotePath=false", "ls-files", "-z"],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY,
         capture_output=True,
         check=True,

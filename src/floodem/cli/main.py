@@ -27,7 +27,7 @@ import floodem
 from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError
 
 COMMANDS = {
-    "demo": "Segment a small sample and score it.",
+    "demo": "Segment a small sample and score it: the whole way in one command.",
     "convert": "Copy a volume from any format to any other.",
     "import-model": "Turn a TensorFlow checkpoint of a flood-filling network into a model file.",
     "segment": "Segment an image with a flood-filling network.",
