@@ -78,8 +78,10 @@ class ConvStack(nn.Module):
     def forward(self, inputs_bczyx: Float[Tensor, "b 2 z y x"]) -> Float[Tensor, "b 1 z y x"]:
         """Return the update that is to be added to the seed logits."""
         into, out_of = self.first
-        state = out_of(functional.relu(into(inputs_bczyx)))
+        state = out_of(functional.relu_(into(inputs_bczyx)))
         for into, out_of in self.residual:  # type: ignore[misc]
-            state = state + out_of(functional.relu(into(functional.relu(state))))
-        update: Tensor = self.last(functional.relu(state))
+            # In place wherever the old values are not needed again, not even by a gradient:
+            # at this size memory traffic is a quarter of the time.
+            state = out_of(functional.relu_(into(functional.relu(state)))).add_(state)
+        update: Tensor = self.last(functional.relu_(state))
         return update
