@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from floodem.errors import StorageError, VolumeNotFoundError
-from floodem.geometry import VoxelSize
+from floodem.errors import FloodemError, StorageError, VolumeNotFoundError
+from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
 from floodem.volumes.location import parse_location
 from volume_cases import CASES, Case
@@ -49,7 +51,7 @@ WRITE_IN_LITTLE_ROOM = """
 import resource, sys
 import numpy as np
 from floodem.errors import FloodemError
-from floodem.geometry import VoxelSize
+from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume
 
 uri, shape, limit = sys.argv[1], (40, 100, 100), int(sys.argv[2])
@@ -157,7 +159,7 @@ def test_a_file_where_a_folder_should_be_gives_one_sentence(tmp_path: Path, case
 OVERWRITE_FOREVER = """
 import sys
 import numpy as np
-from floodem.geometry import VoxelSize
+from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume
 
 facts = {"shape": (8, 32, 32), "dtype": "uint8", "voxel_size": VoxelSize(30, 6, 6)}
@@ -185,3 +187,36 @@ def test_a_killed_process_leaves_the_old_or_the_new(tmp_path: Path, case: Case) 
             values = np.unique(volume.read())
         assert len(values) == 1
         assert values[0] > 0
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_wrong_bytes_are_read_or_refused_in_one_sentence(
+    tmp_path: Path, case: Case, data: st.DataObject
+) -> None:
+    uri = case.uri(tmp_path / "work")
+    if not (tmp_path / "work").exists():
+        image = np.random.default_rng(0).integers(0, 255, (3, 20, 20), np.uint8)
+        with create_volume(uri, shape=image.shape, dtype="uint8", voxel_size=VOXEL_SIZE) as volume:
+            volume.write(volume.box, image)
+    files = sorted(path for path in (tmp_path / "work").rglob("*") if path.is_file())
+    damaged = data.draw(st.sampled_from(files))
+    whole = damaged.read_bytes()
+    changed = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        end = data.draw(st.sampled_from([min(300, len(whole)), len(whole)]))
+        changed[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))
+    damaged.write_bytes(changed)
+    try:
+        with open_volume(uri) as volume:
+            volume.read(volume.box.intersection(Box(volume.offset, (10**4,) * 3)))
+    except FloodemError as error:
+        said = str(error)
+    else:
+        said = ""
+    finally:
+        damaged.write_bytes(whole)
+    assert "\n" not in said

@@ -13,6 +13,7 @@ from floodem.errors import (
     DestinationExistsError,
     FloodemError,
     OptionError,
+    StorageError,
     UnsafeFileError,
     VolumeFormatError,
     VolumeNotFoundError,
@@ -222,6 +223,18 @@ def test_a_virtual_dataset_by_way_of_another_link_is_refused(tmp_path: Path, sec
         open_volume(f"{tmp_path / 'em.h5'}@raw")
 
 
+def test_nothing_is_written_through_a_link(tmp_path: Path, secret: Path) -> None:
+    with h5py.File(tmp_path / "em.h5", "w") as file:
+        file["elsewhere"] = h5py.ExternalLink("secret.h5", "/")
+    before = secret.read_bytes()
+    for name in ("elsewhere/new", "elsewhere/raw", "elsewhere"):
+        with pytest.raises(UnsafeFileError, match="link into another file"):
+            create_volume(
+                f"{tmp_path / 'em.h5'}@{name}", shape=SHAPE, dtype="uint8", overwrite=True
+            )
+    assert secret.read_bytes() == before
+
+
 def test_listing_does_not_follow_links_out(tmp_path: Path, secret: Path) -> None:
     with h5py.File(tmp_path / "em.h5", "w") as file:
         file["elsewhere"] = h5py.ExternalLink("secret.h5", "/")
@@ -256,6 +269,31 @@ def test_the_file_stays_readable_while_a_dataset_is_added(tmp_path: Path, ones: 
     added.close()
     with open_volume(f"{tmp_path / 'em.h5'}@seg") as volume:
         assert volume.read().sum() == 60
+
+
+def test_of_two_that_add_at_once_the_later_refuses(tmp_path: Path, ones: np.ndarray) -> None:
+    with h5py.File(tmp_path / "em.h5", "w") as file:
+        file["raw"] = ones
+    first = create_volume(f"{tmp_path / 'em.h5'}@first", shape=SHAPE, dtype="uint8")
+    second = create_volume(f"{tmp_path / 'em.h5'}@second", shape=SHAPE, dtype="uint8")
+    first.close()
+    with pytest.raises(StorageError, match="was changed by another program"):
+        second.close()
+    with h5py.File(tmp_path / "em.h5") as file:
+        assert set(file) == {"raw", "first"}
+    assert os.listdir(tmp_path) == ["em.h5"]
+
+
+@pytest.mark.parametrize("kept", [0, 7, 8, 50, 100, 600, 0.3, 0.6, 0.9, 0.99])
+def test_a_file_cut_short_gives_one_sentence(tmp_path: Path, kept: float) -> None:
+    rng = np.random.default_rng(0)
+    with create_volume(tmp_path / "em.h5", shape=(20, 30, 40), dtype="uint8") as volume:
+        volume.write(volume.box, rng.integers(0, 255, (20, 30, 40), np.uint8))
+    whole = (tmp_path / "em.h5").read_bytes()
+    (tmp_path / "em.h5").write_bytes(whole[: int(kept * len(whole)) if kept < 1 else int(kept)])
+    with pytest.raises(VolumeFormatError, match="cannot be read as HDF5") as caught:
+        open_volume(tmp_path / "em.h5")
+    assert "\n" not in str(caught.value)
 
 
 def test_overwriting_one_dataset_keeps_the_others(tmp_path: Path, ones: np.ndarray) -> None:

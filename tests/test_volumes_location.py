@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floodem.errors import FloodemError, UsageError, VolumeFormatError, VolumeNotFoundError
+from floodem.errors import (
+    DependencyError,
+    FloodemError,
+    UsageError,
+    VolumeFormatError,
+    VolumeNotFoundError,
+)
 from floodem.volumes import create_volume, open_volume
 from floodem.volumes.location import Location, parse_location
 from floodem.volumes.registry import formats
@@ -236,3 +243,24 @@ def test_two_formats_of_one_name_are_refused(plugged) -> None:
     plugged(formats()["npy"])
     with pytest.raises(VolumeFormatError, match="'npy'"):
         formats()
+
+
+@pytest.mark.parametrize(
+    ("uri", "package"),
+    [("em.zarr", "tensorstore"), ("png://sections", "pillow"), ("em.tif", "tifffile")],
+)
+def test_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, package: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("tensorstore", "PIL.PngImagePlugin", "PIL.Image", "tifffile"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with (
+        pytest.raises(DependencyError, match=f"pip install {package}"),
+        create_volume(uri, shape=(1, 2, 3), dtype="uint8") as volume,
+    ):
+        volume.write(volume.box, np.zeros((1, 2, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+    create_volume("em.h5", shape=(1, 2, 3), dtype="uint8").close()
+    with open_volume("em.h5") as volume:
+        assert volume.shape == (1, 2, 3)

@@ -26,7 +26,7 @@ def open_volume(
     Parameters
     ----------
     uri
-        Path or URI, see docs/formats.md: ``em.h5@raw``, ``sections/``, ``zarr3://em.zarr``.
+        Path or URI, see docs/decisions/0002-volumes.md: ``em.h5@raw``, ``sections/``, ``zarr3://em.zarr``.
     channel
         Which channel of a volume with several, counted from 0.
     writable

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from floodem.errors import (
-    DependencyError,
     DestinationExistsError,
     FloodemError,
     StorageError,
@@ -28,6 +27,7 @@ from floodem.memory import available_memory
 from floodem.volumes.chunked_layout import LAYOUTS, Layout, Meaning, arrays_inside
 from floodem.volumes.declared import native_dtype, size_in_bytes
 from floodem.volumes.location import Location
+from floodem.volumes.packages import require_package
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.staging import Staged
 from floodem.volumes.stored import StoredVolume
@@ -117,13 +117,9 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def _tensorstore() -> Any:
-    try:
-        import tensorstore
-    except ImportError as error:
-        raise DependencyError(
-            "zarr, n5 and precomputed volumes need tensorstore: pip install tensorstore"
-        ) from error
-    return tensorstore
+    return require_package(
+        "tensorstore", purpose="a zarr, n5 or precomputed volume", install="tensorstore"
+    )
 
 
 def _kvstore(path: str, *, is_remote: bool) -> str | dict[str, str]:

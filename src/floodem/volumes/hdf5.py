@@ -9,6 +9,7 @@ then replaces it, so that the file is whole at every moment (docs/decisions/0002
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from floodem.errors import (
 )
 from floodem.files import require_free_disk, storage_error
 from floodem.geometry import Box
+from floodem.volumes.damage import reading
 from floodem.volumes.declared import (
     DEFAULT_CHUNKS,
     OFFSET_KEY,
@@ -52,6 +54,7 @@ LABEL_DATASET = "segmentation"
 # h5py's own default: level 9 is several times slower for a few percent.
 _GZIP_LEVEL = 4
 _MAX_IMAGE_ITEMSIZE = 2
+_HDF5 = "HDF5"
 
 
 class Hdf5Volume(StoredVolume):
@@ -70,10 +73,8 @@ class Hdf5Volume(StoredVolume):
         return slices if self._channel is None else (self._channel, *slices)
 
     def _read(self, box: Box) -> Array:
-        try:
+        with reading(self.uri, kind=_HDF5):
             found = self._dataset[self._index(box)]
-        except OSError as error:
-            raise _damaged(self.uri, error) from error
         return np.ascontiguousarray(found, dtype=self.dtype)
 
     def _release(self) -> None:
@@ -84,10 +85,17 @@ class NewHdf5Volume(Hdf5Volume):
     """A dataset in the making, in a file that is not yet in its place."""
 
     def __init__(
-        self, patient: PatientFile, file: h5py.File, dataset: h5py.Dataset, **facts: Any
+        self,
+        file: h5py.File,
+        dataset: h5py.Dataset,
+        *,
+        patient: PatientFile,
+        copied: os.stat_result | None,
+        **facts: Any,
     ) -> None:
         super().__init__(file, dataset, None, **facts)
         self._patient = patient
+        self._copied = copied
 
     def _write(self, box: Box, array: Array) -> None:
         self._dataset[self._index(box)] = array
@@ -96,6 +104,14 @@ class NewHdf5Volume(Hdf5Volume):
     def _finish(self) -> None:
         self._file.close()
         self.require_written()
+        assert self._staged is not None
+        if self._copied is not None and _version(self._copied) != _version(
+            self._staged.final.stat()
+        ):
+            raise StorageError(
+                f"{self._staged.final} was changed by another program while {self.uri} was being "
+                "added, and stays as that program left it: try again, or write a file of its own"
+            )
 
     def _release(self) -> None:
         self._file.close()
@@ -126,25 +142,29 @@ def _open(request: OpenRequest) -> Volume:
     refuse_writing(request)
     file = _open_file(location.local)
     try:
-        dataset = _find_dataset(file, request)
-        shape, channel = select_channel(
-            dataset.shape or (), channel=request.channel, uri=location.uri
-        )
-        chunks = dataset.chunks
-        return Hdf5Volume(
-            file,
-            dataset,
-            channel,
-            uri=location.uri,
-            shape=shape,
-            dtype=native_dtype(dataset.dtype, uri=location.uri),
-            chunks=tuple(int(length) for length in chunks[-3:]) if chunks else None,
-            offset=offset_from(_attribute(dataset, OFFSET_KEY), uri=location.uri),
-            voxel_size=voxel_size_from(_attribute(dataset, VOXEL_SIZE_KEY), uri=location.uri),
-        )
+        with reading(location.uri, kind=_HDF5):
+            return _volume(file, request)
     except BaseException:
         file.close()
         raise
+
+
+def _volume(file: h5py.File, request: OpenRequest) -> Volume:
+    uri = request.location.uri
+    dataset = _find_dataset(file, request)
+    shape, channel = select_channel(dataset.shape or (), channel=request.channel, uri=uri)
+    chunks = dataset.chunks
+    return Hdf5Volume(
+        file,
+        dataset,
+        channel,
+        uri=uri,
+        shape=shape,
+        dtype=native_dtype(dataset.dtype, uri=uri),
+        chunks=tuple(int(length) for length in chunks[-3:]) if chunks else None,
+        offset=offset_from(_attribute(dataset, OFFSET_KEY), uri=uri),
+        voxel_size=voxel_size_from(_attribute(dataset, VOXEL_SIZE_KEY), uri=uri),
+    )
 
 
 def _open_file(path: Path) -> h5py.File:
@@ -153,15 +173,15 @@ def _open_file(path: Path) -> h5py.File:
             handle.read(1)
     except OSError as error:
         raise storage_error("read", path, error) from error
-    try:
-        return h5py.File(path, "r", locking="best-effort")
-    except OSError as error:
-        reason = str(error)
-        if "unable to lock" in reason:
+    with reading(path, kind=_HDF5):
+        try:
+            return h5py.File(path, "r", locking="best-effort")
+        except OSError as error:
+            if "unable to lock" not in str(error):
+                raise
             raise StorageError(
                 f"{path} is open in another program that writes it: close it there and try again"
             ) from error
-        raise _damaged(str(path), error) from error
 
 
 def _find_dataset(file: h5py.File, request: OpenRequest) -> h5py.Dataset:
@@ -189,17 +209,8 @@ def _find_dataset(file: h5py.File, request: OpenRequest) -> h5py.Dataset:
 
 
 def _attribute(dataset: h5py.Dataset, name: str) -> Any:
-    try:
-        value = dataset.attrs.get(name)
-    except OSError as error:
-        raise _damaged(dataset.name or name, error) from error
+    value = dataset.attrs.get(name)
     return value.tolist() if isinstance(value, np.ndarray) else value
-
-
-def _damaged(uri: str, error: Exception) -> VolumeFormatError:
-    return VolumeFormatError(
-        f"{uri} cannot be read as HDF5: {error}; the file is damaged, cut short or something else"
-    )
 
 
 def _create(request: CreateRequest) -> Volume:
@@ -211,14 +222,16 @@ def _create(request: CreateRequest) -> Volume:
     patient = None
     try:
         with refusals("write", location.uri):
-            if adds:
-                _copy_existing(path, staged.path)
+            copied = _copy_existing(staged.final, staged.path) if adds else None
             patient = PatientFile(staged.path)
+        # The patient file refuses nothing: what h5py raises here is damage.
+        with reading(location.uri, kind=_HDF5):
             file, dataset = _start(patient, name, request)
         volume = NewHdf5Volume(
-            patient,
             file,
             dataset,
+            patient=patient,
+            copied=copied,
             uri=location.uri,
             shape=request.shape,
             dtype=request.dtype,
@@ -251,7 +264,7 @@ def _require_room(path: Path, request: CreateRequest) -> bool:
     name = request.location.dataset
     if name is None and not request.overwrite:
         require_no_destination(path, uri=request.location.uri)
-    with _open_file(path) as file:
+    with reading(path, kind=_HDF5), _open_file(path) as file:
         if name is None:
             names = dataset_names(file)
             if len(names) > 1:
@@ -260,6 +273,8 @@ def _require_room(path: Path, request: CreateRequest) -> bool:
                     f"name the one to overwrite, as in {path}@{names[0]}"
                 )
             return False
+        # Through a link into another file the dataset would be written there.
+        refuse_outside_links(file, name, uri=request.location.uri)
         there = file.get(name, getlink=True)
         if there is not None and not request.overwrite:
             raise DestinationExistsError(
@@ -273,10 +288,16 @@ def _require_room(path: Path, request: CreateRequest) -> bool:
     return True
 
 
-def _copy_existing(path: Path, copy: Path) -> None:
+def _version(stat: os.stat_result) -> tuple[int, int, int]:
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _copy_existing(path: Path, copy: Path) -> os.stat_result:
+    found = path.stat()
     require_free_disk(path, needed_bytes=path.stat().st_size, purpose=f"adding a dataset to {path}")
     shutil.copyfile(path, copy)
     shutil.copymode(path, copy)
+    return found
 
 
 def _start(

@@ -12,7 +12,8 @@ import posixpath
 
 import h5py
 
-from floodem.errors import UnsafeFileError, VolumeFormatError, VolumeNotFoundError
+from floodem.errors import UnsafeFileError, VolumeNotFoundError
+from floodem.volumes.damage import reading
 from floodem.volumes.declared import VOLUME_NDIMS
 
 # As many as HDF5 itself follows in a row (H5L_NUM_LINKS).
@@ -28,12 +29,8 @@ def dataset_names(file: h5py.File) -> list[str]:
         if isinstance(found, h5py.Dataset) and len(found.shape or ()) in VOLUME_NDIMS:
             names.append(name)
 
-    try:
+    with reading(file.filename, kind="HDF5"):
         file.visititems(collect)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise VolumeFormatError(
-            f"the contents of {file.filename} cannot be listed: {error}; the file is damaged"
-        ) from error
     return names
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +16,7 @@ from numpy.lib import format as npy_format
 
 from floodem.errors import VolumeFormatError
 from floodem.geometry import Box, Zyx
+from floodem.volumes.damage import reading
 from floodem.volumes.declared import native_dtype, select_channel
 from floodem.volumes.rawfile import RawArrayFile
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
@@ -25,6 +24,7 @@ from floodem.volumes.staging import Staged
 from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
 from floodem.volumes.volume import Array, Volume
 
+NUMPY_FILE = "a numpy file"
 SIGNATURE = b"\x93NUMPY"
 
 
@@ -38,7 +38,7 @@ class NpyHeader:
     """
 
     def __init__(self, handle: IO[bytes], *, uri: str) -> None:
-        try:
+        with reading(uri, kind=NUMPY_FILE):
             version = npy_format.read_magic(handle)
             read = {
                 (1, 0): npy_format.read_array_header_1_0,
@@ -47,21 +47,12 @@ class NpyHeader:
             if read is None:
                 raise ValueError(f"npy version {version} holds no plain numbers")
             self.shape, self.fortran_order, self.dtype = read(handle)
-        except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise damaged_numpy_file(uri, error) from error
         self.data_start = handle.tell()
 
     @property
     def data_bytes(self) -> int:
         """How many bytes the voxels take."""
         return math.prod(self.shape) * int(self.dtype.itemsize)
-
-
-def damaged_numpy_file(uri: str, error: Exception) -> VolumeFormatError:
-    """Say that a file is not what numpy writes."""
-    return VolumeFormatError(
-        f"{uri} cannot be read as a numpy file: {error}; it is damaged, cut short or something else"
-    )
 
 
 class NpyVolume(StoredVolume):

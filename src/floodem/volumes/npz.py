@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from floodem.errors import DestinationExistsError, VolumeFormatError, VolumeNotFoundError
-from floodem.files import storage_error
 from floodem.geometry import Box
 from floodem.memory import require_memory
+from floodem.volumes.damage import reading
 from floodem.volumes.declared import (
     OFFSET_KEY,
     VOLUME_NDIMS,
@@ -32,7 +31,7 @@ from floodem.volumes.declared import (
     size_in_bytes,
     voxel_size_from,
 )
-from floodem.volumes.npy import NpyHeader, damaged_numpy_file
+from floodem.volumes.npy import NUMPY_FILE, NpyHeader
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.staging import Staged, require_no_destination
 from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
@@ -105,17 +104,14 @@ class NewNpzVolume(StoredVolume):
 
 
 def _recognises_npz(path: Path) -> bool:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, VolumeFormatError):
         return path.is_file() and zipfile.is_zipfile(path) and bool(_keys(path))
     return False
 
 
 def _keys(path: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _member_keys(archive)
-    except zipfile.BadZipFile:
-        return []
+    with reading(path, kind=NUMPY_FILE), zipfile.ZipFile(path) as archive:
+        return _member_keys(archive)
 
 
 def _member_keys(archive: zipfile.ZipFile) -> list[str]:
@@ -129,11 +125,8 @@ def _member_keys(archive: zipfile.ZipFile) -> list[str]:
 def _member_header(archive: zipfile.ZipFile, key: str, *, uri: str) -> NpyHeader:
     """Read a member's header and hold it against the archive's directory and size."""
     member = archive.getinfo(key + _MEMBER_SUFFIX)
-    try:
-        with archive.open(member) as handle:
-            header = NpyHeader(handle, uri=uri)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise damaged_numpy_file(uri, error) from error
+    with reading(uri, kind=NUMPY_FILE), archive.open(member) as handle:
+        header = NpyHeader(handle, uri=uri)
     if header.dtype.hasobject:
         return header
     declared = header.data_start + header.data_bytes
@@ -154,11 +147,8 @@ def _read_member(archive: zipfile.ZipFile, key: str, *, uri: str) -> Array:
         purpose=f"unpacking {uri}",
         remedy="convert it to a chunked format where there is more",
     )
-    try:
-        with archive.open(key + _MEMBER_SUFFIX) as handle:
-            array: Array = npy_format.read_array(handle, allow_pickle=False)
-    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile, OSError) as error:
-        raise damaged_numpy_file(uri, error) from error
+    with reading(uri, kind=NUMPY_FILE), archive.open(key + _MEMBER_SUFFIX) as handle:
+        array: Array = npy_format.read_array(handle, allow_pickle=False)
     return array
 
 
@@ -173,12 +163,10 @@ def _fact(archive: zipfile.ZipFile, key: str, *, uri: str) -> Any:
 def _open_npz(request: OpenRequest) -> Volume:
     uri = request.location.uri
     refuse_writing(request)
-    try:
+    with refusals("read", uri), open(request.location.local, "rb"):
+        pass
+    with reading(uri, kind=NUMPY_FILE):
         archive = zipfile.ZipFile(request.location.local)
-    except zipfile.BadZipFile as error:
-        raise damaged_numpy_file(uri, error) from error
-    except OSError as error:
-        raise storage_error("read", uri, error) from error
     try:
         key = _choose_key(archive, request)
         header = _member_header(archive, key, uri=uri)
@@ -231,7 +219,11 @@ def _create_npz(request: CreateRequest) -> Volume:
     key = location.dataset or DEFAULT_KEY
     if not request.overwrite:
         require_no_destination(path, uri=location.uri)
-    others = [k for k in (_keys(path) if path.is_file() else []) if k not in (key, *_FACT_KEYS)]
+    others = [
+        k
+        for k in (_keys(path) if path.is_file() and zipfile.is_zipfile(path) else [])
+        if k not in (key, *_FACT_KEYS)
+    ]
     if others:
         raise DestinationExistsError(
             f"{path} was left as it is, because it also holds {', '.join(others)} and an npz file "

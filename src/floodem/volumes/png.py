@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
 
 from floodem.errors import VolumeFormatError
 from floodem.memory import require_memory
+from floodem.volumes.damage import reading
 from floodem.volumes.declared import BLOCK_KEY, require_plausible_deflate
-from floodem.volumes.section import Section, colour_image, damaged_image, sync_file
+from floodem.volumes.packages import require_package
+from floodem.volumes.section import IMAGE, Section, colour_image, damaged_image, sync_file
 from floodem.volumes.stored import refusals
 from floodem.volumes.volume import Array
 
@@ -76,6 +78,10 @@ def _find_text(handle: IO[bytes]) -> str:
             return value.decode("latin-1")
 
 
+def _pillow(module: str) -> ModuleType:
+    return require_package(module, purpose="a stack of PNG sections", install="pillow")
+
+
 def read(path: Path) -> Array:
     """Return the pixels (y, x).
 
@@ -87,28 +93,22 @@ def read(path: Path) -> Array:
         When it declares more pixels than it can hold.
     """
     # Not Image.open: its limit on pixels is global, and below large sections.
-    from PIL.PngImagePlugin import PngImageFile
-
+    plugin = _pillow("PIL.PngImagePlugin")
     section = inspect(path)
     declared = section.shape[0] * section.shape[1] * section.dtype.itemsize
     require_plausible_deflate(declared, stored_bytes=path.stat().st_size, uri=str(path))
     require_memory(
         needed_bytes=declared, purpose=f"reading {path}", remedy="cut the sections into tiles"
     )
-    try:
-        with PngImageFile(path) as image:
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, zlib.error, EOFError) as error:
-        raise damaged_image(path, error) from error
+    with reading(path, kind=IMAGE), plugin.PngImageFile(path) as image:
+        pixels = np.asarray(image)
     return np.ascontiguousarray(pixels, dtype=section.dtype)
 
 
 def write(path: Path, section: Array, text: str) -> None:
     """Write a section (y, x) of uint8 or uint16 with its description."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
+    info = _pillow("PIL.PngImagePlugin").PngInfo()
     info.add_text(BLOCK_KEY, text)
-    Image.fromarray(np.ascontiguousarray(section)).save(path, format="PNG", pnginfo=info)
+    image = _pillow("PIL.Image").fromarray(np.ascontiguousarray(section))
+    image.save(path, format="PNG", pnginfo=info)
     sync_file(path)

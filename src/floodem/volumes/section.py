@@ -11,6 +11,9 @@ import numpy as np
 
 from floodem.errors import VolumeFormatError
 from floodem.geometry import VoxelSize
+from floodem.volumes.damage import damaged
+
+IMAGE = "an image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +36,7 @@ def colour_image(path: Path) -> VolumeFormatError:
 
 def damaged_image(path: Path, reason: object) -> VolumeFormatError:
     """Say that a section cannot be read."""
-    return VolumeFormatError(
-        f"{path} cannot be read as an image: {reason}; it is damaged, cut short or something else"
-    )
+    return damaged(path, kind=IMAGE, reason=reason)
 
 
 def sync_file(path: Path) -> None:

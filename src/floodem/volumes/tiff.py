@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from floodem.errors import DependencyError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize
 from floodem.memory import require_memory
+from floodem.volumes.damage import reading
 from floodem.volumes.declared import (
     description_text,
     native_dtype,
@@ -25,9 +26,10 @@ from floodem.volumes.declared import (
     require_plausible_deflate,
     size_in_bytes,
 )
+from floodem.volumes.packages import require_package
 from floodem.volumes.rawfile import RawArrayFile
 from floodem.volumes.registry import CreateRequest, OpenRequest
-from floodem.volumes.section import Section, colour_image, damaged_image, sync_file
+from floodem.volumes.section import IMAGE, Section, colour_image, damaged_image, sync_file
 from floodem.volumes.staging import Staged
 from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
 from floodem.volumes.volume import Array, Volume
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32")
 
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# What tifffile raises for files cut short or damaged, beside its own error.
-_DAMAGE = (ValueError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 _NM_PER_UNIT = {
     "nm": 1.0,
     "nanometer": 1.0,
@@ -62,24 +62,26 @@ def is_tiff(path: Path) -> bool:
     return False
 
 
+def _tifffile() -> ModuleType:
+    return require_package("tifffile", purpose="a TIFF file", install="tifffile")
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[TiffFile]:
     """Open a TIFF file, turning tifffile's many errors into one sentence."""
-    from tifffile import TiffFile, TiffFileError
-
-    try:
-        with open(path, "rb"):
-            pass
-        with TiffFile(path) as file:
-            yield file
-    except (*_DAMAGE, TiffFileError) as error:
-        if isinstance(error, VolumeFormatError):
-            raise
-        if "imagecodecs" in str(error):
+    tifffile = _tifffile()
+    with refusals("read", str(path)), open(path, "rb"):
+        pass
+    with reading(path, kind=IMAGE):
+        try:
+            with tifffile.TiffFile(path) as file:
+                yield file
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
             raise DependencyError(
                 f"{path} is compressed in a way that needs another package: pip install imagecodecs"
             ) from error
-        raise damaged_image(path, error) from error
 
 
 def _describe(page: TiffPage, path: Path) -> Section:
@@ -121,7 +123,7 @@ def inspect(path: Path) -> Section:
     VolumeFormatError
         When it is no grey TIFF file of one page.
     """
-    with refusals("read", str(path)), _opened(path) as file:
+    with _opened(path) as file:
         if len(file.pages) != 1:
             raise VolumeFormatError(
                 f"{path} has {len(file.pages)} pages in a folder of sections: "
@@ -151,7 +153,7 @@ def read(path: Path) -> Array:
     VolumeFormatError
         When the file is damaged or cut short.
     """
-    with refusals("read", str(path)), _opened(path) as file:
+    with _opened(path) as file:
         page = file.pages.first
         dtype = native_dtype(np.dtype(page.dtype), uri=str(path))
         return np.ascontiguousarray(_read_page(page, path), dtype=dtype)
@@ -159,9 +161,7 @@ def read(path: Path) -> Array:
 
 def write(path: Path, section: Array, text: str) -> None:
     """Write a section (y, x), deflated, with its description."""
-    from tifffile import imwrite
-
-    imwrite(
+    _tifffile().imwrite(
         path,
         np.ascontiguousarray(section),
         compression="zlib",
@@ -183,7 +183,7 @@ class PagesVolume(StoredVolume):
     def _read(self, box: Box) -> Array:
         zs, ys, xs = box.slices(origin=self.offset)
         found = np.empty(box.shape, self.dtype)
-        with refusals("read", self.uri), _opened(self._path) as file:
+        with _opened(self._path) as file:
             if self._contiguous_start is not None:
                 mapped = self._map(file)
                 found[...] = mapped[zs, ys, xs]
@@ -219,7 +219,7 @@ def open_pages(request: OpenRequest) -> Volume:
     uri = request.location.uri
     path = request.location.local
     refuse_writing(request)
-    with refusals("read", uri), _opened(path) as file:
+    with _opened(path) as file:
         first = _describe(file.pages.first, path)
         ours = read_description_text(first.text, uri=uri)
         start, count = _extent(file, first, path)
@@ -347,9 +347,7 @@ def create_pages(request: CreateRequest) -> Volume:
 
 def _write_empty_pages(path: Path, request: CreateRequest) -> int:
     """Write the headers of all pages and room for their pixels; return where those begin."""
-    from tifffile import imwrite
-
-    place = imwrite(
+    place = _tifffile().imwrite(
         path,
         shape=request.shape,
         dtype=request.dtype,
