@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -456,3 +457,32 @@ def test_a_store_is_read_over_http(tmp_path: Path) -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+ASCII_ONLY = """
+import sys
+from floodem.volumes import create_volume, open_volume
+assert sys.getfilesystemencoding() == "ascii"
+for uri in sys.argv[1:]:
+    create_volume(uri, shape=(1, 2, 3), dtype="uint8").close()
+    with open_volume(uri) as volume:
+        assert volume.shape == (1, 2, 3)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows always has Unicode paths")
+def test_non_ascii_paths_work_where_python_knows_only_ascii(tmp_path: Path) -> None:
+    uris = [str(tmp_path / f"生体 {name}") for name in ("em.zarr", "em.n5", "em.h5", "em.npz")]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", ASCII_ONLY, *uris], env=environment, check=True)
+    for uri in uris:
+        with open_volume(uri) as volume:
+            assert volume.shape == (1, 2, 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_path_that_is_no_text_gives_one_sentence(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path / "em") + b"\xff.zarr")
+    with pytest.raises(VolumeFormatError, match="not written in UTF-8"):
+        create_volume(path, shape=SHAPE, dtype="uint8")
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ store at once, each its own chunks. What each format keeps is in chunked_layout.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,9 +124,16 @@ def _tensorstore() -> Any:
 
 
 def _kvstore(path: str, *, is_remote: bool) -> str | dict[str, str]:
-    if is_remote:
-        return path.rstrip("/") + "/"
-    return {"driver": "file", "path": Path(path).absolute().as_posix() + "/"}
+    address = path if is_remote else Path(path).absolute().as_posix()
+    # tensorstore takes UTF-8, and Python may have decoded the path otherwise (LC_ALL=C).
+    try:
+        folder = os.fsencode(address).decode("utf-8").rstrip("/") + "/"
+    except UnicodeError:
+        raise VolumeFormatError(
+            f"{path!r} is not written in UTF-8, which zarr, n5 and precomputed stores need: "
+            "rename the folder"
+        ) from None
+    return folder if is_remote else {"driver": "file", "path": folder}
 
 
 def _context(*, is_remote: bool) -> dict[str, Any]:
