@@ -14,6 +14,9 @@ from typechecker import modules_with_shapes
 # Before floodem is imported: from here on arrays are held against their annotated shapes.
 install_import_hook(modules_with_shapes(), "typechecker.check")
 
+# Tests read what the processes they start print; a test of a console sets its encoding itself.
+os.environ.pop("PYTHONIOENCODING", None)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from floodem import errors
@@ -167,6 +168,22 @@ def test_help_prints_on_a_cp932_console():
     done = run_floodem("--help", PYTHONIOENCODING="cp932", PYTHONUTF8="0")
     assert done.returncode == 0
     assert "Commands:" in done.stdout.decode("cp932")
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "ascii"])
+def test_commands_work_in_a_folder_that_the_console_may_not_spell(tmp_path, encoding):
+    folder = tmp_path / "生体 データ"
+    folder.mkdir()
+    np.save(folder / "標識.npy", np.arange(60, dtype=np.uint32).reshape(3, 4, 5))
+    console = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    copy, labels = str(folder / "写し.zarr"), str(folder / "標識.npy")
+    done = run_floodem("convert", labels, copy, "--voxel-size", "30,6,6", **console)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert run_floodem("evaluate", copy, copy, **console).returncode == 0
+    missing = run_floodem("convert", str(folder / "無い.npy"), copy, **console)
+    assert missing.returncode == errors.EXIT_INPUT_REFUSED
+    shown = "無い.npy".encode(encoding, "backslashreplace").decode(encoding)
+    assert shown in missing.stderr.decode(encoding)
 
 
 class Clock:
