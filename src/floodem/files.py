@@ -1,11 +1,12 @@
 """Writing whole files so that a reader finds the old one or the new one, never half of one.
 
-Also what stands around that: free space, and one running process per destination.
+Also what stands around that: folders, free space, and one running process per destination.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -16,6 +17,11 @@ from typing import IO
 from floodem.errors import ResourceError, RunConflictError, StorageError
 
 PARTIAL_SUFFIX = ".partial"
+
+_LOCK_IS_HELD = frozenset({errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+"""What a refused lock means when another process has it (flock; msvcrt.locking)."""
+
+_ONE_DIGIT_OF_GB = 10**8
 
 
 def storage_error(action: str, path: Path | str, error: OSError) -> StorageError:
@@ -72,6 +78,36 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
+def remove_partial_files(folder: Path) -> None:
+    """Remove what killed processes left half written; only for who holds the folder's lock."""
+    for left in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
+@contextlib.contextmanager
+def making_folders(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; remove them again where the body leaves them empty.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses, or a file is in the way.
+    """
+    missing: list[Path] = []
+    try:
+        try:
+            missing += [one for one in (folder, *folder.parents) if not one.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error("make", folder, error) from error
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for one in missing:
+                one.rmdir()  # refuses when something is in it
+
+
 def existing_parent(path: Path) -> Path:
     """Return the nearest folder above `path` that exists."""
     folder = path.absolute()
@@ -87,13 +123,23 @@ def require_free_disk(path: Path, *, needed_bytes: int, purpose: str) -> None:
     ------
     ResourceError
         When less than `needed_bytes` are free.
+    StorageError
+        When the file system does not say.
     """
-    free = shutil.disk_usage(existing_parent(path)).free
+    folder = existing_parent(path)
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise storage_error("look at", folder, error) from error
     if free < needed_bytes:
         raise ResourceError(
-            f"{purpose} needs {needed_bytes / 1e9:.2f} GB at {path}, where {free / 1e9:.2f} GB "
+            f"{purpose} needs {_in_words(needed_bytes)} at {path}, where {_in_words(free)} "
             "are free: free some space or choose another destination"
         )
+
+
+def _in_words(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= _ONE_DIGIT_OF_GB else f"{count / 1e6:.2f} MB"
 
 
 def _lock(handle: IO[bytes]) -> None:
@@ -107,9 +153,36 @@ def _lock(handle: IO[bytes]) -> None:
         fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _open_locked(path: Path, *, what: str) -> IO[bytes] | None:
+    """Open and lock a file; None when it was removed between the two, by who held it."""
+    try:
+        handle = open(path, "ab")  # noqa: SIM115 - closed by `exclusive`
+    except OSError as error:
+        raise storage_error("write", path, error) from error
+    try:
+        _lock(handle)
+        if os.path.samestat(os.stat(path), os.fstat(handle.fileno())):
+            return handle
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        handle.close()
+        if error.errno not in _LOCK_IS_HELD:
+            raise storage_error("lock", path, error) from error
+        raise RunConflictError(
+            f"another process is working on {what} (lock {path}): "
+            "wait for it, stop it, or choose another destination"
+        ) from None
+    handle.close()
+    return None
+
+
 @contextlib.contextmanager
 def exclusive(path: Path, *, what: str) -> Iterator[None]:
     """Hold a lock file while the body runs; the system frees it when the process dies.
+
+    The body may remove the file, so that nothing is left (not on Windows, where
+    an open file stays).
 
     Raises
     ------
@@ -118,16 +191,7 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
     StorageError
         When the lock file cannot be made.
     """
-    try:
-        handle = open(path, "ab")  # noqa: SIM115 - closed below, after the body
-    except OSError as error:
-        raise storage_error("write", path, error) from error
+    while (handle := _open_locked(path, what=what)) is None:
+        pass
     with handle:
-        try:
-            _lock(handle)
-        except OSError:
-            raise RunConflictError(
-                f"another process is working on {what} (lock {path}): "
-                "wait for it, stop it, or choose another destination"
-            ) from None
         yield

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from floodem.cli.values import option_value
 from floodem.geometry import VoxelSize, parse_zyx
 
 
@@ -37,16 +39,18 @@ def import_model(
     CKPT is a V2 bundle (CKPT.index, CKPT.data-...); TensorFlow is not needed. Old
     settings give fov_size and deltas as x,y,z: turn them round.
     """
-    from floodem.legacy.import_model import import_tensorflow_model
-    from floodem.network.model_file import save_model
+    from floodem.legacy.import_model import import_tensorflow_model, require_apart
+    from floodem.network.model_file import require_no_model, save_model
 
+    require_apart(checkpoint, destination)
+    require_no_model(Path(destination), overwrite=overwrite)
     model = import_tensorflow_model(
         checkpoint,
-        fov=parse_zyx(fov),
-        deltas=parse_zyx(deltas),
+        fov=option_value("--fov", parse_zyx, text=fov),
+        deltas=option_value("--deltas", parse_zyx, text=deltas),
         image_mean=image_mean,
         image_stddev=image_stddev,
-        voxel_size=VoxelSize.parse(voxel_size),
+        voxel_size=option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
         pad_value=pad,
         move_threshold=move_threshold,
         licence=licence,

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from floodem.errors import ModelError
+from floodem.errors import DestinationExistsError, ModelError
 from floodem.geometry import VoxelSize, Zyx
-from floodem.legacy.tf_bundle import bundle_prefix, read_bundle
+from floodem.legacy.tf_bundle import bundle_files, bundle_prefix, read_bundle
 from floodem.network.model_file import Model, ModelDescription, make_model
 
 _MODULE = re.compile(r"seed_update/conv(\d+)_[ab]/weights")
@@ -48,7 +48,8 @@ def _weights(
             name = f"{old}/{part}"
             if name not in variables:
                 raise ModelError(
-                    f"{source} lacks variable {name}: it holds no residual conv stack network"
+                    f"{source} lacks variable {name}: it holds no residual conv stack network, and "
+                    "no other can be imported"
                 )
             used.add(name)
         kernel = variables[f"{old}/weights"]
@@ -66,6 +67,21 @@ def _weights(
     if unused:
         raise ModelError(f"{source} holds layers that a conv stack does not have: {unused[:3]}")
     return weights
+
+
+def require_apart(checkpoint: Path | str, destination: Path | str) -> None:
+    """Refuse to write a model over the checkpoint it is made from.
+
+    Raises
+    ------
+    DestinationExistsError
+        When the destination is one of the checkpoint's files.
+    """
+    if Path(destination).resolve() in {one.resolve() for one in bundle_files(Path(checkpoint))}:
+        raise DestinationExistsError(
+            f"{destination} belongs to the checkpoint and was left as it is: choose another "
+            "destination"
+        )
 
 
 def import_tensorflow_model(

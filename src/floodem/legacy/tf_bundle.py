@@ -134,6 +134,22 @@ def bundle_prefix(path: Path) -> Path:
     return path.with_name(match["prefix"]) if match else path
 
 
+def bundle_files(path: Path) -> list[Path]:
+    """Return the files of a bundle that are there, from its prefix or any of them."""
+    prefix = bundle_prefix(path)
+    names = (one for one in prefix.parent.glob("*") if _BUNDLE_FILE.fullmatch(one.name))
+    return sorted(one for one in names if bundle_prefix(one) == prefix)
+
+
+def _require_prefix(prefix: Path) -> None:
+    """Refuse a folder; its checkpoints are named instead."""
+    if not prefix.is_dir() or (prefix.name and prefix.with_name(prefix.name + ".index").exists()):
+        return
+    inside = sorted(str(one.with_suffix("")) for one in prefix.glob("*.index"))
+    listed = f": give {' or '.join(inside)}" if inside else " and holds no checkpoint: check it"
+    raise VolumeNotFoundError(f"{prefix} is a folder{listed}")
+
+
 def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -176,6 +192,7 @@ def read_bundle(path: Path | str) -> Mapping[str, np.ndarray[Any, np.dtype[Any]]
         When a file is damaged, cut short or holds something unsupported.
     """
     prefix = bundle_prefix(Path(path))
+    _require_prefix(prefix)
     index_path = prefix.with_name(prefix.name + ".index")
     try:
         items = {key.decode(): value for key, value in _table_items(_read_file(index_path))}
@@ -186,7 +203,10 @@ def read_bundle(path: Path | str) -> Mapping[str, np.ndarray[Any, np.dtype[Any]]
             f"{index_path} is damaged or no checkpoint index: {error}; copy it again"
         ) from error
     if header.get(2, _LITTLE_ENDIAN) != _LITTLE_ENDIAN:
-        raise ModelError(f"{index_path} was written on a big-endian machine: not supported")
+        raise ModelError(
+            f"{index_path} was written on a big-endian machine, which is not supported: convert it "
+            "there"
+        )
     shard_count = header.get(1, 1)
     shards: dict[int, bytes] = {}
     variables = {}
@@ -197,5 +217,7 @@ def read_bundle(path: Path | str) -> Mapping[str, np.ndarray[Any, np.dtype[Any]]
         try:
             variables[name] = _tensor(entry, shards[entry.shard])
         except ValueError as error:
-            raise ModelError(f"variable {name} of {prefix} is damaged: {error}") from error
+            raise ModelError(
+                f"variable {name} of {prefix} is damaged: {error}; copy the checkpoint again"
+            ) from error
     return variables

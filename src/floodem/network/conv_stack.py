@@ -18,6 +18,9 @@ from torch.nn import functional
 INPUT_CHANNELS = 2
 """Normalised image, then seed logits."""
 
+LARGEST = 1024
+"""Modules and features at most; published networks have 9 to 12 and 32. A description may lie."""
+
 
 class Convolution3d(nn.Conv3d):
     """A zero-padded 3-D convolution that takes the fast route on a CPU.
@@ -64,8 +67,8 @@ class ConvStack(nn.Module):
 
     def __init__(self, *, depth: int, features: int = 32) -> None:
         super().__init__()
-        if depth < 1 or features < 1:
-            raise ValueError(f"depth {depth} and features {features} must be at least 1")
+        if not (1 <= depth <= LARGEST and 1 <= features <= LARGEST):
+            raise ValueError(f"depth {depth} and features {features} must lie in 1 to {LARGEST}")
         self.first = nn.ModuleList(
             [Convolution3d(INPUT_CHANNELS, features), Convolution3d(features, features)]
         )

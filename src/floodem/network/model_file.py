@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
@@ -21,13 +22,18 @@ from safetensors.torch import save as serialise_safetensors
 from torch import nn
 
 from floodem.errors import DestinationExistsError, ModelError, VolumeNotFoundError
-from floodem.files import replacing, storage_error
+from floodem.files import making_folders, replacing, storage_error
 from floodem.geometry import VoxelSize, Zyx
 from floodem.network.registry import build_network
 
 FORMAT_VERSION = 1
 METADATA_KEY = "floodem"
 _HEADER_LENGTH_BYTES = 8
+
+
+def _float32(value: float) -> np.float32:
+    with np.errstate(over="ignore", under="ignore"):
+        return np.float32(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +77,8 @@ class ModelDescription:
     def __post_init__(self) -> None:
         if any(size < 1 or size % 2 == 0 for size in self.fov):
             raise ModelError(
-                f"field of view {self.fov} (z,y,x) must be odd and positive on every axis"
+                f"field of view {self.fov} (z,y,x) has no middle voxel: it must be odd and "
+                "positive on every axis"
             )
         for step, size in zip(self.deltas, self.fov, strict=True):
             if not 0 <= step <= size // 2:
@@ -79,12 +86,20 @@ class ModelDescription:
                     f"deltas {self.deltas} (z,y,x) reach outside the field of view {self.fov}: "
                     "each must lie between 0 and half the field of view"
                 )
-        if not self.image_stddev > 0:
-            raise ModelError(f"image standard deviation {self.image_stddev} is not positive")
+        # The network computes in float32, which must tell these from 0, 1 and infinity.
+        if not np.isfinite(_float32(self.image_mean)):
+            raise ModelError(f"image mean {self.image_mean} is not finite: give grey levels")
+        stddev = _float32(self.image_stddev)
+        if not (np.isfinite(stddev) and stddev > 0):
+            raise ModelError(
+                f"image standard deviation {self.image_stddev} is not positive and finite: give "
+                "grey levels"
+            )
         for name in ("pad_value", "move_threshold"):
-            if not 0 < getattr(self, name) < 1:
+            value = getattr(self, name)
+            if not 0 < _float32(value) < 1:
                 raise ModelError(
-                    f"{name} {getattr(self, name)} is not a probability between 0 and 1"
+                    f"{name} {value} is not a probability: give a number between 0 and 1"
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +121,8 @@ class ModelDescription:
         ModelError
             When the version is newer than ours, or a value is missing or wrong.
         """
+        if not isinstance(values, Mapping):
+            raise ModelError("model description is damaged: it is no JSON object; copy it again")
         values = dict(values)
         version = values.pop("version", None)
         if version != FORMAT_VERSION:
@@ -118,9 +135,14 @@ class ModelDescription:
             for name in ("fov", "deltas"):
                 z, y, x = (int(size) for size in values[name])
                 values[name] = (z, y, x)
+            values["arguments"] = dict(values["arguments"])
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"model description is damaged: {error}") from error
+        except ModelError:
+            raise
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"model description is damaged: {error}; copy the file again"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,26 +169,29 @@ def make_model(description: ModelDescription, weights: Mapping[str, torch.Tensor
     ModelError
         When names or shapes differ, or a weight is not a finite number.
     """
-    network = build_network(description.network, description.arguments)
-    expected = network.state_dict()
+    # On the meta device first, where tensors take no memory: the description may be damaged.
+    with torch.device("meta"):
+        expected = build_network(description.network, description.arguments).state_dict()
     missing = sorted(expected.keys() - weights.keys())
     unknown = sorted(weights.keys() - expected.keys())
     if missing or unknown:
         raise ModelError(
             f"weights do not fit network {description.network} {dict(description.arguments)}: "
-            f"missing {missing[:3]}, unknown {unknown[:3]}"
+            f"missing {missing[:3]}, unknown {unknown[:3]}; take the description that belongs to "
+            "them"
         )
     for name, tensor in weights.items():
         if tensor.shape != expected[name].shape:
             raise ModelError(
                 f"weight {name} has shape {tuple(tensor.shape)}; "
-                f"expected {tuple(expected[name].shape)}"
+                f"expected {tuple(expected[name].shape)}: take the description that belongs to it"
             )
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(
                 f"weight {name} holds values that are not finite numbers: "
                 "training diverged or the file is damaged; take an earlier checkpoint"
             )
+    network = build_network(description.network, description.arguments)
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     network.eval().requires_grad_(False)
     return Model(description, network)
@@ -183,13 +208,26 @@ def save_model(model: Model, path: Path | str, *, overwrite: bool = False) -> No
         When the file system refuses.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise DestinationExistsError(f"{path} exists already: choose another name or --overwrite")
+    require_no_model(path, overwrite=overwrite)
     weights = {name: tensor.contiguous() for name, tensor in model.network.state_dict().items()}
     metadata = {METADATA_KEY: json.dumps(model.description.to_json())}
     data = serialise_safetensors(weights, metadata)
-    with replacing(path) as partial:
+    with making_folders(path.parent), replacing(path) as partial:
         partial.write_bytes(data)
+
+
+def require_no_model(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write a model file where something is.
+
+    Raises
+    ------
+    DestinationExistsError
+        When there is a folder, or a file and `overwrite` is not set.
+    """
+    if path.is_dir():
+        raise DestinationExistsError(f"{path} is a folder: name the model file to write in it")
+    if path.exists() and not overwrite:
+        raise DestinationExistsError(f"{path} exists already: choose another name or --overwrite")
 
 
 def load_model(path: Path | str) -> Model:
@@ -203,15 +241,7 @@ def load_model(path: Path | str) -> Model:
         When the file is damaged, cut short, or no floodem model.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise VolumeNotFoundError(
-            f"no model file {path}: give the path of a .safetensors model, or make one from a "
-            "TensorFlow checkpoint with `floodem import-model`"
-        ) from None
-    except OSError as error:
-        raise storage_error("read", path, error) from error
+    data = _file_bytes(path)
     try:
         weights = parse_safetensors(data)
         length = int.from_bytes(data[:_HEADER_LENGTH_BYTES], "little")
@@ -219,7 +249,8 @@ def load_model(path: Path | str) -> Model:
         text = header.get("__metadata__", {}).get(METADATA_KEY)
     except (SafetensorError, ValueError) as error:
         raise ModelError(
-            f"{path} is not a whole safetensors file ({error}): copy or download it again"
+            f"{path} is not a whole safetensors file ({error}): copy or download it again, or "
+            "import it with `floodem import-model` if it is a TensorFlow checkpoint"
         ) from error
     if text is None:
         raise ModelError(
@@ -228,5 +259,22 @@ def load_model(path: Path | str) -> Model:
         )
     try:
         return make_model(ModelDescription.from_json(json.loads(text)), weights)
-    except (ModelError, ValueError) as error:
+    except (ModelError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise VolumeNotFoundError(
+            f"no model file {path}: give the path of a .safetensors model, or make one from a "
+            "TensorFlow checkpoint with `floodem import-model`"
+        ) from None
+    except OSError as error:
+        if path.is_dir():
+            raise VolumeNotFoundError(
+                f"{path} is a folder: give the path of one .safetensors model, or make one from a "
+                "TensorFlow checkpoint with `floodem import-model`"
+            ) from error
+        raise storage_error("read", path, error) from error

@@ -29,6 +29,8 @@ def network_names() -> list[str]:
 
 
 def _find(name: str) -> Callable[..., nn.Module]:
+    if not isinstance(name, str):  # it may come out of a file
+        raise ModelError(f"network {name!r} is no name: copy the model file again")
     if name in _NETWORKS:
         return _NETWORKS[name]
     for point in entry_points(group=ENTRY_POINT_GROUP):
@@ -55,7 +57,7 @@ def build_network(name: str, arguments: Mapping[str, object]) -> nn.Module:
     try:
         inspect.signature(factory).bind(**arguments)
         return factory(**arguments)
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:  # RuntimeError: torch, of absurd sizes
         raise ModelError(
             f"network {name!r} cannot be built from {dict(arguments)}: {error}"
         ) from error
