@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from floodem.errors import OptionError
+from floodem.cli.values import option_value
+from floodem.errors import OptionError, StoppedError
 from floodem.geometry import Box, parse_zyx
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def segment(
         move_threshold=move_threshold,
         segment_threshold=segment_threshold,
         min_segment_size=min_segment_size,
-        min_boundary_dist=parse_zyx(min_boundary_dist),
+        min_boundary_dist=option_value("--min-boundary-dist", parse_zyx, text=min_boundary_dist),
         disco_seed_threshold=disco_seed_threshold,
         max_calls=max_calls,
         max_voxels=max_voxels,
@@ -110,7 +111,7 @@ def segment(
     )
     request = SegmentRequest(
         options=options,
-        box=None if box is None else Box.parse(box),
+        box=None if box is None else option_value("--box", Box.parse, text=box),
         masks=[parse_mask(text) for text in mask or []],
         seed_masks=[parse_mask(text) for text in seed_mask or []],
         init_segmentation=init_segmentation,
@@ -120,15 +121,22 @@ def segment(
         overwrite=overwrite,
         checkpoint_seconds=checkpoint_seconds,
     )
-    with stopping_on_signals() as should_stop, progress_bar() as progress:
-        made = run(
-            image,
-            destination,
-            model=model,
-            request=request,
-            progress=progress,
-            should_stop=should_stop,
-        )
+    try:
+        with stopping_on_signals() as should_stop, progress_bar() as progress:
+            made = run(
+                image,
+                destination,
+                model=model,
+                request=request,
+                progress=progress,
+                should_stop=should_stop,
+            )
+    except KeyboardInterrupt:
+        without = " without --overwrite" if overwrite else ""
+        raise StoppedError(
+            "interrupted; what was saved last is kept: run the same command again"
+            f"{without} to go on"
+        ) from None
     _print(made)
 
 
@@ -137,7 +145,7 @@ def _parse_edges(text: str) -> tuple[float, float, float]:
         z, y, x = (float(part) for part in text.split(","))
     except ValueError:
         raise OptionError(
-            f"--seed-anisotropy {text!r} is not three numbers: write z,y,x, for example 5,1,1"
+            f"--seed-anisotropy: {text!r} is not three numbers: write z,y,x, for example 5,1,1"
         ) from None
     return (z, y, x)
 
@@ -152,7 +160,9 @@ def stopping_on_signals() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("stopping: saving the state...", file=sys.stderr, flush=True)
+        # The signal may come amid another print, which then allows no second one.
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            print("stopping: saving the state...", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -10,18 +10,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from floodem.errors import RunConflictError
-from floodem.files import replacing
+from floodem.files import replacing, storage_error
 from floodem.flooding.block import BlockFlooder, Origin
 from floodem.flooding.flood import Flood, FloodEnd
 from floodem.geometry import Box
 
 CHECKPOINT_VERSION = 1
+
+_Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
+
+_DAMAGE = (
+    *(AttributeError, IndexError, KeyError, TypeError, ValueError),  # other values than we wrote
+    *(EOFError, NotImplementedError, RecursionError, zipfile.BadZipFile, zlib.error),
+)
+"""What reading a file raises that is not as `save_checkpoint` made it."""
 
 
 def save_checkpoint(path: Path, flooder: BlockFlooder) -> None:
@@ -62,8 +71,12 @@ def load_checkpoint(path: Path, flooder: BlockFlooder) -> None:
     ------
     RunConflictError
         When the file is damaged or of another version.
+    StorageError
+        When it cannot be read.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no npz archive")
         with np.load(path, allow_pickle=False) as saved:
             state = json.loads(saved["state"].tobytes())
             if state["version"] != CHECKPOINT_VERSION:
@@ -73,16 +86,41 @@ def load_checkpoint(path: Path, flooder: BlockFlooder) -> None:
                     "begin again with --overwrite"
                 )
             arrays = {name: saved[name] for name in saved.files if name != "state"}
+        _require_fitting(flooder, state, arrays)
         _restore(flooder, state, arrays)
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    except _DAMAGE as error:
         raise RunConflictError(
             f"{path} is damaged ({error}): begin again with --overwrite"
         ) from error
 
 
-def _restore(
-    flooder: BlockFlooder, state: dict[str, Any], arrays: dict[str, np.ndarray[Any, np.dtype[Any]]]
-) -> None:
+def _require_fitting(flooder: BlockFlooder, state: dict[str, Any], arrays: _Arrays) -> None:
+    """Refuse arrays that are not the block's, before any of them is used.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that does not fit.
+    """
+    block, seeds = flooder.canvas.shape, len(arrays["seeds"])
+    expected = {
+        "segmentation": (flooder.canvas.segmentation.dtype, block),
+        "probability": (flooder.canvas.probability.dtype, block),
+        "seeds": (flooder.seeds.dtype, (seeds, 3)),
+        "outcomes": (flooder.outcomes.dtype, (seeds,)),
+    }
+    for name, (dtype, shape) in expected.items():
+        if arrays[name].dtype != dtype or arrays[name].shape != shape:
+            raise ValueError(
+                f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {dtype} {shape}"
+            )
+    if not 0 <= state["next_seed"] <= seeds:
+        raise ValueError(f"it is at seed {state['next_seed']} of {seeds}")
+
+
+def _restore(flooder: BlockFlooder, state: dict[str, Any], arrays: _Arrays) -> None:
     canvas = flooder.canvas
     canvas.segmentation[...] = arrays["segmentation"]
     canvas.probability[...] = arrays["probability"]

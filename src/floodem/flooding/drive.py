@@ -7,7 +7,8 @@ that has used all its seeds, or `StoppedError` with everything saved.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from floodem.errors import StoppedError
 from floodem.flooding.block import BlockFlooder
@@ -15,7 +16,7 @@ from floodem.flooding.canvas import Canvas
 from floodem.flooding.checkpoint import load_checkpoint, save_checkpoint
 from floodem.flooding.job import Job
 from floodem.flooding.predictor import Predictor
-from floodem.flooding.run_folder import RunFolder
+from floodem.flooding.run_folder import RunFolder, RunStatus
 from floodem.flooding.seeds import make_policy, seed_positions
 from floodem.flooding.seeds.explicit import EXPLICIT
 from floodem.progress import Progress, ProgressListener
@@ -27,11 +28,20 @@ def flood_block(
     job: Job,
     folder: RunFolder,
     *,
+    record: Mapping[str, Any],
+    overwrite: bool,
     checkpoint_seconds: float,
     progress: ProgressListener | None,
     should_stop: Callable[[], bool],
 ) -> BlockFlooder:
     """Flood until all seeds are used, saving the state now and then.
+
+    Parameters
+    ----------
+    record
+        For run.json, where a run begins.
+    overwrite
+        Begin a run also where one is.
 
     Raises
     ------
@@ -42,13 +52,13 @@ def flood_block(
     """
     flooder = _new_flooder(job)
     reporter = _Reporter(progress, flooder)
-    if folder.checkpoint.exists():
+    if folder.has_run() and not overwrite and folder.checkpoint.exists():
         load_checkpoint(folder.checkpoint, flooder)
         folder.log(f"resumed at seed {flooder.next_seed} of {len(flooder.seeds)}")
     else:
         reporter.seeking()
         _add_seeds(job, flooder)
-        save_checkpoint(folder.checkpoint, flooder)
+        _save_first(flooder, folder, record=record, overwrite=overwrite)
     reporter.begin()
     saved = time.monotonic()
     while flooder.advance():
@@ -59,13 +69,28 @@ def flood_block(
             saved = time.monotonic()
         if stopping:
             folder.log(f"stopped at seed {flooder.next_seed} of {len(flooder.seeds)}")
+            without = " without --overwrite" if overwrite else ""
             raise StoppedError(
                 f"stopped; {flooder.next_seed} of {len(flooder.seeds)} seeds are done and "
-                "saved: run the same command again to go on"
+                f"saved: run the same command again{without} to go on"
             )
     save_checkpoint(folder.checkpoint, flooder)
     reporter.report(last=True)
     return flooder
+
+
+def _save_first(
+    flooder: BlockFlooder, folder: RunFolder, *, record: Mapping[str, Any], overwrite: bool
+) -> None:
+    if folder.has_run() and not overwrite:  # all but the checkpoint is there
+        save_checkpoint(folder.checkpoint, flooder)
+        return
+    folder.begin(
+        record,
+        status=RunStatus.REPLACING if overwrite else RunStatus.BEGUN,
+        save=lambda path: save_checkpoint(path, flooder),
+    )
+    folder.log(f"begun with {len(flooder.seeds)} seeds")
 
 
 def _new_flooder(job: Job) -> BlockFlooder:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt32
 
 import floodem
-from floodem.errors import GeometryError, LabelError
+from floodem.errors import GeometryError, LabelError, VolumeFormatError
 from floodem.files import require_free_disk
 from floodem.flooding.masks import build_mask, check_masks
 from floodem.flooding.options import FloodOptions
@@ -30,7 +30,7 @@ from floodem.volumes.volume import Array, Volume
 if TYPE_CHECKING:
     import torch
 
-    from floodem.network.model_file import Model
+    from floodem.network.model_file import Model, ModelDescription
 
 MEMORY_BYTES_PER_VOXEL = 48
 """Peak while PolicyPeaks works, measured on 250^3 (see benchmarks/README.md)."""
@@ -117,7 +117,7 @@ def prepare_job(
 
     description = model.description
     box = image.box if request.box is None else request.box
-    _check_box(box, image=image, fov=description.fov)
+    _check_box(request.box, image=image, fov=description.fov)
     require_memory(
         needed_bytes=box.size * MEMORY_BYTES_PER_VOXEL,
         purpose=f"segmenting box {box}",
@@ -150,7 +150,7 @@ def prepare_job(
         model=model,
         box=box,
         voxel_size=voxel_size,
-        image=normalise(raw, mean=description.image_mean, stddev=description.image_stddev),
+        image=_normalised(raw, description, uri=image.uri, corner=box.start),
         restricted=restricted,
         seed_mask=seed_mask,
         initial=initial,
@@ -171,14 +171,39 @@ def prepare_job(
     )
 
 
-def _check_box(box: Box, *, image: Volume, fov: Zyx) -> None:
-    if not image.box.contains(box):
-        raise GeometryError(f"box {box} is not inside {image.uri}, which holds {image.box} (z,y,x)")
-    if any(size < needed for size, needed in zip(box.shape, fov, strict=True)):
+def _check_box(box: Box | None, *, image: Volume, fov: Zyx) -> None:
+    if box is not None and not image.box.contains(box):
         raise GeometryError(
-            f"box {box} of shape {box.shape} is smaller than the network's field of view {fov} "
-            "(z,y,x): give a larger box"
+            f"box {box} is not inside {image.uri}, which holds {image.box} (z,y,x): give a part "
+            "of that"
         )
+    what = f"all of {image.uri}" if box is None else f"box {box}"
+    shape = (box or image.box).shape
+    if any(size < needed for size, needed in zip(shape, fov, strict=True)):
+        raise GeometryError(
+            f"{what}, {shape} voxels (z,y,x), is smaller than the network's field of view {fov}: "
+            f"give a larger {'image' if box is None else 'box'}"
+        )
+
+
+def _normalised(
+    raw: Array, description: ModelDescription, *, uri: str, corner: Zyx
+) -> Float32[np.ndarray, "z y x"]:
+    """Return what the network sees, which must be numbers all over the block."""
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+        image = normalise(raw, mean=description.image_mean, stddev=description.image_stddev)
+    if raw.dtype.kind != "f":
+        return image
+    unusable = ~np.isfinite(image)
+    count = int(np.count_nonzero(unusable))
+    if count:
+        first = np.unravel_index(int(unusable.argmax()), unusable.shape)
+        place = ",".join(str(int(a) + b) for a, b in zip(first, corner, strict=True))
+        raise VolumeFormatError(
+            f"{uri} holds {raw[first]} at {place} (z,y,x), the first of {count} such voxels: a "
+            "network can only see finite grey levels, so replace them or give a --box without them"
+        )
+    return image
 
 
 def _read_initial(address: str | Path | None, *, box: Box) -> UInt32[np.ndarray, "z y x"] | None:

@@ -72,18 +72,29 @@ class FloodOptions:
     def __post_init__(self) -> None:
         for name in ("init_activation", "pad_value", "move_threshold", "segment_threshold"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise OptionError(f"{name} {value} is not a probability between 0 and 1")
+            if value is not None and not 0 < np.float32(value) < 1:
+                raise OptionError(
+                    f"{name} {value} is not a probability: give a number between 0 and 1 that "
+                    "float32 tells from both"
+                )
         for name in ("min_segment_size", "max_calls", "max_voxels"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise OptionError(f"{name} {value} must be at least 1")
+                raise OptionError(f"{name} {value} is too small: give at least 1")
         if min(self.min_boundary_dist) < 0:
-            raise OptionError(f"min_boundary_dist {self.min_boundary_dist} (z,y,x) is negative")
+            raise OptionError(
+                f"min_boundary_dist {self.min_boundary_dist} (z,y,x) is negative: give voxels from "
+                "0 on"
+            )
+        if not all(math.isfinite(edge) and edge > 0 for edge in self.seed_anisotropy):
+            raise OptionError(
+                f"seed_anisotropy {self.seed_anisotropy} (z,y,x) is not positive on every axis: "
+                "give relative voxel edges, for example 5,1,1"
+            )
         if not self.disco_seed_threshold <= 1:
             raise OptionError(
-                f"disco_seed_threshold {self.disco_seed_threshold} is above 1: give a fraction of "
-                "the field of view, or a negative number to turn the rule off"
+                f"disco_seed_threshold {self.disco_seed_threshold} is not 1 or below: give a "
+                "fraction of the field of view, or a negative number to turn the rule off"
             )
 
     def completed(self, *, pad_value: float, move_threshold: float) -> FloodOptions:

@@ -57,8 +57,11 @@ class Predictor:
         update = self._network(self._inputs_bczyx)[0, 0].to(device="cpu", dtype=torch.float32)
         logits: Float32[np.ndarray, "z y x"] = (seed + update).numpy()
         if not np.isfinite(logits.max()):
+            number_format = str(self.dtype).removeprefix("torch.")
+            remedy = "" if self.dtype == torch.float32 else ", or compute in float32"
             raise ModelError(
-                f"the network gave a value that is not finite at {corner} (z,y,x) in "
-                f"{self.dtype}: check the image's normalisation, or compute in float32"
+                f"the network gave a value that is not finite, in {number_format}, for the field "
+                f"of view that begins {corner} voxels (z,y,x) into the block: check that mean and "
+                f"standard deviation of the model suit the image{remedy}"
             )
         return logits

@@ -56,7 +56,9 @@ class SegmentRequest:
 
     def __post_init__(self) -> None:
         if not self.checkpoint_seconds >= 0:
-            raise OptionError(f"checkpoint_seconds {self.checkpoint_seconds} is negative")
+            raise OptionError(
+                f"checkpoint_seconds {self.checkpoint_seconds} is not 0 or above: give seconds"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

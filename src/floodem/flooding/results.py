@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import io
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from floodem.files import write_text
+from floodem.flooding.addresses import Outputs
 from floodem.flooding.block import BlockFlooder, SeedOutcome
 from floodem.flooding.flood import FloodEnd
-from floodem.flooding.run_folder import RunFolder
+from floodem.flooding.run_folder import ORIGINS, OVERLAPS, SEEDS, RunFolder
 from floodem.geometry import Box, VoxelSize, Zyx, tiles
 from floodem.volumes import create_volume
-from floodem.volumes.volume import Array
+from floodem.volumes.volume import Array, Volume
 
 ORIGINS_VERSION = 1
+LABEL_DTYPE, PROBABILITY_DTYPE = np.uint64, np.uint8
 _WRITE_VOXELS = 64 * 2**20 // 8
 """Labels are widened to 64 bits in pieces of about 64 MB."""
 
@@ -30,9 +32,9 @@ def write_results(
     flooder: BlockFlooder,
     folder: RunFolder,
     *,
+    outputs: Outputs,
     box: Box,
     voxel_size: VoxelSize,
-    probabilities: str | Path | None,
 ) -> dict[str, Any]:
     """Write the labels (uint64), the probabilities (uint8) and the record of a block.
 
@@ -48,16 +50,12 @@ def write_results(
         When the file system refuses; running again repeats only the writing.
     """
     canvas = flooder.canvas
-    _write_volume(
-        folder.destination, canvas.segmentation, np.uint64, box=box, voxel_size=voxel_size
-    )
-    if probabilities is not None:
-        _write_volume(
-            str(probabilities), canvas.probability, np.uint8, box=box, voxel_size=voxel_size
-        )
-    folder.write_json("origins.json", _origins(flooder, corner=box.start))
-    folder.write_json("overlaps.json", {"version": ORIGINS_VERSION, "overlaps": flooder.overlaps})
-    write_text(folder.path / "seeds.csv", _rejected_seeds(flooder, corner=box.start))
+    for uri, dtype in _destinations(outputs):
+        array = canvas.segmentation if dtype is LABEL_DTYPE else canvas.probability
+        _write_volume(uri, array, dtype, box=box, voxel_size=voxel_size)
+    folder.write_json(ORIGINS, _origins(flooder, corner=box.start))
+    folder.write_json(OVERLAPS, {"version": ORIGINS_VERSION, "overlaps": flooder.overlaps})
+    write_text(folder.path / SEEDS, _rejected_seeds(flooder, corner=box.start))
     counters = {"seeds": len(flooder.seeds), "network_calls": 0, **flooder.counters}
     return {
         "segments": len(flooder.origins),
@@ -72,13 +70,35 @@ def write_results(
     }
 
 
+def require_creatable(outputs: Outputs, *, box: Box, voxel_size: VoxelSize) -> None:
+    """Refuse addresses to which results could not be written, before they are computed.
+
+    Raises
+    ------
+    FloodemError
+        Whatever `create_volume` refuses.
+    """
+    for uri, dtype in _destinations(outputs):
+        _create(uri, dtype, box=box, voxel_size=voxel_size).discard()
+
+
+def _destinations(outputs: Outputs) -> Iterator[tuple[str, type[np.generic]]]:
+    yield outputs.labels, LABEL_DTYPE
+    if outputs.probabilities is not None:
+        yield outputs.probabilities, PROBABILITY_DTYPE
+
+
+def _create(uri: str, dtype: type[np.generic], *, box: Box, voxel_size: VoxelSize) -> Volume:
+    # The run owns its destination: a half-written one of a killed process is replaced.
+    return create_volume(
+        uri, shape=box.shape, dtype=dtype, voxel_size=voxel_size, offset=box.start, overwrite=True
+    )
+
+
 def _write_volume(
     uri: str, array: Array, dtype: type[np.generic], *, box: Box, voxel_size: VoxelSize
 ) -> None:
-    # The run owns its destination: a half-written one of a killed process is replaced.
-    with create_volume(
-        uri, shape=box.shape, dtype=dtype, voxel_size=voxel_size, offset=box.start, overwrite=True
-    ) as volume:
+    with _create(uri, dtype, box=box, voxel_size=voxel_size) as volume:
         for tile in tiles(box, core=_write_core(volume.chunks, box.shape)):
             volume.write(tile.core, array[tile.core.slices(origin=box.start)].astype(dtype))
 

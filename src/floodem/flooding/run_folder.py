@@ -8,27 +8,54 @@ receipts/       one file per finished block, written after its data
 checkpoint.npz  while the run is not finished
 log.txt         one line per event
 
-A receipt decides: without one a block is not done, whatever else is there. All
-files carry a version and are replaced in one piece.
+A run has begun when run.json is there, which is written after the first
+checkpoint. A receipt decides: without one a block is not done, whatever else is
+there. All files carry a version and are replaced in one piece.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
+import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from floodem.errors import RunConflictError
-from floodem.files import exclusive, storage_error, write_text
+from floodem.errors import DestinationExistsError, RunConflictError
+from floodem.files import (
+    exclusive,
+    making_folders,
+    remove_partial_files,
+    storage_error,
+    write_text,
+)
 from floodem.geometry import Box
 
 RUN_VERSION = 1
 SUFFIX = ".floodem"
-_LOCK, _RUN, _LOG = "lock", "run.json", "log.txt"
+ORIGINS, OVERLAPS, SEEDS = "origins.json", "overlaps.json", "seeds.csv"
+_LOCK, _RUN, _LOG, _RECEIPTS = "lock", "run.json", "log.txt", "receipts"
+_CHECKPOINT, _FIRST_CHECKPOINT = "checkpoint.npz", "begin.npz"
+_FILES = (_RUN, _LOG, ORIGINS, OVERLAPS, SEEDS, _CHECKPOINT, _FIRST_CHECKPOINT)
+"""All that a run makes beside lock and receipts; whatever else is in the folder is not ours."""
+
 _MISSING = "nothing"
+_BEGIN_AGAIN = "begin again with --overwrite, or choose another destination"
+
+
+class RunStatus(enum.StrEnum):
+    """How far a run is, as run.json says it."""
+
+    BEGUN = "begun"
+    """Nothing is at the destination, or nothing of this run."""
+    REPLACING = "replacing"
+    """As before; what is at the destination may be replaced (--overwrite)."""
+    WRITING = "writing"
+    DONE = "done"
 
 
 class RunFolder:
@@ -45,31 +72,43 @@ class RunFolder:
     def __init__(self, path: Path, *, destination: str) -> None:
         self.path = path
         self.destination = destination
-        self.checkpoint = path / "checkpoint.npz"
+        self.checkpoint = path / _CHECKPOINT
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
         """Keep every other process off this destination while the body runs.
 
-        A folder that the body leaves without a run is removed again.
+        What killed processes left half written is removed, and a folder that the
+        body leaves without a run.
 
         Raises
         ------
         RunConflictError
             When another process works on it.
+        DestinationExistsError
+            When a file is where the folder goes.
         StorageError
             When the folder cannot be made.
         """
-        try:
-            (self.path / "receipts").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error("write", self.path, error) from error
-        try:
-            with exclusive(self.path / _LOCK, what=self.destination):
-                yield
-        finally:
-            if not self.has_run():
-                self._remove_empty()
+        for folder in (self.path, self.path / _RECEIPTS):
+            if folder.exists() and not folder.is_dir():
+                raise DestinationExistsError(
+                    f"{folder} is a file, and the record of {self.destination} needs a folder of "
+                    "that name: move the file away or choose another destination"
+                )
+        with making_folders(self.path):
+            try:
+                with exclusive(self.path / _LOCK, what=self.destination):
+                    remove_partial_files(self.path)
+                    remove_partial_files(self.path / _RECEIPTS)
+                    try:
+                        with making_folders(self.path / _RECEIPTS):
+                            yield
+                    finally:
+                        self._drop_lock()
+            finally:
+                if sys.platform == "win32":  # where an open file cannot be removed
+                    self._drop_lock()
 
     def has_run(self) -> bool:
         """Tell whether a run was begun here."""
@@ -84,11 +123,8 @@ class RunFolder:
             When it is damaged or of another version.
         """
         values = self._read_json(_RUN)
-        if values.get("version") != RUN_VERSION:
-            raise RunConflictError(
-                f"{self.path / _RUN} has version {values.get('version')}; this floodem reads "
-                f"{RUN_VERSION}: choose another destination or --overwrite"
-            )
+        if not isinstance(values.get("identity"), dict):
+            raise self._damaged(_RUN, "it names no identity")
         return values
 
     def require_same(self, identity: Mapping[str, Any]) -> None:
@@ -110,9 +146,42 @@ class RunFolder:
                     "again with --overwrite"
                 )
 
-    def write_run(self, values: Mapping[str, Any]) -> None:
+    def begin(
+        self, values: Mapping[str, Any], *, status: RunStatus, save: Callable[[Path], None]
+    ) -> None:
+        """Put a new run in the place of whatever was here.
+
+        Parameters
+        ----------
+        values
+            Of run.json.
+        save
+            Writes the first checkpoint. While it fails, an earlier run stays.
+
+        Raises
+        ------
+        StorageError
+            When the file system refuses.
+        """
+        first = self.path / _FIRST_CHECKPOINT
+        try:
+            save(first)
+            self.clear(but=first)
+            try:
+                os.replace(first, self.checkpoint)
+            except OSError as error:
+                raise storage_error("write", self.checkpoint, error) from error
+            self.write_run(values, status=status)
+        finally:
+            if not self.has_run():
+                with contextlib.suppress(OSError):
+                    self.checkpoint.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                first.unlink(missing_ok=True)
+
+    def write_run(self, values: Mapping[str, Any], *, status: RunStatus) -> None:
         """Replace run.json."""
-        self.write_json(_RUN, {"version": RUN_VERSION, **values})
+        self.write_json(_RUN, {"version": RUN_VERSION, "status": status, **values})
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Replace one JSON file of the folder."""
@@ -123,21 +192,42 @@ class RunFolder:
         self.write_json(_receipt_name(box), {"version": RUN_VERSION, "box": str(box), **values})
 
     def read_receipt(self, box: Box) -> dict[str, Any] | None:
-        """Return the receipt of a block, or None when it is not finished."""
-        if not (self.path / _receipt_name(box)).exists():
-            return None
-        return self._read_json(_receipt_name(box))
+        """Return the receipt of a block, or None when it is not finished.
 
-    def clear(self) -> None:
+        Raises
+        ------
+        RunConflictError
+            When it is damaged or of another version.
+        """
+        name = _receipt_name(box)
+        if not (self.path / name).exists():
+            return None
+        values = self._read_json(name)
+        match values.get("summary"):
+            case {
+                "segments": int(),
+                "covered": float(),
+                "cut_short": list(),
+                "counters": {"network_calls": int()},
+            }:
+                return values
+        raise self._damaged(name, "it has no summary")
+
+    def clear(self, *, but: Path | None = None) -> None:
         """Forget an earlier run; receipts go first, so that half a removal is no finished run."""
         try:
-            for path in (self.path / "receipts").iterdir():
+            for path in (self.path / _RECEIPTS).glob("*.json"):
                 path.unlink()
-            for path in self.path.iterdir():
-                if path.is_file() and path.name != _LOCK:
-                    path.unlink()
+            for name in _FILES:
+                if self.path / name != but:
+                    (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise storage_error("clear", self.path, error) from error
+
+    def forget_checkpoint(self) -> None:
+        """Remove the checkpoint of a finished run."""
+        with contextlib.suppress(OSError):  # it only takes space
+            self.checkpoint.unlink(missing_ok=True)
 
     def log(self, text: str) -> None:
         """Append one line with the time (UTC) to the log."""
@@ -154,24 +244,28 @@ class RunFolder:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise storage_error("read", path, error) from error
-        except ValueError as error:
-            raise RunConflictError(
-                f"{path} is damaged ({error}): begin again with --overwrite"
-            ) from error
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(name, str(error)) from error
         if not isinstance(values, dict):
-            raise RunConflictError(f"{path} is damaged: begin again with --overwrite")
+            raise self._damaged(name, "it is no JSON object")
+        if values.get("version") != RUN_VERSION:
+            raise RunConflictError(
+                f"{path} has version {values.get('version')!r}; this floodem reads {RUN_VERSION}: "
+                f"{_BEGIN_AGAIN}"
+            )
         return values
 
-    def _remove_empty(self) -> None:
-        # Best effort: on Windows a lock that is still held cannot be removed.
-        with contextlib.suppress(OSError):
-            (self.path / _LOCK).unlink(missing_ok=True)
-            (self.path / "receipts").rmdir()
-            self.path.rmdir()
+    def _damaged(self, name: str, reason: str) -> RunConflictError:
+        return RunConflictError(f"{self.path / name} is damaged ({reason}): {_BEGIN_AGAIN}")
+
+    def _drop_lock(self) -> None:
+        if not self.has_run():
+            with contextlib.suppress(OSError):
+                (self.path / _LOCK).unlink(missing_ok=True)
 
 
 def _receipt_name(box: Box) -> str:
-    return "receipts/" + str(box).replace(":", "-").replace(",", "_") + ".json"
+    return f"{_RECEIPTS}/" + str(box).replace(":", "-").replace(",", "_") + ".json"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,13 +8,20 @@ where it was, or says that all is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from floodem.errors import DestinationExistsError, VolumeFormatError, VolumeNotFoundError
+from floodem.errors import (
+    DestinationExistsError,
+    ResourceError,
+    RunConflictError,
+    StorageError,
+)
+from floodem.flooding.addresses import Outputs, is_there, require_apart
 from floodem.flooding.request import Segmentation, SegmentRequest
-from floodem.flooding.run_folder import SUFFIX, RunFolder
+from floodem.flooding.run_folder import SUFFIX, RunFolder, RunStatus
 from floodem.progress import ProgressListener
 from floodem.volumes import open_volume
 from floodem.volumes.location import parse_location
@@ -64,9 +71,14 @@ def segment(
     from floodem.network.model_file import Model, load_model
 
     request = SegmentRequest() if request is None else request
-    destination = str(destination)
-    folder = RunFolder(state_folder(destination), destination=destination)
-    _refuse_foreign(destination, folder, overwrite=request.overwrite)
+    outputs = Outputs(
+        labels=str(destination),
+        probabilities=None if request.probabilities is None else str(request.probabilities),
+    )
+    outputs.require_possible()
+    require_apart(outputs, image=image, model=model, request=request)
+    folder = RunFolder(state_folder(outputs.labels), destination=outputs.labels)
+    _refuse_foreign(outputs, folder, overwrite=request.overwrite)
     model = model if isinstance(model, Model) else load_model(model)
     if isinstance(image, Volume):
         job = prepare_job(image, model, request=request, folder=folder.path)
@@ -74,51 +86,65 @@ def segment(
         with open_volume(image) as volume:
             job = prepare_job(volume, model, request=request, folder=folder.path)
     with folder.hold():
-        _refuse_foreign(destination, folder, overwrite=request.overwrite)
-        return _run(job, folder, request=request, progress=progress, should_stop=should_stop)
+        _refuse_foreign(outputs, folder, overwrite=request.overwrite)
+        return _run(
+            job, folder, outputs, request=request, progress=progress, should_stop=should_stop
+        )
 
 
 def _run(
     job: Job,
     folder: RunFolder,
+    outputs: Outputs,
     *,
     request: SegmentRequest,
     progress: ProgressListener | None,
     should_stop: Callable[[], bool],
 ) -> Segmentation:
     from floodem.flooding.drive import flood_block
-    from floodem.flooding.results import write_results
+    from floodem.flooding.results import require_creatable, write_results
 
-    if request.overwrite:
-        folder.clear()
-    record = {"identity": job.identity, "about": job.about}
-    if folder.has_run():
+    record = {"identity": job.identity, "about": {**job.about, **outputs.to_json()}}
+    if folder.has_run() and not request.overwrite:
         folder.require_same(job.identity)
         receipt = folder.read_receipt(job.box)
-        if receipt is not None and is_there(folder.destination):
+        if receipt is not None and is_there(outputs.labels):
+            _require_probabilities(outputs, folder)
+            folder.forget_checkpoint()
             return _made(job, folder, summary=receipt["summary"], was_finished=True)
-    else:
-        folder.write_run({"status": "begun", **record})
-        folder.log(f"begun: {job.about['image']}, box {job.box}")
-    flooder = flood_block(
-        job,
-        folder,
-        checkpoint_seconds=request.checkpoint_seconds,
-        progress=progress,
-        should_stop=should_stop,
-    )
-    summary = write_results(
-        flooder,
-        folder,
-        box=job.box,
-        voxel_size=job.voxel_size,
-        probabilities=request.probabilities,
-    )
-    folder.write_run({"status": "done", **record, "summary": summary})
-    folder.write_receipt(job.box, {"identity": job.identity, "summary": summary})
+    require_creatable(outputs, box=job.box, voxel_size=job.voxel_size)
+    with _saying_how_to_go_on(folder, overwrite=request.overwrite):
+        flooder = flood_block(
+            job,
+            folder,
+            record=record,
+            overwrite=request.overwrite,
+            checkpoint_seconds=request.checkpoint_seconds,
+            progress=progress,
+            should_stop=should_stop,
+        )
+        folder.write_run(record, status=RunStatus.WRITING)
+        summary = write_results(
+            flooder, folder, outputs=outputs, box=job.box, voxel_size=job.voxel_size
+        )
+        folder.write_run({**record, "summary": summary}, status=RunStatus.DONE)
+        folder.write_receipt(job.box, {"identity": job.identity, "summary": summary})
+    folder.forget_checkpoint()
     folder.log(f"done: {summary['segments']} segments, {summary['covered']:.1%} covered")
-    folder.checkpoint.unlink(missing_ok=True)
     return _made(job, folder, summary=summary, was_finished=False)
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on(folder: RunFolder, *, overwrite: bool) -> Iterator[None]:
+    try:
+        yield
+    except (ResourceError, StorageError) as error:
+        if not folder.checkpoint.exists():
+            raise
+        without = " without --overwrite" if overwrite else ""
+        raise type(error)(
+            f"{error}; what was computed is saved, and the same command{without} goes on"
+        ) from error
 
 
 def _made(
@@ -135,36 +161,41 @@ def _made(
 
 
 def state_folder(destination: str) -> Path:
-    """Return where the record of a run to this destination is kept.
-
-    Raises
-    ------
-    VolumeFormatError
-        When the destination is remote.
-    """
+    """Return where the record of a run to this local destination is kept."""
     location = parse_location(destination)
-    if location.is_remote:
-        raise VolumeFormatError(
-            f"{destination} is remote: segment to a local address, then copy it with "
-            "`floodem convert`"
-        )
     dataset = (location.dataset or "").strip("/").replace("/", "_")
     path = location.local
     return path.with_name(path.name + (f"@{dataset}" if dataset else "") + SUFFIX)
 
 
-def is_there(uri: str) -> bool:
-    """Tell whether a volume is at this address."""
-    try:
-        open_volume(uri).close()
-    except VolumeNotFoundError:
-        return False
-    return True
+def _refuse_foreign(outputs: Outputs, folder: RunFolder, *, overwrite: bool) -> None:
+    """Keep what is at a destination and was not put there by the run in this folder."""
+    if overwrite:
+        return
+    ours: tuple[Any, ...] = ()
+    if folder.has_run():
+        run = folder.read_run()
+        if run.get("status") != RunStatus.BEGUN:
+            ours = (outputs.labels, _probabilities_in(run))
+    for uri in outputs.addresses():
+        if uri not in ours and is_there(uri):
+            raise DestinationExistsError(
+                f"{uri} exists already and no run of floodem made it: choose another "
+                "destination or --overwrite"
+            )
 
 
-def _refuse_foreign(destination: str, folder: RunFolder, *, overwrite: bool) -> None:
-    if not overwrite and not folder.has_run() and is_there(destination):
-        raise DestinationExistsError(
-            f"{destination} exists already and no run of floodem made it: choose another "
-            "destination or --overwrite"
-        )
+def _require_probabilities(outputs: Outputs, folder: RunFolder) -> None:
+    """Refuse to call a run finished that has not written the probabilities asked for."""
+    wanted = outputs.probabilities
+    if wanted is None or (_probabilities_in(folder.read_run()) == wanted and is_there(wanted)):
+        return
+    raise RunConflictError(
+        f"{outputs.labels} is finished, but {wanted} was not written with it: begin again with "
+        "--overwrite, or choose another destination"
+    )
+
+
+def _probabilities_in(run: Mapping[str, Any]) -> Any:
+    about = run.get("about")
+    return about.get("probabilities") if isinstance(about, dict) else None

@@ -33,8 +33,8 @@ def parse_seeds(text: str) -> SeedPolicySpec:
     text = text.strip()
     if text.lower().endswith(CSV_SUFFIX):
         return seeds_from_csv(Path(text))
-    name, _, args = text.partition("{")
-    return policy_spec(name.strip(), "{" + args if args else "{}")
+    name, brace, args = text.partition("{")
+    return policy_spec(name.strip(), brace + args)
 
 
 def policy_spec(name: str, args: str = "") -> SeedPolicySpec:
