@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from floodem.errors import FloodemError
     from floodem.evaluation import evaluate
+    from floodem.flooding.options import FloodOptions
+    from floodem.flooding.request import SegmentRequest
     from floodem.flooding.segment import segment
     from floodem.geometry import Box, VoxelSize
     from floodem.network.model_file import load_model
@@ -22,7 +24,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Box",
+    "FloodOptions",
     "FloodemError",
+    "SegmentRequest",
     "VoxelSize",
     "__version__",
     "create_volume",
@@ -35,7 +39,9 @@ __all__ = [
 
 _HOMES = {
     "Box": "floodem.geometry",
+    "FloodOptions": "floodem.flooding.options",
     "FloodemError": "floodem.errors",
+    "SegmentRequest": "floodem.flooding.request",
     "VoxelSize": "floodem.geometry",
     "create_volume": "floodem.volumes",
     "evaluate": "floodem.evaluation",

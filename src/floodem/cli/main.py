@@ -12,6 +12,7 @@ import errno
 import functools
 import importlib
 import io
+import logging
 import os
 import re
 import sys
@@ -58,8 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     make_output_safe()
+    # Libraries' remarks are for programmers, and an error is one sentence.
+    logging.getLogger().addHandler(logging.NullHandler())
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # libraries' remarks to programmers, not to users
+        warnings.simplefilter("ignore")
     with reporting():
         command = typer.main.get_command(build_app(arguments))
         command.main(args=list(arguments), prog_name="floodem")
