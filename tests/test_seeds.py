@@ -155,12 +155,6 @@ def test_distances_equal_those_found_by_looking_at_every_target(shape, edge_leng
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_isotropic_distances_equal_those_of_the_reference_library():
-    edt = pytest.importorskip("edt")
-    targets = np.random.default_rng(0).random((40, 50, 60)) < 0.003
-    np.testing.assert_array_equal(distance_to(targets, anisotropy=(1, 1, 1)), edt.edt(~targets))
-
-
 @settings(deadline=None, max_examples=25)
 @given(blocks(), st.sampled_from([(1.0, 1.0, 1.0), (2.0, 1.0, 1.0)]))
 def test_peaks_equal_their_slow_twin(block, anisotropy):
