@@ -205,7 +205,7 @@ def test_options_that_cannot_be_meant_are_refused(arguments, says, code):
         ("seg.xyz", ("format of seg.xyz", "use a known ending"), 3),
         ("seg.tif", ("seg.tif", "not uint64", "another format"), 3),
         ("seg.png", ("seg.png", "name a folder"), 3),
-        ("file/seg.zarr", ("file", "Not a directory"), 3),
+        ("file/seg.zarr", ("file/seg.zarr", "file is a file", "check the address"), 3),
         ("blocked.zarr", ("blocked.zarr.floodem is a file", "move the file away"), 3),
         ("em.npy", ("em.npy is the image of this run", "choose another destination"), 3),
         ("mine.zarr", ("mine.zarr", "choose another destination"), 3),

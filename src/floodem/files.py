@@ -98,7 +98,15 @@ def making_folders(folder: Path) -> Iterator[None]:
     try:
         try:
             missing += [one for one in (folder, *folder.parents) if not one.exists()]
+            in_the_way = next((one for one in (folder, *folder.parents) if one.is_file()), None)
+            if in_the_way is not None:
+                raise StorageError(
+                    f"folder {folder} cannot be made, because {in_the_way} is a file: check the "
+                    "address"
+                )
             folder.mkdir(parents=True, exist_ok=True)
+        except StorageError:
+            raise
         except OSError as error:
             raise storage_error("make", folder, error) from error
         yield

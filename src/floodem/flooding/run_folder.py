@@ -99,8 +99,7 @@ class RunFolder:
         with making_folders(self.path):
             try:
                 with exclusive(self.path / _LOCK, what=self.destination):
-                    remove_partial_files(self.path)
-                    remove_partial_files(self.path / _RECEIPTS)
+                    self._remove_leftovers()
                     try:
                         with making_folders(self.path / _RECEIPTS):
                             yield
@@ -257,6 +256,13 @@ class RunFolder:
 
     def _damaged(self, name: str, reason: str) -> RunConflictError:
         return RunConflictError(f"{self.path / name} is damaged ({reason}): {_BEGIN_AGAIN}")
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process was about to write."""
+        remove_partial_files(self.path)
+        remove_partial_files(self.path / _RECEIPTS)
+        with contextlib.suppress(OSError):
+            (self.path / _FIRST_CHECKPOINT).unlink(missing_ok=True)
 
     def _drop_lock(self) -> None:
         if not self.has_run():
