@@ -105,7 +105,7 @@ def test_a_setting_that_is_in_no_checkpoint_must_be_given(flag):
     [
         ("mine.safetensors", False, ("mine.safetensors exists already", "--overwrite")),
         ("folder", True, ("folder is a folder", "name the model file")),
-        ("mine.safetensors/m.safetensors", False, ("mine.safetensors is a file", "check the address")),
+        ("mine.safetensors/m.safetensors", False, ("mine.safetensors is a file", "check")),
         ("model.ckpt-7.index", True, ("belongs to the checkpoint", "choose another")),
         (f"folder/../model.ckpt-7{DATA}", True, ("belongs to the checkpoint",)),
         ("", False, ("is a folder", "name the model file")),
