@@ -312,7 +312,7 @@ def test_a_foreign_volume_at_the_destination_is_kept_also_by_a_resumed_run():
 
 def test_probabilities_asked_for_too_late_are_not_silently_missing():
     assert segment("em.npy", "seg.zarr").code == 0
-    says = ("seg.zarr is finished, but p.zarr was not written", "--overwrite")
+    says = ("seg.zarr is finished, but without p.zarr", "--overwrite")
     segment_refused("em.npy", "seg.zarr", "--probabilities", "p.zarr", says=says)
     wanted = ("em.npy", "seg.zarr", "--probabilities", "p.zarr")
     assert segment(*wanted, "--overwrite").code == 0

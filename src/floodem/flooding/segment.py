@@ -191,8 +191,8 @@ def _require_probabilities(outputs: Outputs, folder: RunFolder) -> None:
     if wanted is None or (_probabilities_in(folder.read_run()) == wanted and is_there(wanted)):
         return
     raise RunConflictError(
-        f"{outputs.labels} is finished, but {wanted} was not written with it: begin again with "
-        "--overwrite, or choose another destination"
+        f"{outputs.labels} is finished, but without {wanted}: begin again with --overwrite, or "
+        "choose another destination"
     )
 
 
