@@ -123,7 +123,7 @@ class Canvas:
             if inside > self._disco_seed_threshold:
                 # NaN compares false on both sides: untouched voxels are exempt.
                 keeps = (before < _UNDECIDED_LOGIT) & (logits > before)
-                np.copyto(logits, before, where=keeps)
+                logits = np.where(keeps, before, logits)
         self.filled += int(np.count_nonzero(logits >= self.segment_logit))
         self.filled -= int(np.count_nonzero(before >= self.segment_logit))
         window[...] = logits

@@ -7,6 +7,7 @@ field of view's shape only, so that the same question gets the same answer.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import numpy as np
@@ -35,6 +36,14 @@ class Predictor:
         self._inputs_bczyx = empty.to(memory_format=torch.channels_last_3d)
         self._image_zyx = empty[0, 0]
 
+    def _repeatable_kernels(self) -> contextlib.AbstractContextManager[None]:
+        """On a card: the same kernels every time, and float32 that is not rounded to tf32."""
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        return torch.backends.cudnn.flags(  # type: ignore[no-any-return, no-untyped-call]
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+
     def load_image(self, image: Float32[np.ndarray, "z y x"]) -> None:
         """Take the normalised image of a block to the device."""
         self._image_zyx = torch.from_numpy(image).to(device=self.device, dtype=self.dtype)
@@ -54,7 +63,8 @@ class Predictor:
         seed = torch.from_numpy(seed_logits)
         self._inputs_bczyx[0, 0].copy_(self._image_zyx[z : z + dz, y : y + dy, x : x + dx])
         self._inputs_bczyx[0, 1].copy_(seed)
-        update = self._network(self._inputs_bczyx)[0, 0].to(device="cpu", dtype=torch.float32)
+        with self._repeatable_kernels():
+            update = self._network(self._inputs_bczyx)[0, 0].cpu()
         logits: Float32[np.ndarray, "z y x"] = (seed + update).numpy()
         if not np.isfinite(logits.max()):
             number_format = str(self.dtype).removeprefix("torch.")
