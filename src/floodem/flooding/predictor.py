@@ -40,7 +40,7 @@ class Predictor:
         """On a card: the same kernels every time, and float32 that is not rounded to tf32."""
         if self.device.type != "cuda":
             return contextlib.nullcontext()
-        return torch.backends.cudnn.flags(  # type: ignore[no-any-return, no-untyped-call]
+        return torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
 
