@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from floodem.cli.evaluate import evaluate, parse_ids
-from floodem.errors import GeometryError, OptionError
+from floodem.errors import OptionError
 from floodem.volumes import create_volume
 
 SEGMENTATION = np.repeat(np.uint64([[[1, 1, 1, 2, 2, 0, 3, 3]]]), 4, axis=1)
@@ -67,7 +67,7 @@ def test_volumes_of_other_extents_are_named(files, tmp_path, capsys):
 
 @pytest.mark.parametrize("options", [{"border": "1,2"}, {"box": "1,2,3"}])
 def test_triples_and_boxes_that_are_none_are_refused(files, options):
-    with pytest.raises(GeometryError):
+    with pytest.raises(OptionError, match=f"--{next(iter(options))}: "):
         evaluate(*files, **options)
 
 

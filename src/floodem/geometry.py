@@ -17,6 +17,9 @@ from floodem.errors import GeometryError
 
 Zyx = tuple[int, int, int]
 
+FARTHEST_POSITION = 2**53
+"""Positions up to here are exact in every file format and in float64 as well."""
+
 _BOX_RANGE = re.compile(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*")
 
 
@@ -46,7 +49,10 @@ class Box:
 
     def __post_init__(self) -> None:
         if any(a > b for a, b in zip(self.start, self.stop, strict=True)):
-            raise GeometryError(f"box stop {self.stop} lies before its start {self.start}")
+            raise GeometryError(
+                f"box stop {self.stop} lies before its start {self.start}: "
+                "give the smaller number first"
+            )
 
     @classmethod
     def from_shape(cls, shape: Zyx, *, start: Zyx = (0, 0, 0)) -> Box:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from floodem.cli.values import option_value
 from floodem.geometry import Box, VoxelSize, parse_zyx
 
 if TYPE_CHECKING:
@@ -56,11 +57,13 @@ def convert(
         volumes.convert(
             source,
             destination,
-            box=None if box is None else Box.parse(box),
-            voxel_size=None if voxel_size is None else VoxelSize.parse(voxel_size),
-            offset=None if offset is None else parse_zyx(offset),
+            box=None if box is None else option_value("--box", Box.parse, text=box),
+            voxel_size=None
+            if voxel_size is None
+            else option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
+            offset=None if offset is None else option_value("--offset", parse_zyx, text=offset),
             dtype=dtype,
-            chunks=None if chunks is None else parse_zyx(chunks),
+            chunks=None if chunks is None else option_value("--chunks", parse_zyx, text=chunks),
             channel=channel,
             allow_external=allow_external,
             overwrite=overwrite,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from floodem.cli.values import option_value
 from floodem.errors import OptionError
 from floodem.geometry import Box, parse_zyx
 
@@ -53,8 +54,8 @@ def evaluate(
     from floodem.volumes import open_volume
 
     ids = parse_ids(["0"] if ignore is None else ignore)
-    margin = parse_zyx(border)
-    region = None if box is None else Box.parse(box)
+    margin = option_value("--border", parse_zyx, text=border)
+    region = None if box is None else option_value("--box", Box.parse, text=box)
     with (
         open_volume(segmentation) as labels,
         open_volume(truth) as target,

@@ -23,9 +23,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.main
+from typer.exceptions import TyperException
 
 import floodem
-from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError
+from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError, UsageError
 
 COMMANDS = {
     "demo": "Segment a small sample and score it: the whole way in one command.",
@@ -65,8 +66,25 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         warnings.simplefilter("ignore")
     with reporting():
         command = typer.main.get_command(build_app(arguments))
-        command.main(args=list(arguments), prog_name="floodem")
-    raise SystemExit(0)
+        try:
+            code = command.main(
+                args=list(arguments) or ["--help"], prog_name="floodem", standalone_mode=False
+            )
+        except TyperException as error:
+            raise UsageError(_usage_sentence(error, arguments)) from error
+    raise SystemExit(code or 0)
+
+
+def _usage_sentence(error: TyperException, arguments: Sequence[str]) -> str:
+    """Say in one line what the parser says in four."""
+    message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+    asked = _asked(arguments)
+    help_line = f"floodem {asked} --help" if asked in COMMANDS else "floodem --help"
+    return f"{message[:1].lower()}{message[1:]}: see `{help_line}`"
+
+
+def _asked(arguments: Sequence[str]) -> str | None:
+    return next((word for word in arguments if not word.startswith("-")), None)
 
 
 def make_output_safe() -> None:
@@ -81,13 +99,12 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         name="floodem",
         add_completion=False,
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_options)
-    asked = next((word for word in arguments if not word.startswith("-")), None)
+    asked = _asked(arguments)
     for name, summary in COMMANDS.items():
         function = load_command(name) if name == asked else _listed
         text = help_text(function) if name == asked else summary
@@ -119,7 +136,7 @@ def reporting() -> Iterator[None]:
     """End the process with one sentence where the body raises."""
     try:
         yield
-    except (typer.Exit, typer.Abort, typer.BadParameter):
+    except (typer.Exit, typer.Abort, TyperException):
         raise
     except FloodemError as error:
         _end(f"error: {error}", error.exit_code)
@@ -140,7 +157,7 @@ def reporting() -> Iterator[None]:
 def _end(sentence: str, code: int) -> NoReturn:
     with contextlib.suppress(OSError):
         print(" ".join(sentence.splitlines()), file=sys.stderr, flush=True)
-    raise SystemExit(code)
+    raise SystemExit(code or 0)
 
 
 def _is_closed_pipe(error: Exception) -> bool:

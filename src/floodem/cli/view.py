@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from floodem.cli.values import option_value
 from floodem.errors import OptionError
 from floodem.geometry import VoxelSize
 
@@ -64,7 +65,9 @@ def view(
     if not wanted:
         raise OptionError("there is nothing to show: floodem view IMAGE SEGMENTATION")
     window = parse_size(size)
-    edges = None if voxel_size is None else VoxelSize.parse(voxel_size)
+    edges = None
+    if voxel_size is not None:
+        edges = option_value("--voxel-size", VoxelSize.parse, text=voxel_size)
     with viewer.view(*wanted, voxel_size=edges, port=port, view_size_wh=window) as running:
         for note in running.notes:
             print(note)

@@ -7,7 +7,7 @@ from pathlib import Path
 from numpy.typing import DTypeLike
 
 from floodem.errors import GeometryError, OptionError, VolumeFormatError
-from floodem.geometry import VoxelSize, Zyx
+from floodem.geometry import FARTHEST_POSITION, VoxelSize, Zyx
 from floodem.volumes.declared import number_dtype
 from floodem.volumes.location import parse_location, require_existing, require_format
 from floodem.volumes.registry import CreateRequest, OpenRequest
@@ -100,9 +100,18 @@ def create_volume(
     if record.create is None:
         raise VolumeFormatError(f"{record.name} volumes ({location.uri}) can be read, not written")
     if min(shape) < 1:
-        raise GeometryError(f"shape {shape} (z,y,x) is not positive on every axis")
+        raise GeometryError(
+            f"shape {shape} (z,y,x) is not positive on every axis: a volume has voxels"
+        )
+    if any(abs(at) + size > FARTHEST_POSITION for at, size in zip(offset, shape, strict=True)):
+        raise GeometryError(
+            f"offset {offset} and shape {shape} (z,y,x) reach beyond {FARTHEST_POSITION} voxels: "
+            "give a smaller offset"
+        )
     if chunks is not None and min(chunks) < 1:
-        raise GeometryError(f"chunks {chunks} (z,y,x) are not positive on every axis")
+        raise GeometryError(
+            f"chunks {chunks} (z,y,x) are not positive on every axis: for example 64,64,64"
+        )
     return record.create(
         CreateRequest(
             location=location,

@@ -76,7 +76,8 @@ def convert(
         part = source.box if box is None else box
         if not source.box.contains(part) or part.size == 0:
             raise GeometryError(
-                f"box {part} is empty or not inside {source.uri}, which holds {source.box} (z,y,x)"
+                f"box {part} is empty or not inside {source.uri}, which holds {source.box} "
+                "(z,y,x): choose a box in it"
             )
         copy = create_volume(
             destination,

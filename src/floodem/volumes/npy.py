@@ -110,7 +110,7 @@ def _open_npy(request: OpenRequest) -> Volume:
     if held < header.data_bytes:
         raise VolumeFormatError(
             f"{uri} declares {header.data_bytes} bytes of voxels and holds {held}: "
-            "the file is cut short"
+            "the file is cut short; copy it again"
         )
     shape, channel = select_channel(header.shape, channel=request.channel, uri=uri)
     with refusals("read", uri):

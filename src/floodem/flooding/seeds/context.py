@@ -18,7 +18,6 @@ from floodem.geometry import Zyx
 NO_SEEDS: Int64[np.ndarray, "0 3"] = np.empty((0, 3), dtype=np.int64)
 NO_SEEDS.setflags(write=False)
 
-FARTHEST_POSITION = 2**62  # well inside 64 bits, also after a corner is taken off
 ISOTROPIC = (1.0, 1.0, 1.0)
 
 

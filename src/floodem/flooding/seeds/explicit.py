@@ -17,8 +17,9 @@ from jaxtyping import Int64, Integer
 
 from floodem.errors import OptionError, VolumeFormatError, VolumeNotFoundError
 from floodem.files import storage_error
-from floodem.flooding.seeds.context import FARTHEST_POSITION, SeedContext
+from floodem.flooding.seeds.context import SeedContext
 from floodem.flooding.seeds.registry import SeedPolicySpec, seed_policy
+from floodem.geometry import FARTHEST_POSITION
 
 EXPLICIT = "ExplicitSeeds"
 """Name of the policy whose seeds the user gives."""

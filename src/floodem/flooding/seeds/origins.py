@@ -17,9 +17,9 @@ from jaxtyping import Int64
 
 from floodem.errors import OptionError, VolumeFormatError, VolumeNotFoundError
 from floodem.files import storage_error
-from floodem.flooding.seeds.context import FARTHEST_POSITION, SeedContext
+from floodem.flooding.seeds.context import SeedContext
 from floodem.flooding.seeds.registry import seed_policy
-from floodem.geometry import Zyx
+from floodem.geometry import FARTHEST_POSITION, Zyx
 
 ORIGINS_FILE = "origins.json"
 ORIGINS_VERSION = 1
