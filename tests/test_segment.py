@@ -119,6 +119,18 @@ def test_an_image_without_voxel_size_takes_the_models_and_says_so(tmp_path, mode
         assert volume.voxel_size == VoxelSize(30, 6, 6)
 
 
+@pytest.mark.parametrize(("z_nm", "noticed"), [(30, False), (33, False), (40, True)])
+def test_voxels_unlike_those_of_the_training_are_noticed(tmp_path, model, z_nm, noticed):
+    array, _ = bright_tubes()
+    uri = str(tmp_path / "em.zarr")
+    with create_volume(
+        uri, shape=array.shape, dtype=np.uint8, voxel_size=VoxelSize(z_nm, 6, 6)
+    ) as volume:
+        volume.write(volume.box, array)
+    made = segment(uri, tmp_path / "seg.zarr", model=model, request=request())
+    assert any("was trained on 30,6,6 nm" in notice for notice in made.notices) is noticed
+
+
 def test_probabilities_are_written_where_there_are_segments(tmp_path, image, model):
     probabilities = str(tmp_path / "p.zarr")
     made = segment(

@@ -38,6 +38,9 @@ MEMORY_BYTES_PER_VOXEL = 48
 DISK_BYTES_PER_VOXEL = 8 + 2 * (4 + 1 + 4)
 """Labels, and two checkpoints while one replaces the other."""
 
+VOXEL_SIZE_TOLERANCE = 0.2
+"""Networks are trained with some change of scale; beyond this share it is worth a notice."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -118,25 +121,12 @@ def prepare_job(
     description = model.description
     box = image.box if request.box is None else request.box
     _check_box(request.box, image=image, fov=description.fov)
-    require_memory(
-        needed_bytes=box.size * MEMORY_BYTES_PER_VOXEL,
-        purpose=f"segmenting box {box}",
-        remedy="segment a smaller --box",
-    )
-    require_free_disk(
-        folder, needed_bytes=box.size * DISK_BYTES_PER_VOXEL, purpose=f"the result of box {box}"
-    )
+    _require_room(box, folder=folder)
     chosen = choose_device(request.device)
     dtype = choose_dtype(request.dtype, chosen.device)
     voxel_size = image.voxel_size or description.voxel_size
     check_masks([*request.masks, *request.seed_masks], box=box, voxel_size=voxel_size)
     raw = image.read(box)
-    notices = [] if chosen.notice is None else [chosen.notice]
-    if image.voxel_size is None:
-        notices.append(
-            f"{image.uri} does not say its voxel size: the labels carry the model's, "
-            f"{description.voxel_size} nm (z,y,x)"
-        )
     restricted, seed_mask = (
         build_mask(rules, box=box, image=raw, voxel_size=voxel_size) if rules else None
         for rules in (request.masks, request.seed_masks)
@@ -145,6 +135,7 @@ def prepare_job(
     options = request.options.completed(
         pad_value=description.pad_value, move_threshold=description.move_threshold
     )
+    notices = [chosen.notice, _voxel_size_notice(image, description)]
     return Job(
         options=options,
         model=model,
@@ -167,7 +158,34 @@ def prepare_job(
             "dtype": str(dtype).removeprefix("torch."),
         },
         about=_about(image, model, request=request, voxel_size=voxel_size),
-        notices=notices,
+        notices=[notice for notice in notices if notice is not None],
+    )
+
+
+def _require_room(box: Box, *, folder: Path) -> None:
+    require_memory(
+        needed_bytes=box.size * MEMORY_BYTES_PER_VOXEL,
+        purpose=f"segmenting box {box}",
+        remedy="segment a smaller --box",
+    )
+    require_free_disk(
+        folder, needed_bytes=box.size * DISK_BYTES_PER_VOXEL, purpose=f"the result of box {box}"
+    )
+
+
+def _voxel_size_notice(image: Volume, description: ModelDescription) -> str | None:
+    """Say what a user should know when image and network do not share a voxel size."""
+    if image.voxel_size is None:
+        return (
+            f"{image.uri} does not say its voxel size: the labels carry the model's, "
+            f"{description.voxel_size} nm (z,y,x)"
+        )
+    pairs = zip(image.voxel_size.zyx_nm, description.voxel_size.zyx_nm, strict=True)
+    if all(abs(ours / theirs - 1) <= VOXEL_SIZE_TOLERANCE for ours, theirs in pairs):
+        return None
+    return (
+        f"{image.uri} has voxels of {image.voxel_size} nm (z,y,x), and the network was trained on "
+        f"{description.voxel_size} nm: expect poor segments, or bring the image to that size"
     )
 
 
