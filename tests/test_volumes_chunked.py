@@ -24,7 +24,7 @@ from floodem.errors import (
     VolumeNotFoundError,
 )
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes import create_volume, open_volume
+from floodem.volumes import convert, create_volume, open_volume
 
 SHAPE = (5, 6, 7)
 ARRAY = np.arange(210, dtype=np.uint32).reshape(SHAPE)
@@ -327,6 +327,51 @@ def test_processes_fill_one_store_together(tmp_path: Path) -> None:
         np.testing.assert_array_equal(volume.read(), expected)
 
 
+# --- addresses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_relative_paths_may_go_up(
+    tmp_path: Path, format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    uri = f"{format_}://../data/em"
+    write(uri)
+    with open_volume(uri, writable=True) as volume:
+        volume.write(volume.box, ARRAY + 1)
+    convert(uri, f"{format_}://../copies/../copies/em")
+    for folder in ("data", "copies"):
+        with open_volume(f"{format_}://{tmp_path / folder / 'em'}") as volume:
+            np.testing.assert_array_equal(volume.read(), ARRAY + 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there .. undoes a link, not a folder")
+def test_going_up_from_a_link_leads_where_the_system_says(tmp_path: Path) -> None:
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    write(tmp_path / "far" / "em.zarr")
+    with open_volume(tmp_path / "link" / ".." / "em.zarr") as volume:
+        np.testing.assert_array_equal(volume.read(), ARRAY)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ('Error parsing "kvstore": Invalid file path: "/a/../b/"', 'Invalid file path: "/a/../b/"'),
+        (
+            """PERMISSION_DENIED: Failed to open: "/a/b": Permission denied [os_error_code='13']""",
+            "Permission denied",
+        ),
+    ],
+)
+def test_the_reason_of_a_refusal_is_kept(said: str, kept: str) -> None:
+    from floodem.volumes.chunked import _sentence
+
+    sentence = str(_sentence("open", "em.zarr", ValueError(said)))
+    assert sentence.startswith(f"cannot open em.zarr: {kept}; check the address")
+
+
 # --- damage ------------------------------------------------------------------------------
 
 
@@ -461,7 +506,7 @@ def test_a_store_is_read_over_http(tmp_path: Path) -> None:
 
 ASCII_ONLY = """
 import sys
-from floodem.volumes import create_volume, open_volume
+from floodem.volumes import convert, create_volume, open_volume
 assert sys.getfilesystemencoding() == "ascii"
 for uri in sys.argv[1:]:
     create_volume(uri, shape=(1, 2, 3), dtype="uint8").close()

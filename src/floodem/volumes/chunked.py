@@ -42,6 +42,8 @@ _DAMAGE = ("FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANGE
 # A host that does not answer is given up after about eight seconds; tensorstore's own
 # default is a quarter of an hour.
 REMOTE_RETRIES = {"max_retries": 6, "initial_delay": "0.25s", "max_delay": "4s"}
+# Reasons come last in a status: `Permission denied`, or `Invalid file path: "/a/../b"`.
+_QUOTED_REASON = re.compile(r'[^:"]+: "[^"]*"$')
 _ESCAPED_BYTES = re.compile(r"(?:\\x[0-9a-f]{2})+")
 
 
@@ -107,7 +109,8 @@ def _sentence(action: str, uri: str, error: Exception) -> FloodemError:
         return DestinationExistsError(
             f"{uri} exists already and was left as it is: choose another destination or overwrite"
         )
-    reason = text.rsplit(": ", 1)[-1]
+    quoted = _QUOTED_REASON.search(text)
+    reason = quoted[0].strip() if quoted else text.rsplit(": ", 1)[-1]
     return StorageError(
         f"cannot {action} {uri}: {reason}; check the address, the rights and the free space"
     )
@@ -124,7 +127,7 @@ def _tensorstore() -> Any:
 
 
 def _kvstore(path: str, *, is_remote: bool) -> str | dict[str, str]:
-    address = path if is_remote else Path(path).absolute().as_posix()
+    address = path if is_remote else _local_address(path)
     # tensorstore takes UTF-8, and Python may have decoded the path otherwise (LC_ALL=C).
     try:
         folder = os.fsencode(address).decode("utf-8").rstrip("/") + "/"
@@ -134,6 +137,16 @@ def _kvstore(path: str, *, is_remote: bool) -> str | dict[str, str]:
             "rename the folder"
         ) from None
     return folder if is_remote else {"driver": "file", "path": folder}
+
+
+def _local_address(path: str) -> str:
+    """Return a path as tensorstore takes it: absolute and without ``..``.
+
+    Only what goes up is resolved, and as the system does it: behind a link ``..`` leads
+    elsewhere than the text says, and a network drive of Windows is to keep its letter.
+    """
+    goes_up = ".." in Path(path).parts
+    return (Path(os.path.realpath(path)) if goes_up else Path(path).absolute()).as_posix()
 
 
 def _context(*, is_remote: bool) -> dict[str, Any]:
