@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from floodem.cli.evaluate import evaluate, parse_ids
+from floodem.cli.main import EXIT_PIPE_CLOSED
 from floodem.errors import OptionError
 from floodem.volumes import create_volume
 
@@ -40,6 +43,21 @@ def test_both_rows_and_the_places_of_mistakes_are_printed(files, capsys):
     assert split.split()[:3] == ["7", "20", "2"]
     assert "1 at 0,1,102" in split
     assert "2 at 0,1,103" in split
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_leaves_ends_it_silently(files, options):
+    start = "from floodem.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "evaluate", *files, *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert "bug" not in errors
+    assert "Traceback" not in errors
+    assert process.returncode == EXIT_PIPE_CLOSED
 
 
 def test_json_is_all_that_is_printed(files, capsys):

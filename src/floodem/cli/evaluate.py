@@ -89,9 +89,7 @@ def parse_ids(texts: Iterable[str]) -> list[int]:
 
 def print_evaluation(result: Evaluation) -> None:
     """Print the two rows of scores, then the worst splits and mergers."""
-    from rich.console import Console
-
-    console = Console(markup=False, width=None if sys.stdout.isatty() else _WIDTH_IN_FILES)
+    console = _console()
     console.print(f"{result.segmentation} against {result.truth}", highlight=False)
     if result.segmentation_box != result.truth_box:
         console.print(
@@ -119,6 +117,17 @@ def print_evaluation(result: Evaluation) -> None:
         whole="segment",
         part="object",
     )
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # rich calls this where it has caught the error, and would exit with 1 itself.
+            raise  # noqa: PLE0704
+
+    return PipedConsole(markup=False, width=None if sys.stdout.isatty() else _WIDTH_IN_FILES)
 
 
 def _table(left: str, *right: str) -> Table:
