@@ -215,13 +215,62 @@ def test_layers_lie_where_their_volumes_do(state):
     assert list(objects.source[1].url.voxel_offset) == [699, 59, 4]
 
 
+def test_the_first_look_is_at_what_was_segmented(state):
+    from floodem.viewer.scene import fill
+
+    image = MemoryVolume(noise(np.uint8, shape=(250, 250, 250)), offset=(0, 0, 0))
+    labels = np.zeros((56, 56, 56), np.uint32)
+    labels[2:12, 40:50, 6:16] = 1
+    labels[30, 30, 30] = 2
+    seg = MemoryVolume(labels, offset=(150, 20, 20))
+    shown = [layer(image, Kind.IMAGE, "em"), layer(seg, Kind.SEGMENTATION, "seg")]
+    fill(state, shown, voxel_size=None, view_size_wh=(800, 600))
+    x, y, z = (int(at) for at in state.position)
+    assert labels[z - 150, y - 20, x - 20] == 1
+    expected = zoom_to(seg.box, VoxelSize(1, 1, 1), view_size_wh=(800, 600))
+    assert (state.cross_section_scale, state.projection_scale) == expected
+
+
+def test_a_large_segmentation_is_looked_at_where_it_overlaps_the_image(state, monkeypatch):
+    from floodem.viewer.scene import fill
+
+    monkeypatch.setattr(layers, "MESH_VOXELS", 10)
+    image = MemoryVolume(
+        noise(np.uint8, shape=(10, 10, 10)), offset=(10, 0, 20), voxel_size=VoxelSize(20, 10, 10)
+    )
+    seg = MemoryVolume(
+        np.ones((90, 80, 80), np.uint32), offset=(0, 0, 0), voxel_size=VoxelSize(10, 10, 10)
+    )
+    shown = [layer(seg, Kind.SEGMENTATION, "seg"), layer(image, Kind.IMAGE, "em")]
+    fill(state, shown, voxel_size=None, view_size_wh=(800, 600))
+    assert list(state.position) == [25, 5, 30]
+    assert all(box.size <= 64**3 for box in seg.boxes_read)
+
+
+def test_images_lie_below_segmentations_in_whatever_order_they_are_given(state):
+    from floodem.viewer.scene import fill
+
+    seg = layer(MemoryVolume(two_objects(np.uint32)), Kind.SEGMENTATION, "seg")
+    image = layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE, "em")
+    fill(state, [seg, image], voxel_size=None, view_size_wh=(800, 600))
+    assert [shown.name for shown in state.layers] == ["em", "seg"]
+
+
+def test_an_empty_segmentation_is_looked_at_in_its_middle(state):
+    from floodem.viewer.scene import fill
+
+    seg = layer(MemoryVolume(np.zeros((20, 30, 40), np.uint32)), Kind.SEGMENTATION)
+    fill(state, [seg], voxel_size=None, view_size_wh=(800, 600))
+    assert list(state.position) == [720, 75, 15]
+
+
 def test_large_segmentations_are_read_on_demand_and_have_no_meshes(state, monkeypatch):
     from floodem.viewer.scene import fill
 
     monkeypatch.setattr(layers, "MESH_VOXELS", 10)
-    volume = MemoryVolume(two_objects(np.uint64))
+    volume = MemoryVolume(two_objects(np.uint64, shape=(20, 30, 80)))
     fill(state, [layer(volume, Kind.SEGMENTATION)], voxel_size=None, view_size_wh=(800, 600))
-    assert volume.boxes_read == []
+    assert volume.box not in volume.boxes_read
     (source,) = state.layers["layer"].source
     assert source.to_json()["subsources"] == {"default": True, "bounds": True}
     assert list(state.layers["layer"].segments) == []

@@ -1,8 +1,8 @@
 """What the viewer shows at first: layers in, a Neuroglancer state out.
 
-Four panels (three slices and 3-D) with the middle of the data in their middle,
-zoomed so that the data fill them. Neuroglancer counts axes x, y, z; this module
-and floodem.viewer.layers are where zyx turns into that order.
+Four panels (three slices and 3-D) with the middle of the segmentation, or else of
+the image, in their middle, zoomed so that it fills them. Neuroglancer counts axes
+x, y, z; this module and floodem.viewer.layers are where zyx turns into that order.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.viewer.focus import find_focus
 from floodem.viewer.layers import (
     MESHES_AT_FIRST,
     ArrayXyz,
@@ -82,25 +83,21 @@ def fill(
     frame = Frame.of(layers, voxel_size=voxel_size)
     # Dimensions come first: a state takes scales to be in their units.
     state.dimensions = _dimensions(frame.size, is_known=frame.is_known)
-    for layer in layers:
+    # What comes later lies above: an image would hide the segments.
+    for layer in sorted(layers, key=lambda layer: layer.kind is Kind.SEGMENTATION):
         size = frame.size_of(layer, voxel_size=voxel_size)
         dimensions = _dimensions(size, is_known=frame.is_known)
         make = _image if layer.kind is Kind.IMAGE else _segmentation
         state.layers[layer.name] = make(layer, dimensions)
-    first = layers[0]
-    size = frame.size_of(first, voxel_size=voxel_size)
+    focus = find_focus(layers, size_of=lambda layer: frame.size_of(layer, voxel_size=voxel_size))
     state.layout = "4panel"
     state.position = [
-        (start + stop) / 2 * own / shared
-        for start, stop, own, shared in zip(
-            first.volume.box.start,
-            first.volume.box.stop,
-            size.zyx_nm,
-            frame.size.zyx_nm,
-            strict=True,
+        at * own / shared
+        for at, own, shared in zip(
+            focus.position_zyx, focus.size.zyx_nm, frame.size.zyx_nm, strict=True
         )
     ][::-1]
-    zoom = zoom_to(first.volume.box, size, view_size_wh=view_size_wh)
+    zoom = zoom_to(focus.region, focus.size, view_size_wh=view_size_wh)
     state.cross_section_scale, state.projection_scale = zoom
     state.projection_orientation = list(_TURNED_XYZW)
     # Slices in the 3-D panel would hide in the meshes; without meshes they are all it has.
