@@ -243,13 +243,29 @@ def test_the_command_says_when_the_voxel_size_is_unknown(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("dtype", "is_noted"),
+    [("uint8", True), ("int16", True), ("uint16", True), ("uint32", False), ("float32", False)],
+)
+def test_small_integers_in_precomputed_are_said_to_be_an_image(
+    tmp_path: Path, dtype: str, is_noted: bool
+) -> None:
+    uri = source(CASES[0], tmp_path, ARRAY % 100)
+    words = ["convert", uri, f"precomputed://{tmp_path / 'out'}", f"--dtype={dtype}"]
+    result = CliRunner().invoke(build_app(words), words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("\n") == 1
+    assert ("as an image: for labels give --dtype uint32" in result.stderr) is is_noted
+    assert "image" not in run(uri, tmp_path / "out.zarr", f"--dtype={dtype}")
+
+
+@pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (["no.zarr", "out.zarr"], 3, "there is no no.zarr"),
         (["em.npy", "out.zarr", "--box=1:2"], 3, "'1:2' is not a box"),
         (["em.npy", "out.zarr", "--dtype=uint9"], 2, "'uint9' is no type of voxel"),
-        (["em.npy", "em.npy"], 3, "em.npy exists already"),
-        (["em.npy", "png://out", "--dtype=uint32"], 3, "choose one of these with dtype"),
+        (["em.npy", "em.npy"], 3, "choose another destination or --overwrite (overwrite=True)"),
+        (["em.npy", "png://out", "--dtype=uint32"], 3, "choose one of these (convert --dtype"),
         (["em.npy", "out"], 3, "cannot tell the format of out"),
     ],
 )

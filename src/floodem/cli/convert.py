@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,8 @@ from floodem.geometry import Box, VoxelSize, parse_zyx
 
 if TYPE_CHECKING:
     from floodem.volumes import Volume
+
+_IMAGE_BYTES = 2  # precomputed segmentations are of 32 and 64 bits
 
 
 def convert(
@@ -52,6 +55,7 @@ def convert(
     """
     from floodem import volumes
     from floodem.cli.progress import progress_bar
+    from floodem.volumes.location import parse_location
 
     with progress_bar() as progress:
         volumes.convert(
@@ -71,6 +75,17 @@ def convert(
         )
     with volumes.open_volume(destination) as copy:
         print(describe(copy))
+        if is_small_in_precomputed(copy, format_=parse_location(destination).format):
+            print(
+                f"note: precomputed holds {copy.dtype} as an image: for labels give --dtype uint32",
+                file=sys.stderr,
+            )
+
+
+def is_small_in_precomputed(volume: Volume, *, format_: str | None) -> bool:
+    """Tell whether viewers will show a volume in grey even if it holds labels."""
+    is_integer = volume.dtype.kind in "ui"
+    return format_ == "precomputed" and is_integer and volume.dtype.itemsize <= _IMAGE_BYTES
 
 
 def describe(volume: Volume) -> str:

@@ -107,7 +107,8 @@ def _sentence(action: str, uri: str, error: Exception) -> FloodemError:
         )
     if status == "ALREADY_EXISTS":
         return DestinationExistsError(
-            f"{uri} exists already and was left as it is: choose another destination or overwrite"
+            f"{uri} exists already and was left as it is: "
+            "choose another destination or --overwrite (overwrite=True)"
         )
     quoted = _QUOTED_REASON.search(text)
     reason = quoted[0].strip() if quoted else text.rsplit(": ", 1)[-1]

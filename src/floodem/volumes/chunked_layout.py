@@ -116,7 +116,8 @@ class Layout(ABC):
         if request.dtype.name not in self.dtypes:
             raise VolumeFormatError(
                 f"{request.location.uri}: {self.name} volumes hold {', '.join(self.dtypes)}, not "
-                f"{request.dtype}; choose one of these with dtype, or another format"
+                f"{request.dtype}; "
+                "choose one of these (convert --dtype, in Python dtype=) or another format"
             )
 
 

@@ -279,7 +279,7 @@ def _require_room(path: Path, request: CreateRequest) -> bool:
         if there is not None and not request.overwrite:
             raise DestinationExistsError(
                 f"{path} holds {name} already and was left as it is: "
-                "choose another name or overwrite"
+                "choose another name or --overwrite (overwrite=True)"
             )
         if isinstance(there, h5py.HardLink) and not isinstance(file[name], h5py.Dataset):
             raise DestinationExistsError(

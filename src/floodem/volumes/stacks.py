@@ -205,7 +205,8 @@ def _create_stack(request: CreateRequest, kind: SectionKind) -> Volume:
     if request.dtype.name not in kind.dtypes:
         raise VolumeFormatError(
             f"{location.uri}: {kind.name} sections hold {', '.join(kind.dtypes)}, not "
-            f"{request.dtype}; choose one of these with dtype, or another format"
+            f"{request.dtype}; "
+            "choose one of these (convert --dtype, in Python dtype=) or another format"
         )
 
     def objection(folder: Path) -> str | None:

@@ -41,7 +41,8 @@ def require_no_destination(path: Path, *, uri: str) -> None:
     """
     if path.exists() or path.is_symlink():
         raise DestinationExistsError(
-            f"{uri} exists already and was left as it is: choose another destination or overwrite"
+            f"{uri} exists already and was left as it is: "
+            "choose another destination or --overwrite (overwrite=True)"
         )
 
 

@@ -319,7 +319,7 @@ def create_pages(request: CreateRequest) -> Volume:
     if request.dtype.name not in DTYPES:
         raise VolumeFormatError(
             f"{location.uri}: tiff files hold {', '.join(DTYPES)}, not {request.dtype}; "
-            "choose one of these with dtype, or another format"
+            "choose one of these (convert --dtype, in Python dtype=) or another format"
         )
     staged = Staged(location.local, uri=location.uri, overwrite=request.overwrite, folder=False)
     try:
