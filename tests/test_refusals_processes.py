@@ -93,13 +93,13 @@ def test_a_signal_stops_a_run_which_no_other_may_join_and_the_same_command_goes_
     lines = err.splitlines()  # of progress, too, where it takes longer than two seconds
     assert "stopping: saving the state..." in lines
     last = lines[-1]
-    assert last.startswith("error: stopped; ")
+    assert last.startswith("stopped, all is saved, ")
     assert last.endswith("run the same command again to go on")
     assert out == ""
     assert not Path("seg.zarr").exists()
     assert leftovers(Path()) == []
     finish(*COMMAND)
-    assert "resumed at seed" in Path("seg.zarr.floodem/log.txt").read_text(encoding="utf-8")
+    assert "resumed: " in Path("seg.zarr.floodem/log.txt").read_text(encoding="utf-8")
     assert results("seg.zarr", "seg.zarr.floodem") == expected
 
 

@@ -26,7 +26,7 @@ import typer.main
 from typer.exceptions import TyperException
 
 import floodem
-from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError, UsageError
+from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError, StoppedError, UsageError
 
 COMMANDS = {
     "demo": "Segment a small sample and score it: the whole way in one command.",
@@ -138,6 +138,8 @@ def reporting() -> Iterator[None]:
         yield
     except (typer.Exit, typer.Abort, TyperException):
         raise
+    except StoppedError as stop:
+        _end(str(stop), stop.exit_code)
     except FloodemError as error:
         _end(f"error: {error}", error.exit_code)
     except MemoryError:

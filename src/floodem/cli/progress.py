@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 QUIET_S = 2.0
 LINE_EVERY_S = 60.0
+FORESEES_AFTER_S = 20.0
+"""Before that a stage's pace says little about its end."""
 
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -58,6 +60,8 @@ class Stage:
         if elapsed <= 0 or done <= 0:
             return Pace(None, None)
         rate = done / elapsed
+        if elapsed < FORESEES_AFTER_S:
+            return Pace(rate, None)
         return Pace(rate, None if report.total is None else (report.total - report.done) / rate)
 
 

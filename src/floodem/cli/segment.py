@@ -32,7 +32,7 @@ def segment(
     ] = "PolicyPeaks",
     mask: Annotated[
         list[str] | None,
-        typer.Option(help="Where no field of view may be centred (repeatable; see below)."),
+        typer.Option(help="Where no field of view may be centred (repeatable; see above)."),
     ] = None,
     seed_mask: Annotated[
         list[str] | None, typer.Option(help="Where no seed may lie (repeatable).")
@@ -62,7 +62,11 @@ def segment(
         str, typer.Option(metavar="Z,Y,X", help="Seeds this near to a segment are skipped.")
     ] = "1,1,1",
     disco_seed_threshold: Annotated[
-        float, typer.Option(help="Rule against mergers; negative turns it off.")
+        float,
+        typer.Option(
+            help="Fraction of the field of view that must be in the object before voxels "
+            "once found outside may not come back (against mergers); negative: never."
+        ),
     ] = 0.0,
     seed_anisotropy: Annotated[
         str, typer.Option(metavar="Z,Y,X", help="Relative voxel edges for seed distances.")
@@ -73,8 +77,12 @@ def segment(
     max_voxels: Annotated[
         int | None, typer.Option(help="End a flood once it has filled this many voxels.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto (a usable card, else the CPU), cpu, cuda or cuda:N.")
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")
+    ] = "auto",
     checkpoint_seconds: Annotated[float, typer.Option(help="Save the state this often.")] = 60.0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin again, replacing DST and its record.")
@@ -88,6 +96,10 @@ def segment(
     A mask is the address of a volume (not 0: masked), volume:ADDRESS,values=1|3,
     image:min=0,max=10 of raw grey levels, or "where: z < 10 and x > 5" in voxels of
     the volume; "not " in front turns it round.
+
+    Seeds: PolicyPeaks (the default: between image edges), PolicyPeaks2d,
+    PolicyMaxPeaks, PolicyGrid3d, PolicyFillEmptySpace and others, with their
+    arguments in JSON; docs/segmenting.md lists them.
     """
     from floodem.cli.progress import progress_bar
     from floodem.flooding.masks import parse_mask
@@ -129,6 +141,7 @@ def segment(
                 model=model,
                 request=request,
                 progress=progress,
+                notice=lambda sentence: print(f"note: {sentence}", file=sys.stderr, flush=True),
                 should_stop=should_stop,
             )
     except KeyboardInterrupt:
@@ -173,15 +186,13 @@ def stopping_on_signals() -> Iterator[Callable[[], bool]]:
 
 
 def _print(made: Segmentation) -> None:
-    for notice in made.notices:
-        print(f"note: {notice}", file=sys.stderr)
     if made.was_finished:
         print(f"{made.uri} was finished by an earlier run of this command; --overwrite repeats it")
     summary = made.summary
     print(
-        f"{made.uri}: {made.segments} segments in box {made.box}, "
-        f"{made.covered:.1%} of the voxels, {summary['counters']['network_calls']:,} network "
-        f"calls; record in {made.folder}"
+        f"{made.uri}: {made.segments} segment{'' if made.segments == 1 else 's'} "
+        f"in box {made.box}, {made.covered:.1%} of the voxels, "
+        f"{summary['counters']['network_calls']:,} network calls; record in {made.folder}"
     )
     if summary["cut_short"]:
         ids = ", ".join(str(label) for label in summary["cut_short"])

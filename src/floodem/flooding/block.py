@@ -107,6 +107,11 @@ class BlockFlooder:
         self.largest_id = int(canvas.segmentation.max(initial=0))
         self._flood_began = time.monotonic()
 
+    @property
+    def seeds_done(self) -> int:
+        """How many seeds have their outcome."""
+        return self.next_seed - (self.flood is not None)
+
     def add_seeds(self, seeds: Int64[np.ndarray, "n 3"]) -> None:
         """Append seeds, z, y, x in the block's array."""
         self.seeds = np.concatenate([self.seeds, seeds])

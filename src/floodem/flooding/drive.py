@@ -32,6 +32,7 @@ def flood_block(
     overwrite: bool,
     checkpoint_seconds: float,
     progress: ProgressListener | None,
+    notice: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> BlockFlooder:
     """Flood until all seeds are used, saving the state now and then.
@@ -51,14 +52,17 @@ def flood_block(
         When a checkpoint cannot be written; the one before is still there.
     """
     flooder = _new_flooder(job)
+    notices = list(job.notices)
     reporter = _Reporter(progress, flooder)
     if folder.has_run() and not overwrite and folder.checkpoint.exists():
         load_checkpoint(folder.checkpoint, flooder)
-        folder.log(f"resumed at seed {flooder.next_seed} of {len(flooder.seeds)}")
+        folder.log(f"resumed: {flooder.seeds_done} of {len(flooder.seeds)} seeds are done")
     else:
         reporter.seeking()
-        _add_seeds(job, flooder)
+        notices += _add_seeds(job, flooder)
         _save_first(flooder, folder, record=record, overwrite=overwrite)
+    for sentence in notices:
+        notice(sentence)
     reporter.begin()
     saved = time.monotonic()
     while flooder.advance():
@@ -68,11 +72,11 @@ def flood_block(
             save_checkpoint(folder.checkpoint, flooder)
             saved = time.monotonic()
         if stopping:
-            folder.log(f"stopped at seed {flooder.next_seed} of {len(flooder.seeds)}")
+            done = f"{flooder.seeds_done} of {len(flooder.seeds)} seeds are done"
+            folder.log(f"stopped: {done}")
             without = " without --overwrite" if overwrite else ""
             raise StoppedError(
-                f"stopped; {flooder.next_seed} of {len(flooder.seeds)} seeds are done and "
-                f"saved: run the same command again{without} to go on"
+                f"stopped, all is saved, {done}: run the same command again{without} to go on"
             )
     save_checkpoint(folder.checkpoint, flooder)
     reporter.report(last=True)
@@ -106,19 +110,22 @@ def _new_flooder(job: Job) -> BlockFlooder:
     return BlockFlooder(canvas, job.options, seed_mask=job.seed_mask)
 
 
-def _add_seeds(job: Job, flooder: BlockFlooder) -> None:
+def _add_seeds(job: Job, flooder: BlockFlooder) -> list[str]:
+    """Find the seeds; return what the user may want to know about them."""
     context = job.seed_context(flooder.canvas.segmentation)
     spec = job.options.seeds
     flooder.add_seeds(seed_positions(spec, context))
+    notices = []
     if spec.name == EXPLICIT:
         dropped = len(make_policy(spec)(context)) - len(flooder.seeds)
         if dropped:
-            job.notices.append(
+            notices.append(
                 f"{dropped} of the given seeds lie outside box {job.box} or nearer to its border "
                 f"than half the field of view, {context.margin} voxels (z,y,x): not used"
             )
     if not len(flooder.seeds):
-        job.notices.append(f"{spec.name} found no seed in box {job.box}: there are no segments")
+        notices.append(f"{spec.name} found no seed in box {job.box}: there are no segments")
+    return notices
 
 
 class _Reporter:
@@ -132,8 +139,7 @@ class _Reporter:
     def seeking(self) -> None:
         """Say that seeds are looked for."""
         if self._listener is not None:
-            voxels = self._flooder.canvas.segmentation.size
-            self._listener(Progress(stage="finding seeds", done=0, total=voxels, unit="voxels"))
+            self._listener(Progress(stage="finding seeds", done=0, total=None, unit="seeds"))
 
     def begin(self) -> None:
         """Count network calls per second from here."""

@@ -63,7 +63,7 @@ class Job:
     about
         What a reader of the record wants to know besides.
     notices
-        Sentences for the user; flooding may add some.
+        Sentences that a user may want to read before hours of flooding.
     """
 
     options: FloodOptions
@@ -78,7 +78,7 @@ class Job:
     dtype: torch.dtype
     identity: dict[str, Any]
     about: dict[str, Any]
-    notices: list[str]
+    notices: tuple[str, ...]
 
     def seed_context(self, segmentation: UInt32[np.ndarray, "z y x"]) -> SeedContext:
         """Return what seed policies may look at."""
@@ -135,7 +135,6 @@ def prepare_job(
     options = request.options.completed(
         pad_value=description.pad_value, move_threshold=description.move_threshold
     )
-    notices = [chosen.notice, _voxel_size_notice(image, description)]
     return Job(
         options=options,
         model=model,
@@ -158,7 +157,11 @@ def prepare_job(
             "dtype": str(dtype).removeprefix("torch."),
         },
         about=_about(image, model, request=request, voxel_size=voxel_size),
-        notices=[notice for notice in notices if notice is not None],
+        notices=tuple(
+            notice
+            for notice in (chosen.notice, _voxel_size_notice(image, description))
+            if notice is not None
+        ),
     )
 
 

@@ -44,6 +44,7 @@ _FILES = (_RUN, _LOG, ORIGINS, OVERLAPS, SEEDS, _CHECKPOINT, _FIRST_CHECKPOINT)
 """All that a run makes beside lock and receipts; whatever else is in the folder is not ours."""
 
 _MISSING = "nothing"
+_DIGEST_LETTERS, _SHOWN_LETTERS = 64, 12
 _BEGIN_AGAIN = "begin again with --overwrite, or choose another destination"
 
 
@@ -140,7 +141,8 @@ class RunFolder:
             there, here = before.get(name, _MISSING), now.get(name, _MISSING)
             if there != here:
                 raise RunConflictError(
-                    f"{self.destination} was begun with {name} = {there}, now it is {here}: "
+                    f"{self.destination} was begun with {name} = {_short(there)}, now it is "
+                    f"{_short(here)}: "
                     "repeat the earlier command to go on, choose another destination, or begin "
                     "again with --overwrite"
                 )
@@ -272,6 +274,13 @@ class RunFolder:
 
 def _receipt_name(box: Box) -> str:
     return f"{_RECEIPTS}/" + str(box).replace(":", "-").replace(",", "_") + ".json"
+
+
+def _short(value: object) -> object:
+    """Cut a digest to what eyes compare."""
+    if isinstance(value, str) and len(value) == _DIGEST_LETTERS:
+        return f"{value[:_SHOWN_LETTERS]}..."
+    return value
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -39,6 +39,7 @@ def segment(
     model: str | Path | Model,
     request: SegmentRequest | None = None,
     progress: ProgressListener | None = None,
+    notice: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Segmentation:
     """Segment an image, or go on with a run that was stopped.
@@ -52,6 +53,8 @@ def segment(
         ``DESTINATION.floodem`` holds the record of the run.
     model
         Model file or loaded model.
+    notice
+        Called with each sentence of `Segmentation.notices` as soon as it is known.
     should_stop
         Asked between two network calls; when it answers True the state is saved
         and the run ends with `StoppedError`.
@@ -80,16 +83,35 @@ def segment(
     folder = RunFolder(state_folder(outputs.labels), destination=outputs.labels)
     _refuse_foreign(outputs, folder, overwrite=request.overwrite)
     model = model if isinstance(model, Model) else load_model(model)
-    if isinstance(image, Volume):
-        job = prepare_job(image, model, request=request, folder=folder.path)
-    else:
-        with open_volume(image) as volume:
-            job = prepare_job(volume, model, request=request, folder=folder.path)
+    notices: list[str] = []
+
+    def say(sentence: str) -> None:
+        notices.append(sentence)
+        if notice is not None:
+            notice(sentence)
+
+    with contextlib.ExitStack() as stack:
+        volume = image if isinstance(image, Volume) else stack.enter_context(open_volume(image))
+        job = prepare_job(volume, model, request=request, folder=folder.path)
     with folder.hold():
         _refuse_foreign(outputs, folder, overwrite=request.overwrite)
-        return _run(
-            job, folder, outputs, request=request, progress=progress, should_stop=should_stop
+        summary, was_finished = _run(
+            job,
+            folder,
+            outputs,
+            request=request,
+            progress=progress,
+            notice=say,
+            should_stop=should_stop,
         )
+    return Segmentation(
+        uri=outputs.labels,
+        box=job.box,
+        folder=folder.path,
+        summary=summary,
+        was_finished=was_finished,
+        notices=tuple(notices),
+    )
 
 
 def _run(
@@ -99,8 +121,10 @@ def _run(
     *,
     request: SegmentRequest,
     progress: ProgressListener | None,
+    notice: Callable[[str], None],
     should_stop: Callable[[], bool],
-) -> Segmentation:
+) -> tuple[dict[str, Any], bool]:
+    """Return the summary, and whether an earlier call had done all the work."""
     from floodem.flooding.drive import flood_block
     from floodem.flooding.results import require_creatable, write_results
 
@@ -111,7 +135,9 @@ def _run(
         if receipt is not None and is_there(outputs.labels):
             _require_probabilities(outputs, folder)
             folder.forget_checkpoint()
-            return _made(job, folder, summary=receipt["summary"], was_finished=True)
+            for sentence in job.notices:
+                notice(sentence)
+            return receipt["summary"], True
     require_creatable(outputs, box=job.box, voxel_size=job.voxel_size)
     with _saying_how_to_go_on(folder, overwrite=request.overwrite):
         flooder = flood_block(
@@ -121,6 +147,7 @@ def _run(
             overwrite=request.overwrite,
             checkpoint_seconds=request.checkpoint_seconds,
             progress=progress,
+            notice=notice,
             should_stop=should_stop,
         )
         folder.write_run(record, status=RunStatus.WRITING)
@@ -131,7 +158,7 @@ def _run(
         folder.write_receipt(job.box, {"identity": job.identity, "summary": summary})
     folder.forget_checkpoint()
     folder.log(f"done: {summary['segments']} segments, {summary['covered']:.1%} covered")
-    return _made(job, folder, summary=summary, was_finished=False)
+    return summary, False
 
 
 @contextlib.contextmanager
@@ -145,19 +172,6 @@ def _saying_how_to_go_on(folder: RunFolder, *, overwrite: bool) -> Iterator[None
         raise type(error)(
             f"{error}; what was computed is saved, and the same command{without} goes on"
         ) from error
-
-
-def _made(
-    job: Job, folder: RunFolder, *, summary: dict[str, Any], was_finished: bool
-) -> Segmentation:
-    return Segmentation(
-        uri=folder.destination,
-        box=job.box,
-        folder=folder.path,
-        summary=summary,
-        was_finished=was_finished,
-        notices=tuple(job.notices),
-    )
 
 
 def state_folder(destination: str) -> Path:
