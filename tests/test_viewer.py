@@ -24,6 +24,7 @@ from floodem.viewer.layers import (
     grey_range,
     guess_kind,
     largest_objects,
+    objects_at_first,
     unique_names,
 )
 from floodem.viewer.opening import split_kind
@@ -146,6 +147,24 @@ def test_grey_range_spans_the_values_and_not_the_padding():
 def test_largest_objects_come_first_without_background():
     assert largest_objects(two_objects(np.uint8), count=5) == [7, 200]
     assert largest_objects(two_objects(np.uint8), count=1) == [7]
+
+
+def objects_of(*voxels, edge=20):
+    """Return labels 1, 2, ... of so many voxels each."""
+    labels = np.repeat(np.arange(1, len(voxels) + 1), voxels)
+    return np.pad(labels, (0, edge**3 - labels.size)).reshape(edge, edge, edge)
+
+
+def test_in_3d_a_crowded_volume_shows_a_few_objects_that_hide_no_others():
+    crowded = objects_of(3000, 600, *range(200, 180, -2), *[9] * 50)
+    assert objects_at_first(crowded) == list(range(3, 11))
+
+
+def test_in_3d_the_largest_objects_are_shown_where_others_are_crumbs():
+    sparse = objects_of(3000, 600, *[9] * 50)
+    assert objects_at_first(sparse) == list(range(1, 9))
+    assert objects_at_first(objects_of(3000, 600, 200)) == [1, 2, 3]
+    assert objects_at_first(np.zeros((2, 2, 2), np.uint32)) == []
 
 
 def test_layers_of_one_name_are_numbered():

@@ -23,8 +23,11 @@ from floodem.volumes.volume import Array, Volume, as_dtype
 MESH_VOXELS = 256**3
 """Neuroglancer's in-memory volumes are meshed whole: above this it takes minutes."""
 
-MESHES_AT_FIRST = 25
-"""As many objects as still can be told apart in one picture."""
+MESHES_AT_FIRST = 8
+"""As many objects as leave their branches visible: 25 of a filled volume make a painted cube."""
+
+_HIDING_SHARE = 1 / 16  # of the voxels: eight such objects would fill half of the box
+_CRUMB_SHARE = 1 / 256  # less than this is not worth a place of a large object
 
 _SMALL_BYTES = 2  # integers up to this size hold images as often as labels
 _SAMPLE_EDGE = 64
@@ -122,6 +125,21 @@ def largest_objects(labels: Array, *, count: int) -> list[int]:
     ids, voxels = sizes(labels)
     order = np.argsort(-voxels, kind="stable")
     return [int(label) for label in ids[order] if label != 0][:count]
+
+
+def objects_at_first(labels: Array) -> list[int]:
+    """Return the ids of the objects to show in 3-D at first, the largest first; never 0.
+
+    They are the `MESHES_AT_FIRST` largest. In a crowded volume, where enough others
+    remain that are no crumbs, those that would hide them are left out.
+    """
+    ids, voxels = sizes(labels)
+    shares = voxels / labels.size
+    is_fair = (ids != 0) & (shares >= _CRUMB_SHARE) & (shares <= _HIDING_SHARE)
+    if np.count_nonzero(is_fair) < MESHES_AT_FIRST:
+        return largest_objects(labels, count=MESHES_AT_FIRST)
+    order = np.argsort(-voxels[is_fair], kind="stable")
+    return [int(label) for label in ids[is_fair][order][:MESHES_AT_FIRST]]
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:

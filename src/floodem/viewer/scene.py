@@ -16,13 +16,12 @@ import numpy as np
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.viewer.focus import find_focus
 from floodem.viewer.layers import (
-    MESHES_AT_FIRST,
     ArrayXyz,
     Kind,
     Layer,
     grey_range,
     labels_in_memory,
-    largest_objects,
+    objects_at_first,
 )
 from floodem.volumes.volume import Array
 
@@ -34,8 +33,9 @@ _COARSEST = 4.0  # voxels per pixel: the coarsest that slices are made on demand
 _SIZE_IN_3D = 2.2  # viewport height over the longest edge that shows a turned box whole
 _TURNED_XYZW = (0.32, 0.40, 0.13, 0.85)  # a corner of the data points at the viewer
 
-_OTHERS_ALPHA = 0.2
-_SELECTED_ALPHA = 0.4
+# In slices all objects are coloured, those that 3-D shows a little stronger.
+_OTHERS_ALPHA = 0.3
+_SELECTED_ALPHA = 0.45
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def _segmentation(layer: Layer, dimensions: Any) -> Any:
     sources, selected = [slices], []
     if labels is not None:
         sources.append(_meshes(labels, layer.volume.offset, dimensions))
-        selected = largest_objects(labels, count=MESHES_AT_FIRST)
+        selected = objects_at_first(labels)
     return neuroglancer.SegmentationLayer(
         source=sources,
         segments=selected,
