@@ -236,6 +236,19 @@ def test_other_datasets_of_the_destination_file_stay(tmp_path, image, model):
         assert sorted(file) == ["labels", "raw"]
 
 
+@pytest.mark.parametrize(
+    "destination",
+    ["../out/seg.zarr", "zarr3://../out/seg", "../out/seg.n5", "precomputed://../out/seg"],
+)
+def test_a_destination_may_go_up(tmp_path, image, model, monkeypatch, destination):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    box = Box((100, 205, 300), (124, 240, 350))
+    made = segment(image, destination, model=model, request=request(box=box))
+    assert np.count_nonzero(read(made.uri)) > 0
+    assert made.folder.resolve().parent == tmp_path / "out"
+
+
 def test_every_rejected_seed_has_its_reason(tmp_path, image, model):
     grid = FloodOptions(
         min_segment_size=4800,
