@@ -262,7 +262,7 @@ def test_small_integers_in_precomputed_are_said_to_be_an_image(
     ("words", "code", "message"),
     [
         (["no.zarr", "out.zarr"], 3, "there is no no.zarr"),
-        (["em.npy", "out.zarr", "--box=1:2"], 3, "'1:2' is not a box"),
+        (["em.npy", "out.zarr", "--box=1:2"], 2, "--box: '1:2' is not a box"),
         (["em.npy", "out.zarr", "--dtype=uint9"], 2, "'uint9' is no type of voxel"),
         (["em.npy", "em.npy"], 3, "choose another destination or --overwrite (overwrite=True)"),
         (["em.npy", "png://out", "--dtype=uint32"], 3, "choose one of these (convert --dtype"),
