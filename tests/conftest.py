@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,11 @@ install_import_hook(modules_with_shapes(), "typechecker.check")
 
 # Tests read what the processes they start print; a test of a console sets its encoding itself.
 os.environ.pop("PYTHONIOENCODING", None)
+
+# A suite started in the background inherits that Ctrl-C is ignored, and so would the commands
+# that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
