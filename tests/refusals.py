@@ -59,10 +59,11 @@ def everything_in(folder: Path) -> dict[str, bytes | None]:
 
 
 def require_sentence(ended: Ended, *says: str, code: int = INPUT_REFUSED) -> str:
-    """Hold what a command has said to one line that names the matter; return it."""
+    """Hold what a command has said, but for notes, to one line that names the matter; return it."""
     assert "Traceback" not in ended.err, ended.err
     assert ended.code == code, ended
-    lines = ended.err.splitlines()
+    # what a run notices about its input it says before it floods
+    lines = [line for line in ended.err.splitlines() if not line.startswith("note: ")]
     assert len(lines) == 1, ended.err
     assert lines[0].startswith("error: ")
     for words in says:
