@@ -337,44 +337,42 @@ def test_a_block_without_seeds_says_so(tmp_path, model):
     assert not read(made.uri).any()
 
 
-def test_disco_rule_keeps_a_flood_from_coming_back():
+@pytest.mark.parametrize(
+    ("threshold", "inside_voxels", "comes_back"),
+    [(0.0, 27, False), (0.0, 14, False), (0.6, 27, False), (0.6, 14, True), (-1.0, 27, True)],
+)
+def test_disco_rule_keeps_a_flood_from_coming_back(threshold, inside_voxels, comes_back):
+    """What the first call found outside stays so where the second sees enough of the object."""
     from floodem.flooding.canvas import Canvas
 
+    outside, inside = -5.0, 5.0
+    first = np.full(27, inside, np.float32)
+    first[:13] = outside
+    second = np.full(27, outside, np.float32)
+    second[:inside_voxels] = inside
+
     class Scripted:
-        """Answers 'outside' first and 'inside' on the second visit."""
-
         fov = (3, 3, 3)
-
-        def __init__(self):
-            self.answers = [
-                np.array([-5.0] * 13 + [5.0] * 14, np.float32).reshape(3, 3, 3),
-                np.full((3, 3, 3), 5.0, np.float32),
-            ]
+        answers = iter((first, second))
 
         def load_image(self, image):
             pass
 
         def predict(self, corner, seed_logits):
-            return self.answers.pop(0)
+            return next(self.answers).reshape(3, 3, 3).copy()
 
-    for threshold, comes_back in [(0.0, False), (0.6, True), (-1.0, True)]:
-        options = FloodOptions(disco_seed_threshold=threshold)
-        canvas = Canvas(
-            np.zeros((7, 7, 7), np.float32),
-            Scripted(),
-            options=options.completed(pad_value=0.05, move_threshold=0.9),
-            deltas=(1, 1, 1),
-        )
-        canvas.plant((3, 3, 3))
-        canvas.update((3, 3, 3))
-        if threshold == 0.6:
-            canvas.predictor.answers[0][0] = -5.0  # 18 of 27 inside are above 0.6
-            canvas.predictor.answers[0][1, :2] = -5.0  # 12 of 27 are not
-        after = canvas.update((3, 3, 3))
-        assert (after.ravel()[12] == 5.0) is np.bool_(comes_back) or threshold == 0.6
-        if threshold == 0.0:
-            assert (after.ravel()[:13] == -5.0).all()
-            assert (after.ravel()[13:] == 5.0).all()
+    options = FloodOptions(disco_seed_threshold=threshold)
+    canvas = Canvas(
+        np.zeros((7, 7, 7), np.float32),
+        Scripted(),
+        options=options.completed(pad_value=0.05, move_threshold=0.9),
+        deltas=(1, 1, 1),
+    )
+    canvas.plant((3, 3, 3))
+    canvas.update((3, 3, 3))
+    after = canvas.update((3, 3, 3)).ravel()
+    np.testing.assert_array_equal(after[:13], inside if comes_back else outside)
+    np.testing.assert_array_equal(after[13:], second[13:])
 
 
 @pytest.mark.parametrize(
