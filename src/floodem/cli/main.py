@@ -30,7 +30,11 @@ from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError, StoppedEr
 
 COMMANDS = {
     "demo": "Segment a small sample and score it: the whole way in one command.",
+    "info": "Say what a volume is: shape, voxel size, type, chunks, levels, size on disk.",
     "convert": "Copy a volume from any format to any other.",
+    "verify": "Check a volume against the receipts of its making.",
+    "stats": "Mean, standard deviation, histogram and drift of an image.",
+    "clahe": "Equalise the contrast of an image's sections, as ImageJ does.",
     "import-model": "Turn a TensorFlow checkpoint of a flood-filling network into a model file.",
     "segment": "Segment an image with a flood-filling network.",
     "evaluate": "Score a segmentation against the truth.",

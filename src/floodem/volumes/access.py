@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from numpy.typing import DTypeLike
 
 from floodem.errors import GeometryError, OptionError, VolumeFormatError
 from floodem.geometry import FARTHEST_POSITION, VoxelSize, Zyx
+from floodem.volumes.axes import TurnedVolume, parse_axes
 from floodem.volumes.declared import number_dtype
 from floodem.volumes.location import parse_location, require_existing, require_format
 from floodem.volumes.registry import CreateRequest, OpenRequest
-from floodem.volumes.volume import Volume
+from floodem.volumes.volume import Kind, Volume
 
 
 def open_volume(
     uri: str | Path,
     *,
     channel: int | None = None,
+    level: int = 0,
+    axes: str | None = None,
     writable: bool = False,
     allow_external: bool = False,
 ) -> Volume:
@@ -29,6 +33,11 @@ def open_volume(
         Path or URI, see docs/decisions/0002-volumes.md: ``em.h5@raw``, ``sections/``, ``zarr3://em.zarr``.
     channel
         Which channel of a volume with several, counted from 0.
+    level
+        Which level of a pyramid, counted from 0, the finest.
+    axes
+        Names of the axes as the file stores them, for example ``"xyz"`` or
+        ``"czyx"``, where it does not say or is wrong. Voxel size and offset follow.
     writable
         Also allow `Volume.write`, in place (chunked stores).
     allow_external
@@ -47,13 +56,37 @@ def open_volume(
     """
     if channel is not None and channel < 0:
         raise OptionError(f"channel {channel} is negative: channels count from 0")
+    if level < 0:
+        raise OptionError(f"level {level} is negative: levels count from 0, the finest")
     location = parse_location(uri)
     require_existing(location)
-    return require_format(location).open(
+    record = require_format(location)
+    if location.is_remote and record.remote is None:
+        raise VolumeFormatError(
+            f"{location.uri}: {record.name} volumes are read from local files only: download it"
+        )
+    if level and not record.reads_levels:
+        raise OptionError(f"{location.uri} has no level {level}: {record.name} volumes have one")
+    names = None if axes is None else parse_axes(axes)
+    if names is not None and writable:
+        raise OptionError(f"{location.uri} can be written only with its own axes, not {axes}")
+    volume = record.open(
         OpenRequest(
-            location=location, channel=channel, writable=writable, allow_external=allow_external
+            location=location,
+            channel=channel,
+            level=level,
+            axes=names,
+            writable=writable,
+            allow_external=allow_external,
         )
     )
+    if names is None or record.reads_axes:
+        return volume
+    try:
+        return TurnedVolume(volume, asked=names)
+    except BaseException:
+        volume.close()
+        raise
 
 
 def create_volume(
@@ -64,7 +97,12 @@ def create_volume(
     voxel_size: VoxelSize | None = None,
     offset: Zyx = (0, 0, 0),
     chunks: Zyx | None = None,
+    shards: Zyx | None = None,
+    encoding: str | None = None,
+    levels: Sequence[Zyx] = (),
+    kind: Kind | None = None,
     overwrite: bool = False,
+    work: Path | None = None,
 ) -> Volume:
     """Create a volume of zeros at an address and open it for writing.
 
@@ -83,8 +121,20 @@ def create_volume(
         Type of one voxel; each format names those it holds.
     voxel_size
         In nanometres; None when it is not known.
+    shards
+        Voxels (z, y, x) that go into one file together, in whole chunks (zarr 3, precomputed).
+    encoding
+        How chunks are stored, where a format has a choice (precomputed).
+    levels
+        Downsampling factors (z, y, x) of further, coarser levels against the first one;
+        `Volume.levels` of the new volume holds them all, to be filled by the caller.
+    kind
+        Whether it will hold an image or labels; by default what its type suggests.
     overwrite
         Replace what is there, once the new volume is complete.
+    work
+        A path beside the destination where a local volume grows. There it stays
+        when it is discarded, and is taken up again when it exists.
 
     Raises
     ------
@@ -99,6 +149,25 @@ def create_volume(
     record = require_format(location)
     if record.create is None:
         raise VolumeFormatError(f"{record.name} volumes ({location.uri}) can be read, not written")
+    wanted = {
+        "shards": shards is not None,
+        "encoding": encoding is not None,
+        "levels": bool(levels),
+        "work": work is not None,
+    }
+    unserved = [
+        name for name, is_wanted in wanted.items() if is_wanted and name not in record.options
+    ]
+    if unserved:
+        raise VolumeFormatError(
+            f"{location.uri}: {record.name} volumes have no {unserved[0]}: "
+            "leave it out or choose another format"
+        )
+    if location.is_remote and record.remote != "write":
+        raise VolumeFormatError(
+            f"{location.uri}: {record.name} volumes are written to local files only: "
+            "choose a local destination, or zarr, n5 or precomputed"
+        )
     if min(shape) < 1:
         raise GeometryError(
             f"shape {shape} (z,y,x) is not positive on every axis: a volume has voxels"
@@ -112,6 +181,10 @@ def create_volume(
         raise GeometryError(
             f"chunks {chunks} (z,y,x) are not positive on every axis: for example 64,64,64"
         )
+    if shards is not None and min(shards) < 1:
+        raise GeometryError(
+            f"shards {shards} (z,y,x) are not positive on every axis: for example 512,512,512"
+        )
     return record.create(
         CreateRequest(
             location=location,
@@ -120,6 +193,11 @@ def create_volume(
             voxel_size=voxel_size,
             offset=offset,
             chunks=chunks,
+            shards=shards,
+            encoding=encoding,
+            levels=tuple(levels),
+            kind=kind,
             overwrite=overwrite,
+            work=work,
         )
     )

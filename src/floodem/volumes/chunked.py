@@ -292,6 +292,7 @@ def _format(name: str, summary: str, extensions: tuple[str, ...]) -> VolumeForma
         summary=summary,
         extensions=extensions,
         holds_datasets=bool(extensions),
+        remote="write",
         recognises=lambda path: layout.is_array(path) or layout.is_group(path),
         open=lambda request: _open(request, layout),
         create=lambda request: _create(request, layout),

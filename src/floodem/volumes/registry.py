@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from floodem.volumes.location import Location
-    from floodem.volumes.volume import Volume
+    from floodem.volumes.volume import Kind, Volume
 
 ENTRY_POINT_GROUP = "floodem.volume_formats"
 
@@ -41,17 +41,27 @@ _BUILT_IN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRequest:
-    """What `open_volume` asks of a format."""
+    """What `open_volume` asks of a format.
+
+    `axes` names the stored axes in stored order (``"xyz"``, ``"czyx"``) where the
+    user knows better than the file; see `floodem.volumes.axes`.
+    """
 
     location: Location
     channel: int | None = None
+    level: int = 0
+    axes: str | None = None
     writable: bool = False
     allow_external: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest:
-    """What `create_volume` asks of a format; shape, offset and chunks are z, y, x."""
+    """What `create_volume` asks of a format; all triples are z, y, x.
+
+    `levels` are the downsampling factors of the coarser levels against the first.
+    `work` is where a local volume grows; see `floodem.volumes.staging.Staged`.
+    """
 
     location: Location
     shape: Zyx
@@ -59,7 +69,12 @@ class CreateRequest:
     voxel_size: VoxelSize | None = None
     offset: Zyx = (0, 0, 0)
     chunks: Zyx | None = None
+    shards: Zyx | None = None
+    encoding: str | None = None
+    levels: tuple[Zyx, ...] = ()
+    kind: Kind | None = None
     overwrite: bool = False
+    work: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +93,14 @@ class VolumeFormat:
         Whether one file or folder holds several arrays (``path@dataset``).
     keeps_position
         Whether voxel size and offset are stored with the data.
+    options
+        Which of ``shards``, ``encoding``, ``levels`` and ``work`` a new volume may be given.
+    reads_axes
+        Whether `open` serves `OpenRequest.axes`; otherwise its volume is turned afterwards.
+    reads_levels
+        Whether `open` serves `OpenRequest.level`.
+    remote
+        How it is served over http, gs and s3: ``"write"``, ``"read"`` or None.
     recognises
         Tells from a look at an existing local file or folder whether it is one.
     open, create
@@ -89,6 +112,10 @@ class VolumeFormat:
     extensions: tuple[str, ...] = ()
     holds_datasets: bool = False
     keeps_position: bool = True
+    options: frozenset[str] = frozenset()
+    reads_axes: bool = False
+    reads_levels: bool = False
+    remote: str | None = None
     recognises: Callable[[Path], bool]
     open: Callable[[OpenRequest], Volume]
     create: Callable[[CreateRequest], Volume] | None = None

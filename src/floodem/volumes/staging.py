@@ -80,6 +80,9 @@ class Staged:
         Whether an existing file or folder may be replaced.
     folder
         Whether it is a folder.
+    work
+        Another place beside `final` for it to grow. What grows there stays when it is
+        discarded, and a later `Staged` of the same place takes it up (`is_resumed`).
     objection
         Looks at an existing folder and says why it may not be replaced, or
         returns None. A folder may hold more than the volume of that name.
@@ -92,6 +95,7 @@ class Staged:
         uri: str,
         overwrite: bool,
         folder: bool,
+        work: Path | None = None,
         objection: Callable[[Path], str | None] | None = None,
     ) -> None:
         self.final = Path(os.path.realpath(final))
@@ -100,13 +104,15 @@ class Staged:
         self._folder = folder
         self._require_replaceable(objection)
         name = f".{self.final.name}.{os.getpid()}-{next(_numbers)}{PARTIAL_SUFFIX}"
-        self.path = self.final.with_name(name)
+        self.path = work or self.final.with_name(name)
+        self._is_kept = work is not None
+        self.is_resumed = work is not None and self.path.exists()
         self._made_folders = self._make_parents()
         try:
             if folder:
-                self.path.mkdir()
+                self.path.mkdir(exist_ok=self._is_kept)
             else:
-                self.path.touch(exist_ok=False)
+                self.path.touch(exist_ok=self._is_kept)
         except OSError as error:
             self._remove_made_folders()
             raise storage_error("write", self.final, error) from error
@@ -131,15 +137,20 @@ class Staged:
                     os.fsync(written.fileno())
                 os.replace(self.path, self.final)
             sync_folder(self.final.parent)
-        except FloodemError:
-            raise
-        except OSError as error:
-            raise storage_error("write", self.final, error) from error
-        finally:
+        except BaseException as error:
             self.discard()
+            if isinstance(error, OSError) and not isinstance(error, FloodemError):
+                raise storage_error("write", self.final, error) from error
+            raise
+        # After an exchange the replaced folder stands at the temporary place.
+        self._remove()
 
     def discard(self) -> None:
-        """Remove what is not finished."""
+        """Remove what is not finished, unless it grows in a place of its own."""
+        if not self._is_kept:
+            self._remove()
+
+    def _remove(self) -> None:
         with contextlib.suppress(OSError):
             if self._folder:
                 shutil.rmtree(self.path, ignore_errors=True)

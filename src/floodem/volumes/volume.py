@@ -9,6 +9,7 @@ loaded before `read`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,8 +21,23 @@ from floodem.memory import require_memory
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_MAX_IMAGE_ITEMSIZE = 2
+
 UNCHECKED_BYTES = 64 * 2**20
 """Reads up to this size do not ask for free memory, which takes longer than a small read."""
+
+
+class Kind(StrEnum):
+    """What the values of a volume mean."""
+
+    IMAGE = "image"
+    LABELS = "labels"
+
+
+def likely_kind(dtype: np.dtype[Any]) -> Kind:
+    """Tell what a volume of this type most likely holds: images have 8 or 16 bits, or floats."""
+    is_wide = dtype.kind in "ui" and dtype.itemsize > _MAX_IMAGE_ITEMSIZE
+    return Kind.LABELS if is_wide else Kind.IMAGE
 
 
 class Volume(ABC):
@@ -40,6 +56,10 @@ class Volume(ABC):
     chunks
         The smallest box (aligned to the offset) that is cheap to read and safe
         to write alone.
+    kind
+        What the file says its values mean, or None when it does not say.
+    notices
+        Sentences about what is odd but no reason to refuse, for whoever may print them.
     """
 
     uri: str
@@ -47,6 +67,13 @@ class Volume(ABC):
     dtype: np.dtype[Any]
     voxel_size: VoxelSize | None
     chunks: Zyx
+    kind: Kind | None = None
+    notices: tuple[str, ...] = ()
+
+    @property
+    def levels(self) -> tuple[Volume, ...]:
+        """The levels of a pyramid, finest first, this volume among them; they close with it."""
+        return (self,)
 
     @property
     def shape(self) -> Zyx:
