@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from floodem.errors import OptionError, VolumeFormatError
-from floodem.geometry import Box, Zyx
+from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.volumes.description import Description
 from floodem.volumes.stored import StoredVolume
 from floodem.volumes.volume import Array, Volume
 
@@ -163,12 +164,13 @@ class TurnedVolume(StoredVolume):
             shape=self._turn(inner.shape),
             dtype=inner.dtype,
             chunks=self._turn(inner.chunks),
-            offset=self._turn(inner.offset),
-            voxel_size=inner.voxel_size
-            and type(inner.voxel_size)(*self._turn(inner.voxel_size.zyx_nm)),
+            description=Description(
+                offset=self._turn(inner.offset),
+                voxel_size=inner.voxel_size and VoxelSize(*self._turn(inner.voxel_size.zyx_nm)),
+                kind=inner.kind,
+            ),
+            notices=inner.notices,
         )
-        self.kind = inner.kind
-        self.notices = inner.notices
 
     def _turn(self, triple: Sequence[T]) -> tuple[T, T, T]:
         z, y, x = (triple[at] for at in self._order)

@@ -220,13 +220,12 @@ def _volume(
     chunks = (declared[0] or z, declared[1] or y, declared[2] or x)
     _require_reasonable_chunks(chunks, dtype, uri=uri)
     return ChunkedVolume(
-        meaning.view.translate_to[meaning.offset],
+        meaning.view.translate_to[meaning.description.offset],
         uri=uri,
         shape=(z, y, x),
         dtype=dtype,
         chunks=chunks,
-        offset=meaning.offset,
-        voxel_size=meaning.voxel_size,
+        description=meaning.description,
         writable=writable,
         staged=staged,
     )

@@ -26,13 +26,12 @@ from floodem.geometry import VoxelSize, Zyx
 from floodem.volumes.declared import (
     BLOCK_KEY,
     DEFAULT_CHUNKS,
-    describe,
     fit_chunks,
     offset_from,
-    read_description,
     select_channel,
     voxel_size_from,
 )
+from floodem.volumes.description import Description, read_block
 from floodem.volumes.registry import CreateRequest, OpenRequest
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ class Meaning:
     """An open store as a volume: a view (z, y, x) and where and how large its voxels are."""
 
     view: tensorstore.TensorStore
-    voxel_size: VoxelSize | None
-    offset: Zyx
+    description: Description
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -158,7 +156,7 @@ class _Zarr(Layout):
         attributes = {
             # The names by which xarray and others find the axes.
             "_ARRAY_DIMENSIONS": ["z", "y", "x"],
-            BLOCK_KEY: describe(voxel_size=request.voxel_size, offset=request.offset),
+            BLOCK_KEY: request.description.block(),
         }
         assert store.kvstore is not None
         store.kvstore.write(".zattrs", json.dumps(attributes).encode()).result()
@@ -173,8 +171,8 @@ class _Zarr(Layout):
             raise VolumeFormatError(
                 f"{request.location.uri} has damaged attributes (.zattrs): {error}; mend the file"
             ) from error
-        voxel_size, offset = read_description(block, uri=request.location.uri)
-        return Meaning(view=_zyx_view(store, request), voxel_size=voxel_size, offset=offset)
+        description = read_block(block, uri=request.location.uri)
+        return Meaning(view=_zyx_view(store, request), description=description)
 
 
 class _Zarr3(Layout):
@@ -191,7 +189,7 @@ class _Zarr3(Layout):
 
     def new_spec(self, request: CreateRequest) -> dict[str, Any]:
         self.require_dtype(request)
-        block = describe(voxel_size=request.voxel_size, offset=request.offset)
+        block = request.description.block()
         return {
             "metadata": {
                 "shape": list(request.shape),
@@ -212,8 +210,8 @@ class _Zarr3(Layout):
 
     def interpret(self, store: tensorstore.TensorStore, request: OpenRequest) -> Meaning:
         attributes = store.spec().to_json()["metadata"].get("attributes", {})
-        voxel_size, offset = read_description(attributes.get(BLOCK_KEY), uri=request.location.uri)
-        return Meaning(view=_zyx_view(store, request), voxel_size=voxel_size, offset=offset)
+        description = read_block(attributes.get(BLOCK_KEY), uri=request.location.uri)
+        return Meaning(view=_zyx_view(store, request), description=description)
 
 
 class _N5(Layout):
@@ -240,7 +238,7 @@ class _N5(Layout):
             "dataType": request.dtype.name,
             "compression": {"type": "gzip"},
             "axes": ["x", "y", "z"],
-            BLOCK_KEY: describe(voxel_size=request.voxel_size, offset=request.offset),
+            BLOCK_KEY: request.description.block(),
         }
         if request.voxel_size is not None:
             size_xyz = request.voxel_size.zyx_nm[::-1]
@@ -254,10 +252,11 @@ class _N5(Layout):
         uri = request.location.uri
         metadata = store.spec().to_json()["metadata"]
         if BLOCK_KEY in metadata:
-            voxel_size, offset = read_description(metadata[BLOCK_KEY], uri=uri)
+            description = read_block(metadata[BLOCK_KEY], uri=uri)
         else:
             voxel_size, offset = _n5_position(metadata, uri=uri)
-        return Meaning(view=_zyx_view(store.T, request), voxel_size=voxel_size, offset=offset)
+            description = Description(voxel_size=voxel_size, offset=offset)
+        return Meaning(view=_zyx_view(store.T, request), description=description)
 
 
 def _n5_position(metadata: dict[str, Any], *, uri: str) -> tuple[VoxelSize | None, Zyx]:
@@ -329,8 +328,10 @@ class _Precomputed(Layout):
         offset_zyx = scale.get("voxel_offset", [0, 0, 0])[::-1]
         return Meaning(
             view=_zyx_view(store.T, request),
-            voxel_size=voxel_size_from(size_zyx, uri=request.location.uri),
-            offset=offset_from(offset_zyx, uri=request.location.uri),
+            description=Description(
+                voxel_size=voxel_size_from(size_zyx, uri=request.location.uri),
+                offset=offset_from(offset_zyx, uri=request.location.uri),
+            ),
         )
 
 

@@ -6,7 +6,6 @@ Declared shapes, types, channels, voxel sizes and offsets come in; facts a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +15,11 @@ from numpy.typing import DTypeLike
 
 from floodem.errors import GeometryError, OptionError, UnsafeFileError, VolumeFormatError
 from floodem.geometry import VoxelSize, Zyx
+from floodem.volumes.volume import Kind
 
 VOXEL_SIZE_KEY = "voxel_size_nm_zyx"
 OFFSET_KEY = "offset_zyx"
+KIND_KEY = "kind"
 BLOCK_KEY = "floodem"
 BLOCK_VERSION = 1
 
@@ -157,50 +158,20 @@ def offset_from(values: Any, *, uri: str) -> Zyx:
     return (z, y, x)
 
 
-def describe(*, voxel_size: VoxelSize | None, offset: Zyx) -> dict[str, Any]:
-    """Return the block that carries voxel size and offset where a format has free attributes."""
-    block: dict[str, Any] = {"version": BLOCK_VERSION, OFFSET_KEY: list(offset)}
-    if voxel_size is not None:
-        block[VOXEL_SIZE_KEY] = list(voxel_size.zyx_nm)
-    return block
-
-
-def read_description(block: Any, *, uri: str) -> tuple[VoxelSize | None, Zyx]:
-    """Read what `describe` made; None gives no voxel size and offset 0, 0, 0.
+def kind_from(value: Any, *, uri: str) -> Kind | None:
+    """Read what a file says that its values mean; None stays None.
 
     Raises
     ------
     VolumeFormatError
-        When the block is of a newer version or damaged.
+        When it is neither ``image`` nor ``labels``.
     """
-    if block is None:
-        return None, (0, 0, 0)
-    version = block.get("version") if isinstance(block, dict) else None
-    if version != BLOCK_VERSION:
-        raise VolumeFormatError(
-            f"{uri} has a {BLOCK_KEY!r} attribute of version {version!r}: this floodem reads "
-            f"version {BLOCK_VERSION}; install a newer floodem"
-        )
-    return (
-        voxel_size_from(block.get(VOXEL_SIZE_KEY), uri=uri),
-        offset_from(block.get(OFFSET_KEY), uri=uri),
-    )
-
-
-def description_text(*, voxel_size: VoxelSize | None, offset: Zyx) -> str:
-    """Return `describe` as JSON text, for formats that hold text."""
-    return json.dumps({BLOCK_KEY: describe(voxel_size=voxel_size, offset=offset)})
-
-
-def read_description_text(text: str, *, uri: str) -> tuple[VoxelSize | None, Zyx] | None:
-    """Read what `description_text` made, or None when the text is something else."""
     try:
-        parsed = json.loads(text)
+        return None if value is None else Kind(value)
     except ValueError:
-        return None
-    if not isinstance(parsed, dict) or BLOCK_KEY not in parsed:
-        return None
-    return read_description(parsed[BLOCK_KEY], uri=uri)
+        raise VolumeFormatError(
+            f"{uri} declares the kind {value!r}: expected image or labels"
+        ) from None
 
 
 def require_plausible_deflate(declared_bytes: int, *, stored_bytes: int, uri: str) -> None:

@@ -27,14 +27,17 @@ from floodem.geometry import Box
 from floodem.volumes.damage import reading
 from floodem.volumes.declared import (
     DEFAULT_CHUNKS,
+    KIND_KEY,
     OFFSET_KEY,
     VOXEL_SIZE_KEY,
     fit_chunks,
+    kind_from,
     native_dtype,
     offset_from,
     select_channel,
     voxel_size_from,
 )
+from floodem.volumes.description import Description
 from floodem.volumes.hdf5_file import PatientFile
 from floodem.volumes.hdf5_links import (
     dataset_names,
@@ -162,8 +165,11 @@ def _volume(file: h5py.File, request: OpenRequest) -> Volume:
         shape=shape,
         dtype=native_dtype(dataset.dtype, uri=uri),
         chunks=tuple(int(length) for length in chunks[-3:]) if chunks else None,
-        offset=offset_from(_attribute(dataset, OFFSET_KEY), uri=uri),
-        voxel_size=voxel_size_from(_attribute(dataset, VOXEL_SIZE_KEY), uri=uri),
+        description=Description(
+            offset=offset_from(_attribute(dataset, OFFSET_KEY), uri=uri),
+            voxel_size=voxel_size_from(_attribute(dataset, VOXEL_SIZE_KEY), uri=uri),
+            kind=kind_from(_attribute(dataset, KIND_KEY), uri=uri),
+        ),
     )
 
 
@@ -236,8 +242,7 @@ def _create(request: CreateRequest) -> Volume:
             shape=request.shape,
             dtype=request.dtype,
             chunks=request.chunks,
-            offset=request.offset,
-            voxel_size=request.voxel_size,
+            description=request.description,
             writable=True,
             staged=staged,
         )
@@ -331,6 +336,8 @@ def _new_dataset(file: h5py.File, name: str, request: CreateRequest) -> h5py.Dat
     dataset.attrs[OFFSET_KEY] = np.asarray(request.offset, dtype=np.int64)
     if request.voxel_size is not None:
         dataset.attrs[VOXEL_SIZE_KEY] = np.asarray(request.voxel_size.zyx_nm, dtype=np.float64)
+    if request.kind is not None:
+        dataset.attrs[KIND_KEY] = request.kind.value
     return dataset
 
 

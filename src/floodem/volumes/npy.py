@@ -152,8 +152,7 @@ def _create_npy(request: CreateRequest) -> Volume:
         shape=request.shape,
         dtype=request.dtype,
         chunks=(1, *request.shape[1:]),
-        offset=request.offset,
-        voxel_size=request.voxel_size,
+        description=request.description,
         writable=True,
         staged=staged,
     )

@@ -31,6 +31,7 @@ from floodem.volumes.declared import (
     size_in_bytes,
     voxel_size_from,
 )
+from floodem.volumes.description import Description
 from floodem.volumes.npy import NUMPY_FILE, NpyHeader
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.staging import Staged, require_no_destination
@@ -179,8 +180,10 @@ def _open_npz(request: OpenRequest) -> Volume:
             shape=shape,
             dtype=native_dtype(header.dtype, uri=uri),
             chunks=shape,
-            offset=offset_from(_fact(archive, OFFSET_KEY, uri=uri), uri=uri),
-            voxel_size=voxel_size_from(_fact(archive, VOXEL_SIZE_KEY, uri=uri), uri=uri),
+            description=Description(
+                offset=offset_from(_fact(archive, OFFSET_KEY, uri=uri), uri=uri),
+                voxel_size=voxel_size_from(_fact(archive, VOXEL_SIZE_KEY, uri=uri), uri=uri),
+            ),
         )
     except BaseException:
         archive.close()
@@ -237,8 +240,7 @@ def _create_npz(request: CreateRequest) -> Volume:
             shape=request.shape,
             dtype=request.dtype,
             chunks=request.chunks or (1, *request.shape[1:]),
-            offset=request.offset,
-            voxel_size=request.voxel_size,
+            description=request.description,
             writable=True,
             staged=staged,
         )

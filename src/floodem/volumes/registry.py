@@ -21,6 +21,7 @@ from floodem.geometry import VoxelSize, Zyx
 if TYPE_CHECKING:
     import numpy as np
 
+    from floodem.volumes.description import Description
     from floodem.volumes.location import Location
     from floodem.volumes.volume import Kind, Volume
 
@@ -75,6 +76,13 @@ class CreateRequest:
     kind: Kind | None = None
     overwrite: bool = False
     work: Path | None = None
+
+    @property
+    def description(self) -> Description:
+        """What is noted beside the voxels."""
+        from floodem.volumes.description import Description
+
+        return Description(voxel_size=self.voxel_size, offset=self.offset, kind=self.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

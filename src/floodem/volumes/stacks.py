@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from floodem.errors import GeometryError, OptionError, VolumeFormatError
-from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.geometry import Box
 from floodem.volumes import png, tiff
-from floodem.volumes.declared import description_text, read_description_text
+from floodem.volumes.description import Description, read_text
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.section import Section
 from floodem.volumes.staging import Staged
@@ -136,7 +136,9 @@ class NewStackVolume(StoredVolume):
 
     def _write_section(self, index: int, section: Array) -> None:
         z, y, x = self.offset
-        text = description_text(voxel_size=self.voxel_size, offset=(z + index, y, x))
+        text = Description(
+            voxel_size=self.voxel_size, offset=(z + index, y, x), kind=self.kind
+        ).text()
         with refusals("write", self.uri):
             self._kind.write(self._path(index), section, text)
         self._written[index] = True
@@ -166,10 +168,6 @@ def _inspect_all(paths: Sequence[Path], kind: SectionKind) -> Section:
     return first
 
 
-def _position(text: str, *, uri: str) -> tuple[VoxelSize | None, Zyx]:
-    return read_description_text(text, uri=uri) or (None, (0, 0, 0))
-
-
 def refuse_channel(request: OpenRequest) -> None:
     """Refuse a channel of a format that has only one."""
     if request.channel:
@@ -187,7 +185,7 @@ def _open_stack(request: OpenRequest, kind: SectionKind) -> Volume:
     if not paths:
         raise VolumeFormatError(f"{uri} holds no {kind.name} sections: check the address")
     first = _inspect_all(paths, kind)
-    voxel_size, offset = _position(first.text, uri=uri)
+    ours = read_text(first.text, uri=uri)
     return StackVolume(
         paths,
         kind,
@@ -195,8 +193,7 @@ def _open_stack(request: OpenRequest, kind: SectionKind) -> Volume:
         shape=(len(paths), *first.shape),
         dtype=first.dtype,
         chunks=(1, *first.shape),
-        voxel_size=first.voxel_size if voxel_size is None else voxel_size,
-        offset=offset,
+        description=Description(voxel_size=first.voxel_size) if ours is None else ours,
     )
 
 
@@ -223,8 +220,7 @@ def _create_stack(request: CreateRequest, kind: SectionKind) -> Volume:
         shape=request.shape,
         dtype=request.dtype,
         chunks=(1, *request.shape[1:]),
-        voxel_size=request.voxel_size,
-        offset=request.offset,
+        description=request.description,
         writable=True,
         staged=Staged(
             location.local,

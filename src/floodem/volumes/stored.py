@@ -14,11 +14,14 @@ import numpy as np
 
 from floodem.errors import FloodemError, StorageError
 from floodem.files import storage_error
-from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.geometry import Box, Zyx
 from floodem.volumes.declared import DEFAULT_CHUNKS, fit_chunks
+from floodem.volumes.description import Description
 from floodem.volumes.registry import OpenRequest
 from floodem.volumes.staging import Staged
 from floodem.volumes.volume import Array, Volume
+
+_NOTHING_KNOWN = Description()
 
 
 class StoredVolume(Volume):
@@ -35,15 +38,17 @@ class StoredVolume(Volume):
         shape: Zyx,
         dtype: np.dtype[Any],
         chunks: Zyx | None = None,
-        offset: Zyx = (0, 0, 0),
-        voxel_size: VoxelSize | None = None,
+        description: Description = _NOTHING_KNOWN,
+        notices: tuple[str, ...] = (),
         writable: bool = False,
         staged: Staged | None = None,
     ) -> None:
         self.uri = uri
-        self.box = Box.from_shape(shape, start=offset)
+        self.box = Box.from_shape(shape, start=description.offset)
         self.dtype = dtype
-        self.voxel_size = voxel_size
+        self.voxel_size = description.voxel_size
+        self.kind = description.kind
+        self.notices = notices
         self.chunks = fit_chunks(chunks or DEFAULT_CHUNKS, shape=shape)
         self._writable = writable
         self._staged = staged

@@ -20,12 +20,11 @@ from floodem.geometry import Box, VoxelSize
 from floodem.memory import require_memory
 from floodem.volumes.damage import reading
 from floodem.volumes.declared import (
-    description_text,
     native_dtype,
-    read_description_text,
     require_plausible_deflate,
     size_in_bytes,
 )
+from floodem.volumes.description import Description, read_text
 from floodem.volumes.packages import require_package
 from floodem.volumes.rawfile import RawArrayFile
 from floodem.volumes.registry import CreateRequest, OpenRequest
@@ -221,14 +220,13 @@ def open_pages(request: OpenRequest) -> Volume:
     refuse_writing(request)
     with _opened(path) as file:
         first = _describe(file.pages.first, path)
-        ours = read_description_text(first.text, uri=uri)
+        ours = read_text(first.text, uri=uri)
         start, count = _extent(file, first, path)
         if count == 1 and ours is None:
             raise VolumeFormatError(
                 f"{uri} is a 2-D image ({first.shape[0]} x {first.shape[1]}), and a volume has "
                 "three axes (z, y, x): put the sections into one folder and give that"
             )
-    voxel_size, offset = ours or (first.voxel_size, (0, 0, 0))
     return PagesVolume(
         path,
         start,
@@ -236,8 +234,7 @@ def open_pages(request: OpenRequest) -> Volume:
         shape=(count, *first.shape),
         dtype=first.dtype,
         chunks=(1, *first.shape),
-        voxel_size=voxel_size,
-        offset=offset,
+        description=Description(voxel_size=first.voxel_size) if ours is None else ours,
     )
 
 
@@ -338,8 +335,7 @@ def create_pages(request: CreateRequest) -> Volume:
         shape=request.shape,
         dtype=request.dtype,
         chunks=(1, *request.shape[1:]),
-        voxel_size=request.voxel_size,
-        offset=request.offset,
+        description=request.description,
         writable=True,
         staged=staged,
     )
@@ -352,7 +348,7 @@ def _write_empty_pages(path: Path, request: CreateRequest) -> int:
         shape=request.shape,
         dtype=request.dtype,
         photometric="minisblack",
-        description=description_text(voxel_size=request.voxel_size, offset=request.offset),
+        description=request.description.text(),
         metadata=None,
         contiguous=True,
         returnoffset=True,
