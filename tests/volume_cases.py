@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ALL_DTYPES = (
     "uint8",
@@ -30,6 +31,8 @@ class Case:
     keeps_position: bool = True
     needs_voxel_size: bool = False
     by_section: bool = False
+    extra: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Further arguments of `create_volume`."""
 
     def uri(self, folder: Path) -> str:
         return f"{self.prefix}{folder / self.place}"

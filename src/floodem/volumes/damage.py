@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import textwrap
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
 
 from floodem.errors import FloodemError, VolumeFormatError
+
+_MAX_REASON_LENGTH = 200
 
 # What h5py, numpy, zipfile, Pillow and tifffile raise for files with wrong bytes in them.
 _STUMBLES = (
@@ -30,10 +33,17 @@ _STUMBLES = (
 
 def damaged(uri: object, *, kind: str, reason: object) -> VolumeFormatError:
     """Say that a file cannot be read as what it should be."""
-    in_one_line = " ".join(str(reason).split())
     return VolumeFormatError(
-        f"{uri} cannot be read as {kind}: {in_one_line}; it is damaged, cut short or something else"
+        f"{uri} cannot be read as {kind}: {in_one_line(reason)}; "
+        "it is damaged, cut short or something else"
     )
+
+
+def in_one_line(reason: object) -> str:
+    """Return a reader's reason as one printable line; some quote half of the damaged file."""
+    words = " ".join(str(reason).split())
+    printable = "".join(char if char.isprintable() else "?" for char in words)
+    return textwrap.shorten(printable, _MAX_REASON_LENGTH, placeholder="...")
 
 
 @contextlib.contextmanager
