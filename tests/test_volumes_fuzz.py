@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fuzz.driver import faults, open_in_a_process
 from fuzz.mutations import BYTE_MUTATIONS, mutate_json, nest_json
 from fuzz.specimens import SPECIMENS, Specimen
-
-WORKER = Path(__file__).parent / "fuzz" / "worker.py"
 
 QUICK_INPUTS = 25
 SLOW_INPUTS = 10_000
 """Over all formats together."""
-
-GROWTH_BYTES = 700 * 2**20
-"""What reading one damaged file may add: the 256 MB that readers are told of, twice, and slack."""
-
-LONGEST_SENTENCE = 700
-HANGS_AFTER_S = 600
 
 _DOCUMENTS = (".json", ".zattrs", ".zarray", ".zgroup", "info")
 
@@ -58,53 +50,12 @@ def damaged_copies(
         yield {"name": name, "uri": uri.replace(str(sound), str(copy))}
 
 
-def attempts(specimen: Specimen, folder: Path, *, count: int, seed: int) -> list[dict]:
+def attempts(specimen: Specimen, folder: Path, *, count: int, seed: int) -> list[dict[str, Any]]:
     """Let a process of its own open damaged copies; tell what came of each."""
+    warm = folder / "warm"
+    warm.mkdir()
     cases = list(damaged_copies(specimen, folder, count=count, seed=seed))
-    lines = [json.dumps([specimen.make(_empty(folder / "warm"))]), *map(json.dumps, cases)]
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", str(WORKER)],
-        input="\n".join(lines) + "\n",
-        capture_output=True,
-        encoding="utf-8",
-        timeout=HANGS_AFTER_S,
-        check=False,
-        cwd=WORKER.parent.parent,
-    )
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, f"died at {told[-1:]}:\n{done.stderr[-3000:]}"
-    ended = [one for one in told if "outcome" in one]
-    assert len(ended) == len(cases)
-    return ended
-
-
-def _empty(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def faults(ended: list[dict]) -> list[str]:
-    """List what is wrong with how the copies were treated."""
-    found = []
-    for one in ended:
-        message = one["message"]
-        if one["outcome"] == "crashed":
-            found.append(f"{one['name']}: {message}")
-        elif one["outcome"] == "refused" and not is_a_sentence(message):
-            found.append(f"{one['name']}: no sentence: {message!r}")
-        if one["grown"] > GROWTH_BYTES:
-            found.append(f"{one['name']}: memory grew by {one['grown'] / 2**20:.0f} MB")
-    return found
-
-
-def is_a_sentence(message: str) -> bool:
-    """One printable line of bearable length that is no traceback and no status code."""
-    return (
-        0 < len(message) <= LONGEST_SENTENCE
-        and message.isprintable()
-        and "Traceback" not in message
-        and "tensorstore" not in message.lower()
-    )
+    return open_in_a_process(cases, warm=[specimen.make(warm)])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is measured by POSIX calls")

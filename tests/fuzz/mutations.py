@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -109,7 +110,7 @@ def mutate_json(data: bytes, random: np.random.Generator) -> bytes:
         if random.random() < 0.15:
             del holder[key]
         else:
-            holder[key] = _ODD_VALUES[int(random.integers(len(_ODD_VALUES)))]
+            holder[key] = copy.deepcopy(_ODD_VALUES[int(random.integers(len(_ODD_VALUES)))])
     return json.dumps(document).encode()
 
 
