@@ -31,6 +31,7 @@ class Case:
     keeps_position: bool = True
     needs_voxel_size: bool = False
     by_section: bool = False
+    keeps_kind: bool = True
     extra: dict[str, Any] = field(default_factory=dict, hash=False)
     """Further arguments of `create_volume`."""
 
