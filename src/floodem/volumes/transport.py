@@ -7,11 +7,37 @@ them (receipts, records, lists of shards).
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import IO
 
 from floodem.errors import FloodemError
 from floodem.files import replacing, storage_error
+from floodem.volumes.remote import is_remote
+from floodem.volumes.remote_file import RemoteFile
+
+_BUFFER_BYTES = 2**16
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Open a file to be read, on a disk or at an http(s), gs or s3 address.
+
+    A remote file is seekable as well; only those parts of it are fetched that are read.
+
+    Raises
+    ------
+    VolumeNotFoundError
+        When there is no such remote file.
+    StorageError
+        When the system or the server refuses.
+    """
+    if is_remote(path):
+        return io.BufferedReader(RemoteFile(path), buffer_size=_BUFFER_BYTES)
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise storage_error("read", path, error) from error
 
 
 class Store(ABC):

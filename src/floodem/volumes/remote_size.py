@@ -1,0 +1,141 @@
+"""How long a file on a server is: an address in, a number of bytes out.
+
+An http server is asked for one byte and says of how many. For gs and s3
+tensorstore has the credentials but tells no sizes: there the last byte is found
+by asking which bytes exist.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from typing import Any
+
+from floodem.errors import StorageError, VolumeNotFoundError
+from floodem.volumes.remote import Future, insist, insist_all, without_secrets
+
+_PROBES_AT_ONCE = 32
+_LARGEST_FILE = 2**50
+_ENOUGH_TO_READ = 2**18
+_NOT_FOUND = (404, 410)
+_PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
+_TOTAL = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
+_USER_AGENT = "floodem"
+
+
+def find_size(address: str, store: Any) -> int:
+    """Return how many bytes the file at a remote address has.
+
+    Parameters
+    ----------
+    address
+        Of one file.
+    store
+        The tensorstore.KvStore that was opened at it.
+
+    Raises
+    ------
+    VolumeNotFoundError
+        When there is none.
+    StorageError
+        When the server denies it, does not answer, or sends only whole files.
+    """
+    if address.lower().startswith("http"):
+        return insist(lambda: _FirstByte(address), address=address, action="open")
+    return _count_bytes(address, store)
+
+
+class _FirstByte:
+    """A request for the first byte of a file on an http server; its result is the file's size."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def cancel(self) -> bool:
+        return False
+
+    def result(self, timeout: float | None = None) -> int:
+        headers = {"Range": "bytes=0-0", "User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+        request = urllib.request.Request(self._address, headers=headers)  # noqa: S310 - http(s) only
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+                status, stated = answer.status, answer.headers.get("Content-Range", "")
+        except urllib.error.HTTPError as error:
+            with error:
+                status, stated = error.code, error.headers.get("Content-Range", "")
+                reason = error.reason
+            if status in _NOT_FOUND:
+                raise _not_found(self._address) from None
+            if status != _RANGE_NOT_SATISFIABLE:
+                raise OSError(f"{reason} [HTTP code {status}]") from None
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise OSError(f"UNAVAILABLE: CURL error {_reason(error)}") from error
+        total = _TOTAL.fullmatch(stated)
+        if status == _RANGE_NOT_SATISFIABLE:
+            return 0
+        if status != _PARTIAL or total is None:
+            raise StorageError(
+                f"{without_secrets(self._address)} cannot be read in parts, because its server "
+                "sends only whole files: download it and open the copy"
+            )
+        return int(total[1])
+
+
+def _reason(error: OSError) -> str:
+    inner = getattr(error, "reason", error)
+    if isinstance(inner, ConnectionRefusedError):
+        return f"Could not connect to server: {inner}"
+    if type(inner).__name__ == "gaierror":
+        return f"Could not resolve hostname: {inner}"
+    return str(inner)
+
+
+def _not_found(address: str) -> VolumeNotFoundError:
+    return VolumeNotFoundError(f"{without_secrets(address)} is not there: check the address")
+
+
+class _Probe:
+    """Whether a file has a byte at a place."""
+
+    def __init__(self, store: Any, at: int) -> None:
+        self._future: Future[Any] = store.read("", byte_range=slice(at, at + 1))
+
+    def cancel(self) -> bool:
+        return self._future.cancel()
+
+    def result(self, timeout: float | None = None) -> bool | None:
+        try:
+            return True if self._future.result(timeout=timeout).state == "value" else None
+        except ValueError as error:
+            if "OUT_OF_RANGE" in str(error):
+                return False
+            raise
+
+
+def _count_bytes(address: str, store: Any) -> int:
+    """Close in on the last byte, many places at a time."""
+
+    def which(places: list[int]) -> list[bool | None]:
+        starts = [lambda at=at: _Probe(store, at) for at in places]
+        return list(insist_all(starts, address=address, action="open"))
+
+    (first,) = which([0])
+    if first is None:
+        raise _not_found(address)
+    if not first:
+        return 0
+    low, high = 0, _LARGEST_FILE
+    places = [2**exponent for exponent in range(1, _LARGEST_FILE.bit_length() - 1)]
+    while high - low > _ENOUGH_TO_READ:
+        there = which(places)
+        low = max([low, *(at for at, is_there in zip(places, there, strict=True) if is_there)])
+        high = min([high, *(a for a, is_there in zip(places, there, strict=True) if not is_there)])
+        step = max(1, (high - low) // _PROBES_AT_ONCE)
+        places = list(range(low + step, high, step))
+    rest = insist(
+        lambda: store.read("", byte_range=slice(low, None)), address=address, action="open"
+    )
+    return low + len(rest.value)
