@@ -366,9 +366,9 @@ def test_going_up_from_a_link_leads_where_the_system_says(tmp_path: Path) -> Non
     ],
 )
 def test_the_reason_of_a_refusal_is_kept(said: str, kept: str) -> None:
-    from floodem.volumes.chunked import _sentence
+    from floodem.volumes.chunked_access import sentence
 
-    sentence = str(_sentence("open", "em.zarr", ValueError(said)))
+    sentence = str(sentence("open", "em.zarr", ValueError(said)))
     assert sentence.startswith(f"cannot open em.zarr: {kept}; check the address")
 
 
@@ -444,11 +444,11 @@ def test_an_interrupted_write_does_not_go_on_behind_the_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What tensorstore writes after a failure would bring a discarded folder back."""
-    from floodem.volumes import chunked
+    from floodem.volumes import chunked_volume
 
     folder = tmp_path / "work"
     array = np.random.default_rng(0).integers(0, 255, (64, 64, 64), np.uint8)
-    original = chunked.ChunkedVolume._pieces
+    original = chunked_volume.ChunkedVolume._pieces
 
     def broken(volume: Any, box: Box) -> Any:
         pieces = list(original(volume, box))
@@ -457,7 +457,7 @@ def test_an_interrupted_write_does_not_go_on_behind_the_back(
         blocked.write_bytes(b"a file where a folder should go")
         return pieces
 
-    monkeypatch.setattr(chunked.ChunkedVolume, "_pieces", broken)
+    monkeypatch.setattr(chunked_volume.ChunkedVolume, "_pieces", broken)
     with (
         pytest.raises(StorageError, match="check the address"),
         create_volume(
@@ -471,7 +471,7 @@ def test_an_interrupted_write_does_not_go_on_behind_the_back(
 def test_a_remote_address_that_is_not_there_gives_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("floodem.volumes.chunked.REMOTE_RETRIES", {"max_retries": 1})
+    monkeypatch.setattr("floodem.volumes.chunked_access.REMOTE_RETRIES", {"max_retries": 1})
     with pytest.raises(FloodemError) as caught:
         open_volume("zarr://http://127.0.0.1:9/em.zarr")
     assert "\n" not in str(caught.value)
