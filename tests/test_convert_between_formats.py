@@ -51,7 +51,9 @@ def test_a_volume_that_went_through_two_formats_is_as_it_was(
     first, second = data.draw(cases_with(dtype)), data.draw(cases_with(dtype))
     voxel_size = VoxelSize(data.draw(SIZES), data.draw(SIZES), data.draw(SIZES))
     offset = (data.draw(PLACES), data.draw(PLACES), data.draw(PLACES))
-    kind = data.draw(st.sampled_from([None, Kind.IMAGE, Kind.LABELS]))
+    # Ids are whole numbers, and precomputed refuses others.
+    kinds = [None, Kind.IMAGE] if dtype.startswith("float") else [None, Kind.IMAGE, Kind.LABELS]
+    kind = data.draw(st.sampled_from(kinds))
     with tempfile.TemporaryDirectory() as folder:
         source, destination = first.uri(Path(folder, "a")), second.uri(Path(folder, "b"))
         with create_volume(

@@ -51,6 +51,9 @@ CASES = (
     Case("zarr", "", "em.zarr"),
     Case("zarr-inside", "zarr://", "store.zarr/inside/raw"),
     Case("zarr3", "zarr3://", "em3"),
+    Case("ome-zarr-0.4", "", "em.ome.zarr"),
+    Case("ome-zarr-0.5", "zarr3://", "em.ome.zarr"),
+    Case("zarr3-sharded", "zarr3://", "em3", extra={"chunks": (2, 3, 4), "shards": (4, 6, 8)}),
     Case("n5", "", "em.n5"),
     Case(
         "precomputed",
@@ -58,6 +61,14 @@ CASES = (
         "em",
         dtypes=("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32"),
         needs_voxel_size=True,
+    ),
+    Case(
+        "precomputed-sharded",
+        "precomputed://",
+        "em",
+        dtypes=("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32"),
+        needs_voxel_size=True,
+        extra={"chunks": (2, 3, 4), "shards": (4, 6, 8)},
     ),
     Case("png", "png://", "sections", dtypes=("uint8", "uint16"), by_section=True),
     Case(
