@@ -1,11 +1,12 @@
 """A file whose voxels lie in C order behind a header: boxes in, bytes at their place.
 
 Plain reads and writes instead of a memory map: a full disk then ends in an
-error, not in the death of the process.
+error, not in the death of the process. Several threads may share one file.
 """
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -28,6 +29,7 @@ class RawArrayFile:
         self._shape = shape
         self._dtype = dtype
         self._uri = uri
+        self._lock = threading.Lock()
 
     @classmethod
     def create(
@@ -46,7 +48,7 @@ class RawArrayFile:
     def read(self, box: Box) -> Array:
         """Return the voxels of `box`, counted from the array's first voxel."""
         found = np.empty(box.shape, self._dtype)
-        with refusals("read", self._uri):
+        with refusals("read", self._uri), self._lock:
             for position, piece in self._pieces(box, found):
                 self._handle.seek(position)
                 piece[...] = np.frombuffer(
@@ -56,7 +58,7 @@ class RawArrayFile:
 
     def write(self, box: Box, array: Array) -> None:
         """Store `array` at `box`, counted from the array's first voxel."""
-        with refusals("write", self._uri):
+        with refusals("write", self._uri), self._lock:
             for position, piece in self._pieces(box, array):
                 self._handle.seek(position)
                 self._handle.write(np.ascontiguousarray(piece).data)

@@ -37,6 +37,7 @@ _BUILT_IN = (
     "floodem.volumes.npy:NPY",
     "floodem.volumes.stacks:PNG",
     "floodem.volumes.stacks:TIFF",
+    "floodem.volumes.stacks:JPEG",
 )
 
 

@@ -1,42 +1,132 @@
-"""What one image file says about itself, before its pixels are read."""
+"""What one image file says about itself before its pixels are read, and which are wanted."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from floodem.errors import VolumeFormatError
+from floodem.errors import OptionError, VolumeFormatError
 from floodem.geometry import VoxelSize
+from floodem.memory import require_memory
 from floodem.volumes.damage import damaged
+from floodem.volumes.volume import UNCHECKED_BYTES, Array
 
 IMAGE = "an image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Size (y, x), type, description text and voxel size of one section."""
+    """Size (y, x), type, number of channels, description text and voxel size of one section."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
-    text: str = ""
-    voxel_size: VoxelSize | None = None
+    channels: int = 1
+    text: str = field(default="", compare=False)
+    voxel_size: VoxelSize | None = field(default=None, compare=False)
+    notice: str = field(default="", compare=False)
+
+    @property
+    def size_in_bytes(self) -> int:
+        """What all its pixels take, in all channels."""
+        return self.shape[0] * self.shape[1] * self.channels * self.dtype.itemsize
 
 
-def colour_image(path: Path) -> VolumeFormatError:
-    """Say that a section is not grey."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Which part of a section is wanted: rows, columns and one channel."""
+
+    rows: slice = field(default_factory=lambda: slice(None))
+    columns: slice = field(default_factory=lambda: slice(None))
+    channel: int = 0
+
+    def cut(self, pixels: Array, dtype: np.dtype[Any]) -> Array:
+        """Take the window out of pixels (y, x) or (y, x, channel)."""
+        plane = pixels if pixels.ndim == 2 else pixels[:, :, self.channel]
+        return np.ascontiguousarray(plane[self.rows, self.columns], dtype=dtype)
+
+
+def palette_image(path: object) -> VolumeFormatError:
+    """Say that a section holds numbers of colours."""
     return VolumeFormatError(
-        f"{path} is a colour image, and a volume has one value per voxel: "
-        "convert the sections to grey first"
+        f"{path} is a palette image, whose values are numbers of colours in a table: "
+        "save the sections as grey images"
     )
 
 
-def damaged_image(path: Path, reason: object) -> VolumeFormatError:
+def damaged_image(path: object, reason: object) -> VolumeFormatError:
     """Say that a section cannot be read."""
     return damaged(path, kind=IMAGE, reason=reason)
+
+
+def changed(path: object) -> VolumeFormatError:
+    """Say that a section is not what it was when the stack was opened."""
+    return VolumeFormatError(f"{path} has changed since its volume was opened: open it again")
+
+
+def require_room(section: Section, path: object) -> None:
+    """Refuse a section that does not fit in memory.
+
+    Raises
+    ------
+    ResourceError
+        When the system says that there is not enough.
+    """
+    if section.size_in_bytes > UNCHECKED_BYTES:
+        require_memory(
+            needed_bytes=section.size_in_bytes,
+            purpose=f"reading {path}",
+            remedy="cut the sections into tiles",
+        )
+
+
+def choose_channel(
+    section: Section,
+    channel: int | None,
+    *,
+    path: object,
+    uri: str,
+    are_equal: Callable[[], bool],
+) -> int:
+    """Return which channel of a section is meant.
+
+    Parameters
+    ----------
+    section, path
+        The first section and where it is.
+    channel
+        What the user asked for.
+    uri
+        What messages call the volume.
+    are_equal
+        Tells whether all channels of the first section hold the same values, as they
+        do in grey images saved in colour.
+
+    Raises
+    ------
+    VolumeFormatError
+        When a colour image is given and no channel.
+    OptionError
+        When there is no such channel.
+    """
+    if channel is not None and channel >= section.channels:
+        what = "sections are grey images" if section.channels == 1 else f"it has {section.channels}"
+        raise OptionError(f"{uri} has no channel {channel}: {what}, counted from 0")
+    if channel is None and section.channels > 1:
+        advice = (
+            "its channels are all equal, so take the first (--channel 0, in Python channel=0)"
+            if are_equal()
+            else f"choose one of its {section.channels} channels (--channel 0 to "
+            f"{section.channels - 1}, in Python channel=)"
+        )
+        raise VolumeFormatError(
+            f"{path} is a colour image, and a volume has one value per voxel: {advice}"
+        )
+    return channel or 0
 
 
 def sync_file(path: Path) -> None:
