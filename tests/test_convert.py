@@ -21,8 +21,8 @@ from floodem.errors import (
 )
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import Progress
-from floodem.volumes import Volume, conversion, convert, create_volume, open_volume
-from floodem.volumes.conversion import block_shape
+from floodem.volumes import Volume, block_plan, convert, create_volume, open_volume
+from floodem.volumes.block_plan import block_shape
 from volume_cases import CASES, Case
 
 VOXEL_SIZE = VoxelSize(30, 6, 4)
@@ -125,12 +125,12 @@ def test_ids_beyond_2_to_the_53_do_not_become_float64(tmp_path: Path) -> None:
 class Watched(Volume):
     """An endless-looking volume that notes what is asked of it."""
 
-    def __init__(self, shape: Zyx) -> None:
+    def __init__(self, shape: Zyx, *, chunks: Zyx) -> None:
         self.uri = "watched"
         self.box = Box.from_shape(shape)
         self.dtype = np.dtype(np.uint32)
         self.voxel_size = None
-        self.chunks = (1, *shape[1:])
+        self.chunks = chunks
         self.asked: list[Box] = []
         self.is_closed = False
 
@@ -149,30 +149,50 @@ def test_blocks_stay_small_and_meet_the_chunks_of_the_destination(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 64 * 1024
-    monkeypatch.setattr(conversion, "BLOCK_BYTES", limit)
-    volume = Watched((50, 60, 70))
+    monkeypatch.setattr(block_plan, "BLOCK_BYTES", limit)
+    volume = Watched((50, 60, 70), chunks=(8, 8, 8))
     heard: list[Progress] = []
     convert(volume, tmp_path / "out.zarr", chunks=(8, 16, 16), progress=heard.append)
-    assert max(box.size * 4 for box in volume.asked) <= limit
+    # What is read is there once more while it is encoded.
+    assert max(box.size * 8 for box in volume.asked) <= limit
     assert sum(box.size for box in volume.asked) == volume.box.size
     for box in volume.asked:
         assert all(a % c == 0 for a, c in zip(box.start, (8, 16, 16), strict=True))
     assert not volume.is_closed
-    assert [heard[0].done, heard[-1].done] == [0, volume.box.size]
-    assert all(report.total == volume.box.size for report in heard)
+    # Every voxel is written and read back.
+    assert [heard[0].done, heard[-1].done] == [0, 2 * volume.box.size]
+    assert all(report.total == 2 * volume.box.size for report in heard)
+
+
+def test_a_section_is_decoded_once_where_memory_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_plan, "BLOCK_BYTES", 1)
+    volume = Watched((50, 60, 70), chunks=(1, 60, 70))
+    convert(volume, tmp_path / "out.zarr", chunks=(8, 16, 16))
+    assert {box.shape for box in volume.asked} == {(8, 60, 70), (2, 60, 70)}
+    volume = Watched((50, 60, 70), chunks=(1, 60, 70))
+    monkeypatch.setattr(block_plan, "MEMORY_BYTES", 8 * 8 * 32 * 48)
+    convert(volume, tmp_path / "narrow.zarr", chunks=(8, 16, 16))
+    assert max(box.size for box in volume.asked) * 8 <= 8 * 8 * 32 * 48
 
 
 @given(
     st.tuples(*[st.integers(1, 5000)] * 3),
     st.tuples(*[st.integers(1, 512)] * 3),
+    st.tuples(*[st.integers(1, 5000)] * 3),
     st.sampled_from([1, 2, 4, 8]),
 )
-def test_blocks_are_whole_chunks_up_to_the_limit(shape: Zyx, chunks: Zyx, itemsize: int) -> None:
-    block = block_shape(shape, chunks=chunks, itemsize=itemsize)
+def test_blocks_are_whole_chunks_up_to_the_limit(
+    shape: Zyx, chunks: Zyx, source_chunks: Zyx, itemsize: int
+) -> None:
+    block = block_shape(shape, chunks=chunks, source_chunks=source_chunks, itemsize=itemsize)
     fitted = tuple(min(c, s) for c, s in zip(chunks, shape, strict=True))
     assert all(b % c == 0 or b == s for b, c, s in zip(block, fitted, shape, strict=True))
     one_chunk = int(np.prod(fitted)) * itemsize
-    assert int(np.prod(block)) * itemsize <= max(64 * 2**20, one_chunk)
+    assert int(np.prod(block)) * itemsize <= max(block_plan.MEMORY_BYTES, one_chunk)
+    alone = block_shape(shape, chunks=chunks, itemsize=itemsize)
+    assert int(np.prod(alone)) * itemsize <= max(block_plan.BLOCK_BYTES, one_chunk)
 
 
 @pytest.mark.parametrize("box", [Box((0, 0, 0), (1, 1, 1)), Box((100, 0, -20), (100, 7, -12))])

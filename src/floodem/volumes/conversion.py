@@ -1,20 +1,28 @@
-"""Any volume to any format: two addresses in, a new volume out, block by block."""
+"""Any volume to any format: two addresses in, a new volume and its record out, block by block.
+
+A conversion is planned (`conversion_plan`), its blocks are written and receipted
+(`conversion_steps`, `receipts`), read back and compared, and put into place. Chunked
+stores and stacks that were stopped go on where they were.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from numpy.typing import DTypeLike
 
-from floodem.errors import GeometryError
-from floodem.geometry import Box, VoxelSize, Zyx, tiles
-from floodem.progress import Progress, ProgressListener
-from floodem.volumes.access import create_volume, open_volume
-from floodem.volumes.volume import Volume
+from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.progress import ProgressListener
+from floodem.volumes.access import open_volume
+from floodem.volumes.conversion_plan import ConversionOptions, make_plan
+from floodem.volumes.conversion_run import Conversion, Run
+from floodem.volumes.recoding import Window
+from floodem.volumes.volume import Kind, Volume
 
-BLOCK_BYTES = 64 * 2**20
-"""Blocks are grown to about this size: enough to keep a disk busy, little to hold."""
+__all__ = ["Conversion", "Window", "convert"]
 
 
 def convert(
@@ -25,16 +33,32 @@ def convert(
     voxel_size: VoxelSize | None = None,
     offset: Zyx | None = None,
     dtype: DTypeLike | None = None,
-    chunks: Zyx | None = None,
+    window: tuple[float, float] | None = None,
+    relabel: bool = False,
+    axes: str | None = None,
     channel: int | None = None,
+    level: int = 0,
+    chunks: Zyx | None = None,
+    shards: Zyx | None = None,
+    encoding: str | None = None,
+    pyramid: int | Literal["auto"] | None = None,
+    kind: Kind | None = None,
+    threads: int | None = None,
     allow_external: bool = False,
     overwrite: bool = False,
     progress: ProgressListener | None = None,
-) -> None:
-    """Copy a volume, or a box of it, to another address and format.
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Conversion:
+    """Copy a volume, or a box of it, to another address and format, and check the copy.
 
-    Memory stays bounded by two blocks. When anything fails, what was at the
-    destination before is still there.
+    What is written gets receipts in ``DESTINATION.floodem``; at the end it is read
+    back and compared with them. Chunked stores and stacks grow beside their place
+    and appear when they are complete; after a stop the same call goes on. Other
+    formats, which are written whole, begin again. When anything fails, what was at
+    the destination before is still there (remote stores are written in place).
+
+    All blocks in work together take at most 2 GiB, or half of the free memory if that
+    is less, unless one chunk (shard, section) of the copy takes more.
 
     Parameters
     ----------
@@ -50,14 +74,33 @@ def convert(
         Where the first voxel of the copy lies, instead of where it came from.
     dtype
         Another type of voxel. Values that do not fit are refused, never wrapped.
-    chunks
-        Of the destination, z, y, x.
-    channel, allow_external
+    window
+        Grey levels (low, high) that become the full range of `dtype` (default
+        uint8); what lies outside is clipped. For images.
+    relabel
+        Give the objects the numbers 1..n in the order of their ids, and the copy
+        the smaller of uint32 and uint64 unless `dtype` says otherwise. The table
+        is kept in ``DESTINATION.floodem/relabel.csv``.
+    axes, channel, level, allow_external
         As for `open_volume`, when the source is an address.
+    chunks, shards, encoding
+        As for `create_volume`.
+    pyramid
+        How many coarser levels to add, or ``"auto"``; see
+        `floodem.volumes.pyramid.level_factors`.
+    kind
+        Whether the values are an image, whose coarser levels are means, or labels
+        (the most frequent value); by default what the source says, or its type.
+    threads
+        How many blocks are worked on at once; by default one for each core.
     overwrite
-        Replace what is there, once the copy is complete.
+        Replace what is there once the copy is complete, and begin again where an
+        earlier conversion was stopped.
     progress
-        Called after every block, in voxels.
+        Called after every block, in voxels over all steps.
+    should_stop
+        Asked after every block; when it answers True the conversion ends with
+        `StoppedError`.
 
     Raises
     ------
@@ -65,60 +108,50 @@ def convert(
         When the box is not inside the source.
     LabelError
         When values do not fit `dtype`.
+    StoppedError
+        When `should_stop` said so.
+    RunConflictError
+        When another process converts to the destination, or a stopped conversion
+        there had another source or other options.
+    StorageError
+        When the file system refuses, or the copy read back is not what was written.
     FloodemError
         Whatever `open_volume` and `create_volume` refuse.
     """
-    with contextlib.ExitStack() as stack:
+    options = ConversionOptions(
+        box=box,
+        voxel_size=voxel_size,
+        offset=offset,
+        dtype=dtype,
+        window=None if window is None else Window(*window),
+        relabel=relabel,
+        chunks=chunks,
+        shards=shards,
+        encoding=encoding,
+        pyramid=pyramid,
+        kind=kind,
+    )
+    with contextlib.ExitStack() as opened:
         if not isinstance(source, Volume):
-            source = stack.enter_context(
-                open_volume(source, channel=channel, allow_external=allow_external)
+            source = opened.enter_context(
+                open_volume(
+                    source, channel=channel, level=level, axes=axes, allow_external=allow_external
+                )
             )
-        part = source.box if box is None else box
-        if not source.box.contains(part) or part.size == 0:
-            raise GeometryError(
-                f"box {part} is empty or not inside {source.uri}, which holds {source.box} "
-                "(z,y,x): choose a box in it"
-            )
-        copy = create_volume(
+        plan = make_plan(
+            source,
             destination,
-            shape=part.shape,
-            dtype=source.dtype if dtype is None else dtype,
-            voxel_size=source.voxel_size if voxel_size is None else voxel_size,
-            offset=part.start if offset is None else offset,
-            chunks=chunks,
-            overwrite=overwrite,
+            options=options,
+            origin={"axes": axes, "channel": channel, "level": level},
         )
-        try:
-            _copy_blocks(source, copy, part=part, progress=progress)
+        run = Run(
+            plan,
+            threads=threads,
+            overwrite=overwrite,
+            progress=progress,
+            should_stop=should_stop,
             # The copy may take the place of the source, and an open file keeps its place.
-            stack.close()
-            copy.close()
-        except BaseException:
-            copy.discard()
-            raise
-
-
-def _copy_blocks(
-    source: Volume, copy: Volume, *, part: Box, progress: ProgressListener | None
-) -> None:
-    to_copy = tuple(b - a for a, b in zip(part.start, copy.offset, strict=True))
-    itemsize = max(source.dtype.itemsize, copy.dtype.itemsize)
-    block = block_shape(part.shape, chunks=copy.chunks, itemsize=itemsize)
-    done = 0
-    report = progress or (lambda _: None)
-    report(Progress(stage="convert", done=done, total=part.size, unit="voxels"))
-    for tile in tiles(part, core=block):
-        target = tile.core.translate((to_copy[0], to_copy[1], to_copy[2]))
-        copy.write(target, source.read(tile.core))
-        done += tile.core.size
-        report(Progress(stage="convert", done=done, total=part.size, unit="voxels"))
-
-
-def block_shape(shape: Zyx, *, chunks: Zyx, itemsize: int) -> Zyx:
-    """Grow a chunk by whole chunks, along x, then y, then z, to about `BLOCK_BYTES`."""
-    block = [min(c, s) for c, s in zip(chunks, shape, strict=True)]
-    for axis in (2, 1, 0):
-        size = block[0] * block[1] * block[2] * itemsize
-        times = max(1, BLOCK_BYTES // size)
-        block[axis] = min(block[axis] * times, shape[axis])
-    return (block[0], block[1], block[2])
+            let_go=opened.close,
+        )
+        with run.record.hold():
+            return run.make()

@@ -1,0 +1,66 @@
+"""Where a copy grows and where it goes: a parsed destination in, paths and what is possible out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from floodem.geometry import Box, Zyx
+from floodem.volumes.location import Location, require_format
+from floodem.volumes.volume import Volume
+
+WORK_SUFFIX = ".converting"
+
+
+def is_resumable(location: Location) -> bool:
+    """Tell whether a volume is kept in chunks or sections, each of them written alone.
+
+    Such volumes serve several threads at once, and what is written of them stays.
+    """
+    record = require_format(location)
+    if location.is_remote:
+        return "work" in record.options and record.remote == "write"
+    ending = Path(location.path).suffix.lower()
+    is_one_file = not record.holds_datasets and ending in record.extensions
+    return "work" in record.options and not is_one_file
+
+
+def final_place(location: Location) -> Path:
+    """Return the file or folder of a local copy, links followed."""
+    inner = (location.dataset or "").strip("/")
+    is_folder = inner and "work" in require_format(location).options
+    return Path(os.path.realpath(location.local / inner if is_folder else location.local))
+
+
+def work_place(location: Location) -> Path:
+    """Return where a local copy grows: beside its place, under a hidden name."""
+    path = final_place(location)
+    return path.with_name(f".{path.name}{WORK_SUFFIX}")
+
+
+def is_in_place(values: dict[str, Any], location: Location) -> bool:
+    """Tell whether a copy that is complete, by its record, has taken its place.
+
+    A folder is known by its number in the file system, which a rename does not change.
+    What is written as a whole has no place before: there it is in place if something
+    is, unless it was to replace something.
+    """
+    if location.is_remote:
+        return True
+    final = final_place(location)
+    made = values["made"]
+    if is_resumable(location):
+        return final.exists() and final.stat().st_ino == made.get("inode")
+    return final.exists() and not made["replaces"]
+
+
+def moved_by(volume: Volume, box: Box, *, location: Location) -> Zyx:
+    """Return what to add to positions in `box`, as it was written, to find them in the volume.
+
+    Zero, unless the format keeps no offset.
+    """
+    if require_format(location).keeps_position:
+        return (0, 0, 0)
+    z, y, x = (there - here for there, here in zip(volume.offset, box.start, strict=True))
+    return (z, y, x)
