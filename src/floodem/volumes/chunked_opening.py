@@ -20,7 +20,7 @@ from floodem.errors import (
     VolumeFormatError,
     VolumeNotFoundError,
 )
-from floodem.geometry import VoxelSize, Zyx
+from floodem.geometry import FARTHEST_POSITION, VoxelSize, Zyx
 from floodem.memory import available_memory
 from floodem.volumes.axes import SPATIAL, Arrangement, arrange
 from floodem.volumes.chunked_access import (
@@ -208,6 +208,7 @@ def _volume(
         believed=declared or layout.usual_axes.get(len(store.shape), ""),
         arrangement=arrangement,
     )
+    _require_near(description.offset, arrangement.shape, uri=uri)
     every = slice(None)
     view = store[arrangement.index((every, every, every))].transpose(list(arrangement.order))
     dtype = native_dtype(np.dtype(view.dtype.numpy_dtype), uri=uri)
@@ -266,6 +267,14 @@ def _turned(description: Description, *, believed: str, arrangement: Arrangement
             else VoxelSize(*(size.zyx_nm[at] for at in found))
         ),
     )
+
+
+def _require_near(offset: Zyx, shape: Zyx, *, uri: str) -> None:
+    if any(abs(at) + size > FARTHEST_POSITION for at, size in zip(offset, shape, strict=True)):
+        raise VolumeFormatError(
+            f"{uri} declares offset {offset} and shape {shape} (z,y,x), which reach beyond "
+            f"{FARTHEST_POSITION} voxels: correct its metadata"
+        )
 
 
 def _chunks(

@@ -16,10 +16,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from floodem.errors import VolumeFormatError
-from floodem.geometry import VoxelSize
 from floodem.volumes.axes import SPATIAL
 from floodem.volumes.damage import reading
-from floodem.volumes.declared import offset_from
+from floodem.volumes.declared import offset_from, voxel_size_from
 from floodem.volumes.description import Description
 from floodem.volumes.layouts.folder import Folder, require_inside
 from floodem.volumes.layouts.layout import Level, NewLevel, Pyramid, named_axes
@@ -53,6 +52,8 @@ def read_pyramid(attributes: Any, folder: Folder, *, uri: str) -> Pyramid | None
         return None
     with reading(uri, kind=_KIND):
         multiscale = found[0]
+        if not isinstance(multiscale, dict):
+            raise TypeError(f"multiscales begins with {multiscale!r}, which is no object")
         axes, units = _axes(multiscale.get("axes"))
         datasets = multiscale["datasets"]
         kind = Kind.LABELS if "image-label" in attributes else None
@@ -135,7 +136,7 @@ def _describe(
             if unit_nm is not None
         ]
         return Description(
-            voxel_size=VoxelSize(*sizes) if len(sizes) == len(SPATIAL) else None,
+            voxel_size=voxel_size_from(sizes, uri=uri) if len(sizes) == len(SPATIAL) else None,
             offset=offset_from(whole, uri=uri),
             kind=kind,
         )

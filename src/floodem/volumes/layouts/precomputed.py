@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from floodem.errors import OptionError, VolumeFormatError
 from floodem.geometry import Zyx
 from floodem.volumes.damage import reading
-from floodem.volumes.declared import offset_from, voxel_size_from
+from floodem.volumes.declared import DEFAULT_CHUNKS, offset_from, voxel_size_from
 from floodem.volumes.description import Description
 from floodem.volumes.layouts.folder import Folder, require_inside
 from floodem.volumes.layouts.layout import (
@@ -119,7 +119,7 @@ class Precomputed(Layout):
                 "type": "segmentation" if kind is Kind.LABELS else "image",
                 "data_type": request.dtype.name,
                 "num_channels": 1,
-                "scales": [_scale(level, encoding) for level in new_levels(request)],
+                "scales": [_scale(level, encoding, request) for level in new_levels(request)],
             }
         }
 
@@ -153,7 +153,7 @@ def _encoding(request: CreateRequest, kind: Kind) -> str:
     return request.encoding
 
 
-def _scale(level: NewLevel, encoding: str) -> dict[str, Any]:
+def _scale(level: NewLevel, encoding: str, request: CreateRequest) -> dict[str, Any]:
     assert level.description.voxel_size is not None
     resolution_xyz = level.description.voxel_size.zyx_nm[::-1]
     scale: dict[str, Any] = {
@@ -166,33 +166,39 @@ def _scale(level: NewLevel, encoding: str) -> dict[str, Any]:
     }
     if encoding == "compressed_segmentation":
         scale["compressed_segmentation_block_size"] = _COMPRESSED_BLOCK_XYZ
-    if level.shards is not None:
+    if request.shards is not None:
+        chunks = request.chunks or DEFAULT_CHUNKS
         scale["sharding"] = sharding(
-            level.box.shape, level.chunks, level.shards, is_compressed=encoding in _COMPRESSED
+            level.box.shape,
+            level.chunks,
+            chunks_per_shard=math.prod(s // c for s, c in zip(request.shards, chunks, strict=True)),
+            is_compressed=encoding in _COMPRESSED,
         )
     return scale
 
 
-def sharding(shape: Zyx, chunks: Zyx, shards: Zyx, *, is_compressed: bool) -> dict[str, Any]:
-    """Return the sharding of a scale whose shards cover about this shape.
+def sharding(
+    shape: Zyx, chunks: Zyx, *, chunks_per_shard: int, is_compressed: bool
+) -> dict[str, Any]:
+    """Return the sharding of a scale whose shards hold about as many chunks.
 
     The chunks of a shard follow one another on a Morton curve: bits of x, y and z
     in turn, an axis leaving off when its chunks are numbered. A shard therefore
-    holds a power of two of chunks and is as near to a cube (in chunks) as the
-    volume allows. It gets as many chunks as the shape asked for holds, rounded to
-    the next power of two; what it covers then is `Volume.chunks`.
+    holds a power of two of chunks, here the nearest one, and is as near to a cube
+    (in chunks) as the volume allows; what it covers then is `Volume.chunks`.
 
     Parameters
     ----------
-    shape, chunks, shards
-        In voxels, z, y, x; shards in whole chunks.
+    shape, chunks
+        In voxels, z, y, x.
+    chunks_per_shard
+        How many are asked for.
     is_compressed
         Whether gzip would be of no use.
     """
     grid = [-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True)]
     all_bits = sum((count - 1).bit_length() for count in grid)
-    wanted = math.prod(shard // chunk for shard, chunk in zip(shards, chunks, strict=True))
-    shard_chunk_bits = min(round(math.log2(wanted)), all_bits)
+    shard_chunk_bits = min(round(math.log2(chunks_per_shard)), all_bits)
     preshift_bits = min(shard_chunk_bits, _MAX_PRESHIFT_BITS)
     return {
         "@type": "neuroglancer_uint64_sharded_v1",
