@@ -174,7 +174,7 @@ def equalise(
     *,
     spans: tuple[Span, Span],
     rule: Rule,
-) -> Section:
+) -> Integer[np.ndarray, "h w"]:
     """Return the pixels ``ys`` by ``xs`` of a section, equalised, in their own type.
 
     Parameters
@@ -199,7 +199,7 @@ def equalise(
         found += (above - found) * scale.share[inner]
     found *= np.float32(rule.high - rule.low)
     found += np.float32(rule.low + 0.5)
-    result: Section = np.floor(found, out=found).astype(pixels.dtype)
+    result: Integer[np.ndarray, "h w"] = np.floor(found, out=found).astype(pixels.dtype)
     return result
 
 
@@ -326,13 +326,14 @@ def _transfers(clipped: Float32[np.ndarray, "n bins"]) -> Float32[np.ndarray, "n
     return places
 
 
-_Weights = tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"], Float32[np.ndarray, "n"]]
+_Down = tuple[Int64[np.ndarray, "h"], Int64[np.ndarray, "h"], Float32[np.ndarray, "h"]]
+_Along = tuple[Int64[np.ndarray, "w"], Int64[np.ndarray, "w"], Float32[np.ndarray, "w"]]
 
 
 def _between(
     tables: Float32[np.ndarray, "p q bins"],
     bin_of: Int64[np.ndarray, "h w"],
-    weights: tuple[_Weights, _Weights],
+    weights: tuple[_Down, _Along],
 ) -> Float32[np.ndarray, "h w"]:
     """Look every pixel up in the four tables around it and take their bilinear mean."""
     (above, below, down), (left, right, along) = weights
