@@ -18,8 +18,8 @@ from floodem.errors import (
     VolumeFormatError,
 )
 from floodem.geometry import Box, VoxelSize
+from floodem.volumes import block_plan, create_volume, open_volume
 from floodem.volumes import clahe as clahe_module
-from floodem.volumes import create_volume, open_volume
 from floodem.volumes.clahe import clahe, clahe_section
 from floodem.volumes.clahe_tables import Rule, clip_histograms
 from floodem.volumes.volume import Kind
@@ -175,7 +175,7 @@ def test_a_volume_is_its_sections_whatever_box_blocks_and_threads(chunks, thread
     box = Box((7 + corner[0], 100 + corner[1], -5 + corner[2]), source.box.stop)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clahe_module, "create_volume", create)
-        patch.setattr(clahe_module, "BLOCK_BYTES", 500)
+        patch.setattr(block_plan, "BLOCK_BYTES", 3000)
         clahe(source, "copy", block=21, box=box, threads=threads)
     expected = np.stack([clahe_section(section, block=21) for section in image])
     np.testing.assert_array_equal(copies[0].array, expected[box.slices(origin=source.offset)])

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as npst
 from array_volume import ArrayVolume
 from floodem.errors import GeometryError, OptionError
 from floodem.geometry import Box
-from floodem.volumes import open_volume
+from floodem.volumes import block_plan, open_volume
 from floodem.volumes import statistics as statistics_module
 from floodem.volumes.grey_notes import ranges
 from floodem.volumes.grey_report import Histogram
@@ -41,12 +41,9 @@ def tissue(shape, *, seed=0):
 @given(integer_arrays, chunkings, st.integers(1, 3))
 @settings(max_examples=150)
 def test_whole_numbers_give_exact_mean_and_deviation_in_any_blocks(array, chunks, threads):
-    before = statistics_module.BLOCK_BYTES
-    statistics_module.BLOCK_BYTES = 1
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(block_plan, "BLOCK_BYTES", 1)
         found = statistics(ArrayVolume(array, chunks=chunks), threads=threads)
-    finally:
-        statistics_module.BLOCK_BYTES = before
     mean, stddev = slow.mean_and_stddev(array)
     assert found.mean == mean
     assert found.stddev == pytest.approx(stddev, rel=1e-15)
@@ -145,7 +142,7 @@ def test_no_thread_cannot_work():
 
 
 def test_memory_holds_a_few_blocks_and_no_more(monkeypatch):
-    monkeypatch.setattr(statistics_module, "BLOCK_BYTES", 2**12)
+    monkeypatch.setattr(block_plan, "BLOCK_BYTES", 3 * 2**12)
     volume = ArrayVolume(tissue((16, 64, 64)), chunks=(1, 16, 16))
     statistics(volume)
     assert max(box.size for box in volume.reads) <= 2**12

@@ -19,15 +19,14 @@ from floodem.errors import GeometryError, VolumeFormatError
 from floodem.geometry import Box, Zyx, tiles
 from floodem.progress import Progress, ProgressListener
 from floodem.volumes.access import create_volume, open_volume
+from floodem.volumes.block_reading import Reader
 from floodem.volumes.clahe_tables import Rule, Section, Span, equalise
+from floodem.volumes.grey_reading import grey_blocks, grey_reader
 from floodem.volumes.parallel import in_order, usable_threads
 from floodem.volumes.volume import Array, Kind, Volume
 
-BLOCK_BYTES = 16 * 2**20
-"""Read and written at a time: small, because several are under way at once."""
-
-BLOCKS_AHEAD = 2
-"""While one block is equalised, the next one is read."""
+BLOCKS_HELD = 3
+"""One is read, one is equalised, one is written."""
 
 _TILE = 512
 """Edge of what is equalised at a time: its tables take a few megabytes."""
@@ -282,13 +281,20 @@ def _equalise_blocks(
     progress: ProgressListener | None,
 ) -> None:
     report = progress or (lambda _: None)
-    core = _block_shape(copy)
+    # Read with what the windows cover beside it, and written.
+    core, held = grey_blocks(
+        source,
+        copy.shape,
+        chunks=copy.chunks,
+        voxel_bytes=2 * source.dtype.itemsize,
+        wanted=BLOCKS_HELD,
+    )
     done, total = 0, copy.box.size
 
     def blocks() -> Iterator[tuple[Box, Array, Iterator[_Part]]]:
         for tile in tiles(copy.box, core=core):
             result = np.empty(tile.core.shape, source.dtype)
-            yield tile.core, result, _parts(source, tile.core, result=result, rule=rule)
+            yield tile.core, result, _parts(reader, tile.core, result=result, rule=rule)
 
     def parts() -> Iterator[tuple[_Part, tuple[Box, Array] | None]]:
         """Yield all sections of all blocks; with the last one of a block, the block itself."""
@@ -302,16 +308,19 @@ def _equalise_blocks(
         return item[1]
 
     report(Progress(stage="clahe", done=0, total=total, unit="voxels"))
-    for finished in in_order(work, parts(), threads=threads, ahead=BLOCKS_AHEAD * core[0]):
-        # Results come in order, so the sections before the last one are finished too.
-        if finished is not None:
-            copy.write(*finished)
-            done += finished[0].size
-            report(Progress(stage="clahe", done=done, total=total, unit="voxels"))
+    with grey_reader(source, threads=threads) as reader:
+        ahead = max(1, (held - 1) * core[0])
+        for finished in in_order(work, parts(), threads=threads, ahead=ahead):
+            # Results come in order, so the sections before the last one are finished too.
+            if finished is not None:
+                copy.write(*finished)
+                done += finished[0].size
+                report(Progress(stage="clahe", done=done, total=total, unit="voxels"))
 
 
-def _parts(source: Volume, box: Box, *, result: Array, rule: Rule | None) -> Iterator[_Part]:
+def _parts(reader: Reader, box: Box, *, result: Array, rule: Rule | None) -> Iterator[_Part]:
     """Read a block with what its windows cover, and yield its sections."""
+    source = reader.volume
     (_, oy, ox), (_, y0, x0), (_, y1, x1) = source.offset, box.start, box.stop
     _, height, width = source.shape
     ys, xs = (y0 - oy, y1 - oy), (x0 - ox, x1 - ox)
@@ -322,15 +331,6 @@ def _parts(source: Volume, box: Box, *, result: Array, rule: Rule | None) -> Ite
         (box.start[0], ys[0] + oy, xs[0] + ox),
         (box.stop[0], ys[1] + oy, xs[1] + ox),
     )
-    pixels = source.read(covered)
+    pixels = reader.read(covered)
     for section, new in zip(pixels, result, strict=True):
         yield _Part(section, (ys[0], xs[0]), (y0 - oy, x0 - ox), (height, width), new)
-
-
-def _block_shape(copy: Volume) -> Zyx:
-    """Grow a chunk by whole chunks, along x, then y, then z, to about `BLOCK_BYTES`."""
-    block = list(copy.chunks)
-    for axis in (2, 1, 0):
-        size = block[0] * block[1] * block[2] * copy.dtype.itemsize
-        block[axis] = min(block[axis] * max(1, BLOCK_BYTES // size), copy.shape[axis])
-    return (block[0], block[1], block[2])

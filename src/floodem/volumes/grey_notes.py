@@ -46,9 +46,12 @@ def _constant(found: Statistics) -> str:
 
 
 def _outlying(found: Statistics) -> str:
-    if not found.outlying:
+    from floodem.volumes.grey_report import OUTLYING_NAMED
+
+    least = OUTLYING_NAMED * found.stddev
+    runs = _runs_of([one for one in found.outlying if abs(one.value - one.usual) > least])
+    if not runs:
         return ""
-    runs = _runs_of(found.outlying)
     named = "; ".join(_in_words(run) for run in runs[:_NAMED_RUNS])
     rest = len(runs) - _NAMED_RUNS
     more = f"; and {rest} more places (--sections lists them)" if rest > 0 else ""

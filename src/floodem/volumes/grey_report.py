@@ -22,6 +22,10 @@ SATURATION_ADVISED = 0.01
 """Share of voxels at one end of the range from which a note says so: an end that holds the
 share of a whole percentile is no tail any more."""
 
+OUTLYING_NAMED = 0.1
+"""How far a section's mean or deviation must stand out to be named in a note, in standard
+deviations of the voxels: in very even stacks a score alone points at differences nobody sees."""
+
 DRIFT_ADVISED = 0.25
 """Spread of the sections' means, in standard deviations of the voxels, from which a note advises
 CLAHE. Our choice: a network is given one mean for all, and is off by as much in each section."""

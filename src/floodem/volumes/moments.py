@@ -96,7 +96,10 @@ def counts_of(values: Values) -> Int64[np.ndarray, "v"]:
     """Return how often each value of an 8- or 16-bit integer type occurs, from the smallest on."""
     unsigned = np.dtype(f"u{values.dtype.itemsize}")
     size = int(np.iinfo(unsigned).max) + 1
-    counts = np.bincount(values.reshape(-1).view(unsigned), minlength=size)
+    flat = values.reshape(-1).view(unsigned)
+    counts = np.zeros(size, np.int64)
+    for start in range(0, flat.size, _AT_ONCE):  # numpy makes 64 bits of each value
+        counts += np.bincount(flat[start : start + _AT_ONCE], minlength=size)
     # Read as unsigned, negative values come behind the others.
     return np.roll(counts, size // 2) if values.dtype.kind == "i" else counts
 
@@ -126,14 +129,13 @@ def moments_of_counts(counts: Int64[np.ndarray, "v"], *, smallest: int) -> Momen
 
 def moments_of(values: Values) -> Moments:
     """Return the moments of an array of whole or real numbers of any type."""
-    if values.dtype.kind == "f":
-        return _moments_of_reals(values)
-    if values.dtype.itemsize <= COUNTABLE_ITEMSIZE:
+    if values.dtype.kind in "ui" and values.dtype.itemsize <= COUNTABLE_ITEMSIZE:
         return moments_of_counts(counts_of(values), smallest=int(np.iinfo(values.dtype).min))
     found = Moments()
     flat = values.reshape(-1)
+    summed = _moments_of_reals if values.dtype.kind == "f" else _moments_of_integers
     for start in range(0, flat.size, _AT_ONCE):
-        found += _moments_of_integers(flat[start : start + _AT_ONCE])
+        found += summed(flat[start : start + _AT_ONCE])
     return found
 
 

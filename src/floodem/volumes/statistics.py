@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from floodem.errors import GeometryError
-from floodem.geometry import Box, Zyx, tiles
+from floodem.geometry import Box, tiles
 from floodem.progress import Progress, ProgressListener
+from floodem.volumes.grey_reading import grey_blocks, grey_reader
 from floodem.volumes.grey_report import (
     Histogram,
     OutlyingSection,
@@ -32,9 +33,6 @@ from floodem.volumes.moments import (
 )
 from floodem.volumes.parallel import in_order, usable_threads
 from floodem.volumes.volume import Array, Volume
-
-BLOCK_BYTES = 16 * 2**20
-"""Read at a time."""
 
 FINE_BINS = 2**16
 """Bins of real numbers and wide integers between the smallest and the largest."""
@@ -126,30 +124,24 @@ class _Reading:
             return block[0], work(block[1])
 
         self._tell()
-        for box, result in in_order(
-            on_block, self._read(), threads=self._threads, ahead=self._threads + 1
-        ):
-            yield box, result
-            self._done += box.size
-            self._tell()
-
-    def _read(self) -> Iterator[tuple[Box, Array]]:
-        for tile in tiles(self.box, core=_block_shape(self.volume, self.box.shape)):
-            yield tile.core, self.volume.read(tile.core)
+        core, held = grey_blocks(
+            self.volume,
+            self.box.shape,
+            chunks=self.volume.chunks,
+            voxel_bytes=self.volume.dtype.itemsize,
+            wanted=self._threads + 1,
+        )
+        with grey_reader(self.volume, threads=self._threads) as reader:
+            blocks = ((tile.core, reader.read(tile.core)) for tile in tiles(self.box, core=core))
+            for box, result in in_order(on_block, blocks, threads=self._threads, ahead=held):
+                yield box, result
+                self._done += box.size
+                self._tell()
 
     def _tell(self) -> None:
         self._report(
             Progress(stage="statistics", done=self._done, total=self._total, unit="voxels")
         )
-
-
-def _block_shape(volume: Volume, shape: Zyx) -> Zyx:
-    """Grow a chunk by whole chunks, along x, then y, then z, to about `BLOCK_BYTES`."""
-    block = [min(chunk, length) for chunk, length in zip(volume.chunks, shape, strict=True)]
-    for axis in (2, 1, 0):
-        size = block[0] * block[1] * block[2] * volume.dtype.itemsize
-        block[axis] = min(block[axis] * max(1, BLOCK_BYTES // size), shape[axis])
-    return (block[0], block[1], block[2])
 
 
 def _count(reading: _Reading) -> tuple[list[Moments], Histogram]:
@@ -182,7 +174,11 @@ def _sum(reading: _Reading) -> tuple[list[Moments], Histogram]:
     if whole.minimum is None or whole.maximum is None:
         return sections, Histogram(start=0, width=1, counts=counts)
     low, high = whole.minimum, whole.maximum
-    for _, block_counts in reading.blocks(lambda block: _fine_counts(block, low, high)):
+
+    def count(block: Array) -> Int64[np.ndarray, "v"]:
+        return sum((_fine_counts(section, low, high) for section in block), np.zeros_like(counts))
+
+    for _, block_counts in reading.blocks(count):
         counts += block_counts
     # An exact bin for each value where there are few enough of them.
     is_narrow = isinstance(low, int) and high - low < FINE_BINS
