@@ -14,14 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from floodem.errors import StorageError, VolumeNotFoundError
-from floodem.volumes.remote import (
-    context_spec,
-    insist,
-    insist_all,
-    kvstore_spec,
-    tensorstore,
-    without_secrets,
-)
+from floodem.volumes.patience import insist, insist_all, remote_refusals
+from floodem.volumes.remote import context_spec, kvstore_spec, tensorstore, without_secrets
 from floodem.volumes.remote_size import find_size
 
 BLOCK_BYTES = 2**18
@@ -60,16 +54,17 @@ class RemoteFile(io.RawIOBase):
         self._ahead = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
-        library = tensorstore()
-        self._store = insist(
-            lambda: library.KvStore.open(
-                kvstore_spec(address), context=library.Context(context_spec())
-            ),
-            address=address,
-            action="open",
-        )
         self._generation: bytes | None = None
-        self._size = find_size(address, self._store)
+        library = tensorstore()
+        with remote_refusals("open", address):
+            self._store = insist(
+                lambda: library.KvStore.open(
+                    kvstore_spec(address), context=library.Context(context_spec())
+                ),
+                address=address,
+                action="open",
+            )
+            self._size = find_size(address, self._store)
 
     def readable(self) -> bool:
         """Return True: it can."""
@@ -94,7 +89,7 @@ class RemoteFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._size - self._position))
         try:
-            with self._lock:
+            with self._lock, remote_refusals("read", self._address):
                 self._fill(view[:count], self._position)
         except Exception as error:
             self.failure = self.failure or error

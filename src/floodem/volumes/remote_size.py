@@ -7,13 +7,19 @@ by asking which bytes exist.
 
 from __future__ import annotations
 
+import base64
 import re
+import socket
+import ssl
 import urllib.error
 import urllib.request
+from http.client import HTTPException, InvalidURL
 from typing import Any
+from urllib.parse import quote, unquote
 
 from floodem.errors import StorageError, VolumeNotFoundError
-from floodem.volumes.remote import Future, insist, insist_all, without_secrets
+from floodem.volumes.patience import Future, insist, insist_all
+from floodem.volumes.remote import HTTP_SCHEMES, split_address, stall_s, without_secrets
 
 _PROBES_AT_ONCE = 32
 _LARGEST_FILE = 2**50
@@ -41,7 +47,7 @@ def find_size(address: str, store: Any) -> int:
     StorageError
         When the server denies it, does not answer, or sends only whole files.
     """
-    if address.lower().startswith("http"):
+    if split_address(address)[0] in HTTP_SCHEMES:
         return insist(lambda: _FirstByte(address), address=address, action="open")
     return _count_bytes(address, store)
 
@@ -56,23 +62,20 @@ class _FirstByte:
         return False
 
     def result(self, timeout: float | None = None) -> int:
-        headers = {"Range": "bytes=0-0", "User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
-        request = urllib.request.Request(self._address, headers=headers)  # noqa: S310 - http(s) only
+        request = _request(self._address)
+        limit = stall_s() if timeout is None else min(timeout, stall_s())
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=limit) as answer:  # noqa: S310 - as above
                 status, stated = answer.status, answer.headers.get("Content-Range", "")
         except urllib.error.HTTPError as error:
             with error:
                 status, stated = error.code, error.headers.get("Content-Range", "")
-                reason = error.reason
             if status in _NOT_FOUND:
                 raise _not_found(self._address) from None
             if status != _RANGE_NOT_SATISFIABLE:
-                raise OSError(f"{reason} [HTTP code {status}]") from None
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise OSError(f"UNAVAILABLE: CURL error {_reason(error)}") from error
+                raise OSError(f"[HTTP code {status}]") from None
+        except (OSError, HTTPException) as error:
+            raise OSError(_in_curls_words(error)) from error
         total = _TOTAL.fullmatch(stated)
         if status == _RANGE_NOT_SATISFIABLE:
             return 0
@@ -84,13 +87,27 @@ class _FirstByte:
         return int(total[1])
 
 
-def _reason(error: OSError) -> str:
+def _request(address: str) -> urllib.request.Request:
+    scheme, place, path, query = split_address(address)
+    user, _, host = place.rpartition("@")
+    url = f"{scheme}://{host}/{quote(unquote(path))}" + (f"?{query}" if query else "")
+    headers = {"Range": "bytes=0-0", "User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+    if user:
+        headers["Authorization"] = "Basic " + base64.b64encode(unquote(user).encode()).decode()
+    return urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s) only
+
+
+def _in_curls_words(error: Exception) -> str:
+    """Say what happened as tensorstore would, for `patience` to judge."""
     inner = getattr(error, "reason", error)
     if isinstance(inner, ConnectionRefusedError):
-        return f"Could not connect to server: {inner}"
-    if type(inner).__name__ == "gaierror":
-        return f"Could not resolve hostname: {inner}"
-    return str(inner)
+        return f"UNAVAILABLE: Could not connect to server: {inner}"
+    if isinstance(inner, socket.gaierror):
+        return f"UNAVAILABLE: Could not resolve hostname: {inner}"
+    if isinstance(inner, TimeoutError):
+        return "UNAVAILABLE: it does not answer"
+    lasting = isinstance(inner, (ssl.SSLError, InvalidURL))
+    return f"{'INVALID_ARGUMENT' if lasting else 'UNAVAILABLE'}: {inner}"
 
 
 def _not_found(address: str) -> VolumeNotFoundError:

@@ -10,11 +10,20 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from floodem.errors import FloodemError
+from floodem.errors import FloodemError, StorageError
 from floodem.files import replacing, storage_error
-from floodem.volumes.remote import is_remote
+from floodem.volumes.patience import insist, remote_refusals
+from floodem.volumes.remote import (
+    HTTP_SCHEMES,
+    context_spec,
+    is_remote,
+    kvstore_spec,
+    split_address,
+    tensorstore,
+    without_secrets,
+)
 from floodem.volumes.remote_file import RemoteFile
 
 _BUFFER_BYTES = 2**16
@@ -113,3 +122,108 @@ class LocalStore(Store):
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise storage_error("remove", self.folder / name, error) from error
+
+
+class RemoteStore(Store):
+    """A folder on a server; an http server only gives."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._is_http = split_address(address)[0] in HTTP_SCHEMES
+        library = tensorstore()
+        self._range = library.KvStore.KeyRange
+        spec = kvstore_spec(address, is_folder=True)
+        self._store = self._insist(
+            "open", lambda: library.KvStore.open(spec, context=library.Context(context_spec()))
+        )
+
+    def read(self, name: str) -> bytes | None:
+        """Return an object's bytes, or None where there is none."""
+        found = self._insist("read", lambda: self._store.read(name))
+        return bytes(found.value) if found.state == "value" else None
+
+    def write(self, name: str, data: bytes, *, only_new: bool = False) -> bool:
+        """Write an object, which servers do in one piece."""
+        self._require_changeable()
+        with remote_refusals("write", self.address):
+            return write_object(
+                self._store, name, data, only_new=only_new, address=self._address_of(name)
+            )
+
+    def names(self, prefix: str = "") -> list[str]:
+        """List the objects whose names begin with `prefix`."""
+        if self._is_http:
+            raise StorageError(
+                f"{without_secrets(self.address)} cannot be listed, as http has no lists: "
+                "name what you want, or use its gs:// or s3:// address"
+            )
+        first = prefix.encode()
+        # The first name that no longer begins so; UTF-8 has no byte 255.
+        end = first[:-1] + bytes([first[-1] + 1]) if first else b""
+        found = self._insist("list", lambda: self._store.list(self._range(first, end)))
+        return sorted(name.decode("utf-8", errors="surrogateescape") for name in found)
+
+    def delete(self, name: str) -> None:
+        """Remove an object."""
+        self._require_changeable()
+        self._insist("remove", lambda: self._store.write(name, None))
+
+    def _insist(self, action: str, start: Any) -> Any:
+        with remote_refusals(action, self.address):
+            return insist(start, address=self.address, action=action)
+
+    def _address_of(self, name: str) -> str:
+        return f"{without_secrets(self.address).rstrip('/')}/{name}"
+
+    def _require_changeable(self) -> None:
+        if self._is_http:
+            raise StorageError(
+                f"{without_secrets(self.address)} cannot be written, because http addresses are "
+                "for reading only: write to a local folder, gs:// or s3://"
+            )
+
+
+def write_object(store: Any, name: str, data: bytes, *, only_new: bool, address: str) -> bool:
+    """Write an object through an open tensorstore.KvStore, with patience.
+
+    Returns
+    -------
+    bool
+        False when `only_new` is set and there is another one already, which stays.
+
+    Raises
+    ------
+    StorageError, ValueError, OSError
+        As `patience.insist`.
+    """
+    if not only_new:
+        insist(lambda: store.write(name, data), address=address, action="write")
+        return True
+    there = insist(lambda: store.read(name), address=address, action="read")
+    if there.state == "value":
+        return False
+    tries = 0
+
+    def start() -> Any:
+        nonlocal tries
+        tries += 1
+        return store.write(name, data, if_equal=there.stamp.generation)
+
+    written = insist(start, address=address, action="write")
+    if written.generation or tries == 1:
+        return bool(written.generation)
+    # The answer to an earlier try may have been lost: then what is there is ours.
+    found = insist(lambda: store.read(name), address=address, action="read")
+    return bool(found.state == "value" and found.value == data)
+
+
+def open_store(address: str | Path) -> Store:
+    """Open a folder, on a disk or at an http(s), gs or s3 address, as a store of objects.
+
+    Raises
+    ------
+    StorageError
+        When the server refuses.
+    """
+    text = str(address)
+    return RemoteStore(text) if is_remote(text) else LocalStore(Path(text))
