@@ -84,4 +84,6 @@ CASES = (
         "em.tif",
         dtypes=("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32"),
     ),
+    Case("nifti", "", "em.nii"),
+    Case("nifti-gz", "", "em.nii.gz"),
 )

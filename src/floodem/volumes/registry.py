@@ -38,6 +38,7 @@ _BUILT_IN = (
     "floodem.volumes.stacks:PNG",
     "floodem.volumes.stacks:TIFF",
     "floodem.volumes.stacks:JPEG",
+    "floodem.volumes.nifti:NIFTI",
 )
 
 
