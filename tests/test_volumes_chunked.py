@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorstore as ts
 
+from chunked_stores import ARRAY, FORMATS, METADATA, SHAPE, attributes, opened, write
 from floodem.errors import (
     DestinationExistsError,
     FloodemError,
@@ -25,36 +24,6 @@ from floodem.errors import (
 )
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import convert, create_volume, open_volume
-
-SHAPE = (5, 6, 7)
-ARRAY = np.arange(210, dtype=np.uint32).reshape(SHAPE)
-FORMATS = ("zarr", "zarr3", "n5", "precomputed")
-METADATA = {
-    "zarr": ".zarray",
-    "zarr3": "zarr.json",
-    "n5": "attributes.json",
-    "precomputed": "info",
-}
-
-
-def write(uri: str | Path, array: np.ndarray = ARRAY, **facts: Any) -> None:
-    facts.setdefault("voxel_size", VoxelSize(30, 6, 4))
-    facts.setdefault("offset", (10, 20, 30))
-    facts.setdefault("chunks", (2, 3, 4))
-    with create_volume(uri, shape=array.shape, dtype=array.dtype, **facts) as volume:
-        volume.write(volume.box, array)
-
-
-def opened(driver: str, path: Path, **spec: Any) -> Any:
-    kvstore = {"driver": "file", "path": f"{path}/"}
-    return ts.open({"driver": driver, "kvstore": kvstore, **spec}).result()
-
-
-def attributes(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(found, dict)
-    return found
-
 
 BLOCK = {"version": 1, "voxel_size_nm_zyx": [30, 6, 4], "offset_zyx": [10, 20, 30]}
 
@@ -186,29 +155,6 @@ def test_a_channel_axis_goes_first_in_zarr_and_last_in_n5_and_precomputed(tmp_pa
         for channel in (0, 1):
             with open_volume(tmp_path / name, channel=channel) as volume:
                 np.testing.assert_array_equal(volume.read(), czyx[channel])
-
-
-def test_a_sharded_store_is_written_by_whole_shards(tmp_path: Path) -> None:
-    codec = {
-        "name": "sharding_indexed",
-        "configuration": {
-            "chunk_shape": [2, 2, 2],
-            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
-            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
-        },
-    }
-    metadata = {
-        "shape": [8, 8, 8],
-        "data_type": "uint8",
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4, 4, 4]}},
-        "codecs": [codec],
-    }
-    opened("zarr3", tmp_path / "em", create=True, metadata=metadata)
-    with open_volume(tmp_path / "em", writable=True) as volume:
-        assert volume.chunks == (4, 4, 4)
-        volume.write(Box((1, 1, 1), (7, 7, 7)), np.ones((6, 6, 6), np.uint8))
-    with open_volume(tmp_path / "em") as volume:
-        assert volume.read().sum() == 216
 
 
 # --- groups ------------------------------------------------------------------------------
@@ -507,6 +453,7 @@ def test_a_store_is_read_over_http(tmp_path: Path) -> None:
 ASCII_ONLY = """
 import sys
 from floodem.volumes import convert, create_volume, open_volume
+from floodem.volumes.volume import Kind
 assert sys.getfilesystemencoding() == "ascii"
 for uri in sys.argv[1:]:
     create_volume(uri, shape=(1, 2, 3), dtype="uint8").close()

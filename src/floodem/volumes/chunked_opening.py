@@ -75,10 +75,14 @@ def open_pyramid(
             if at == request.level:
                 around.append(opened)
                 continue
-            other = dataclasses.replace(request, level=at)
             around.append(
                 _open_level(
-                    level, other, layout, open_levels=lambda _: opened.levels, owns_levels=False
+                    level,
+                    request,
+                    layout,
+                    uri=f"{request.location.uri} (level {at})",
+                    open_levels=lambda _: opened.levels,
+                    owns_levels=False,
                 )
             )
         return tuple(around)
@@ -86,7 +90,12 @@ def open_pyramid(
     level = pyramid.levels[request.level]
     has_others = len(pyramid.levels) > 1
     return _open_level(
-        level, request, layout, open_levels=open_all if has_others else None, staged=staged
+        level,
+        request,
+        layout,
+        uri=request.location.uri,
+        open_levels=open_all if has_others else None,
+        staged=staged,
     )
 
 
@@ -148,11 +157,10 @@ def _open_level(
     request: OpenRequest,
     layout: Layout,
     *,
-    staged: Staged | None = None,
-    **levels: Any,
+    uri: str,
+    **facts: Any,
 ) -> ChunkedVolume:
     location = request.location
-    uri = location.uri if request.level == 0 else f"{location.uri} (level {request.level})"
     spec = {
         "driver": layout.driver,
         "kvstore": kvstore(level.folder.path, is_remote=location.is_remote),
@@ -169,9 +177,7 @@ def _open_level(
         raise sentence("open", uri, error) from error
     if own.description is None and level.describe is None:
         level = _enclosing(level, layout, uri=uri)
-    return _volume(
-        store, level, own, request=request, layout=layout, uri=uri, staged=staged, **levels
-    )
+    return _volume(store, level, own, request=request, layout=layout, uri=uri, **facts)
 
 
 def _enclosing(level: Level, layout: Layout, *, uri: str) -> Level:
