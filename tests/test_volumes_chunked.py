@@ -417,7 +417,7 @@ def test_an_interrupted_write_does_not_go_on_behind_the_back(
 def test_a_remote_address_that_is_not_there_gives_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("floodem.volumes.chunked_access.REMOTE_RETRIES", {"max_retries": 1})
+    monkeypatch.setenv("FLOODEM_REMOTE_DEADLINE", "1")
     with pytest.raises(FloodemError) as caught:
         open_volume("zarr://http://127.0.0.1:9/em.zarr")
     assert "\n" not in str(caught.value)

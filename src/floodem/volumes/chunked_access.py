@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from floodem.errors import (
     DestinationExistsError,
@@ -21,24 +23,31 @@ from floodem.errors import (
 from floodem.volumes.layouts.folder import Folder, local_folder
 from floodem.volumes.location import Location
 from floodem.volumes.packages import require_package
+from floodem.volumes.patience import AccessDeniedError, Future, code_in, insist, reason_in
+from floodem.volumes.remote import (
+    HTTP_SCHEMES,
+    child_address,
+    context_spec,
+    kvstore_spec,
+    split_address,
+    tensorstore,
+    without_secrets,
+)
 
 _STATUS = re.compile(r"^([A-Z_]+): (.*?)(?: \[[a-z_]+=.*)?$", re.DOTALL)
 _DAMAGE = ("FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANGE")
-# A store that may be read but not listed answers so for a name that is not there.
-_NOT_TO_BE_SEEN = "PERMISSION_DENIED"
-# A host that does not answer is given up after about eight seconds; tensorstore's own
-# default is a quarter of an hour.
-REMOTE_RETRIES = {"max_retries": 6, "initial_delay": "0.25s", "max_delay": "4s"}
 # Reasons come last in a status: `Permission denied`, or `Invalid file path: "/a/../b"`.
 _QUOTED_REASON = re.compile(r'[^:"]+: "[^"]*"$')
 _ESCAPED_BYTES = re.compile(r"(?:\\x[0-9a-f]{2})+")
+
+T = TypeVar("T")
 
 
 def sentence(action: str, uri: str, error: Exception) -> FloodemError:
     """Turn tensorstore's status into one of our errors."""
     match = _STATUS.match(str(error))
     status, text = (match[1], match[2]) if match else ("", str(error))
-    text = _ESCAPED_BYTES.sub(_unescape, text)
+    text = without_secrets(_ESCAPED_BYTES.sub(_unescape, text))
     if status == "NOT_FOUND":
         return VolumeNotFoundError(f"{uri} is not there: {text}; check the address")
     is_refusal = text.startswith("Error writing")
@@ -49,6 +58,8 @@ def sentence(action: str, uri: str, error: Exception) -> FloodemError:
     if status == "ALREADY_EXISTS":
         return already_there(uri)
     quoted = _QUOTED_REASON.search(text)
+    if code_in(error) is not None:
+        text = reason_in(error)
     reason = quoted[0].strip() if quoted else text.rsplit(": ", 1)[-1]
     return StorageError(
         f"cannot {action} {uri}: {reason}; check the address, the rights and the free space"
@@ -74,9 +85,11 @@ def tensorstore_module() -> Any:
     )
 
 
-def kvstore(path: str, *, is_remote: bool) -> str | dict[str, str]:
+def kvstore(path: str, *, is_remote: bool) -> dict[str, Any]:
     """Return tensorstore's spec of a folder."""
-    address = path if is_remote else _local_address(path)
+    if is_remote:
+        return kvstore_spec(path, is_folder=True)
+    address = _local_address(path)
     # tensorstore takes UTF-8, and Python may have decoded the path otherwise (LC_ALL=C).
     try:
         folder = os.fsencode(address).decode("utf-8").rstrip("/") + "/"
@@ -85,7 +98,7 @@ def kvstore(path: str, *, is_remote: bool) -> str | dict[str, str]:
             f"{path!r} is not written in UTF-8, which zarr, n5 and precomputed stores need: "
             "rename the folder"
         ) from None
-    return folder if is_remote else {"driver": "file", "path": folder}
+    return {"driver": "file", "path": folder}
 
 
 def _local_address(path: str) -> str:
@@ -100,22 +113,50 @@ def _local_address(path: str) -> str:
 
 def context(*, is_remote: bool) -> dict[str, Any]:
     """Return tensorstore's settings for a place."""
-    if not is_remote:
-        return {}
-    return {f"{scheme}_request_retries": REMOTE_RETRIES for scheme in ("http", "gcs", "s3")}
+    return context_spec() if is_remote else {}
 
 
 def open_kvstore(path: str, *, is_remote: bool) -> Any:
     """Open a folder as a key-value store."""
-    ts = tensorstore_module()
+    ts = tensorstore() if is_remote else tensorstore_module()
     settings = ts.Context(context(is_remote=is_remote))
-    return ts.KvStore.open(kvstore(path, is_remote=is_remote), context=settings).result()
+    spec = kvstore(path, is_remote=is_remote)
+    return wait(
+        lambda: ts.KvStore.open(spec, context=settings),
+        uri=path,
+        action="open",
+        is_remote=is_remote,
+    )
+
+
+def open_array(path: str, spec: dict[str, Any], *, location: Location, writable: bool) -> Any:
+    """Open a folder as an array; `spec` says of which format."""
+    is_remote = location.is_remote
+    ts = tensorstore() if is_remote else tensorstore_module()
+    place = {
+        "kvstore": kvstore(path, is_remote=is_remote),
+        "context": context(is_remote=is_remote),
+        "open": True,
+    }
+    return wait(
+        lambda: ts.open(spec | place, read=True, write=writable),
+        uri=location.uri,
+        action="open",
+        is_remote=is_remote,
+    )
+
+
+def wait(start: Callable[[], Future[T]], *, uri: str, action: str, is_remote: bool) -> T:
+    """Wait for what `start` begins; with servers there is patience, and a deadline."""
+    return insist(start, address=uri, action=action) if is_remote else start().result()
 
 
 def inner_path(location: Location) -> str:
     """Join a store and the array inside it."""
     if location.dataset is None:
         return location.path
+    if location.is_remote:
+        return child_address(location.path, location.dataset.strip("/"))
     return location.path.rstrip("/\\") + "/" + location.dataset.strip("/")
 
 
@@ -125,14 +166,29 @@ def folder_of(location: Location) -> Folder:
     if not location.is_remote:
         return local_folder(path)
 
+    # One store for all that is looked at, which may also lie above the volume.
+    stores: list[Any] = []
+    known: dict[str, bytes | None] = {}
+
     def read(address: str) -> bytes | None:
-        above, _, name = address.rpartition("/")
-        try:
-            found = open_kvstore(above, is_remote=True).read(name).result()
-        except (ValueError, OSError) as error:
-            if str(error).startswith(_NOT_TO_BE_SEEN):
+        scheme, place, key, query = split_address(address)
+        top = f"{scheme}://{place}/" + (f"?{query}" if query else "")
+        if key not in known:
+            try:
+                if not stores:
+                    stores.append(open_kvstore(top, is_remote=True))
+                key_there = unquote(key) if scheme in HTTP_SCHEMES else key
+                found = insist(
+                    lambda: stores[0].read(key_there), address=location.uri, action="open"
+                )
+            except AccessDeniedError:
+                # A store that may be read but not listed says so of what is not there.
                 return None
-            raise sentence("open", location.uri, error) from error
-        return bytes(found.value) if found.state == "value" else None
+            except FloodemError:
+                raise
+            except (ValueError, OSError) as error:
+                raise sentence("open", location.uri, error) from error
+            known[key] = bytes(found.value) if found.state == "value" else None
+        return known[key]
 
     return Folder(path, read)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from floodem.errors import FloodemError, StorageError
 from floodem.files import storage_error
@@ -27,11 +27,12 @@ from floodem.volumes.chunked_opening import open_pyramid, pyramid_at
 from floodem.volumes.layouts import LAYOUTS, Folder, Layout
 from floodem.volumes.layouts.folder import local_folder
 from floodem.volumes.layouts.layout import Documents
+from floodem.volumes.patience import insist
 from floodem.volumes.registry import CreateRequest, OpenRequest
+from floodem.volumes.remote import HTTP_SCHEMES, split_address
 from floodem.volumes.staging import Staged
+from floodem.volumes.transport import write_object
 from floodem.volumes.volume import Volume
-
-_READ_ONLY_SCHEMES = ("http", "https")
 
 
 def create_chunked(request: CreateRequest, layout: Layout) -> Volume:
@@ -73,7 +74,7 @@ def _create_local(request: CreateRequest, layout: Layout, documents: Documents) 
 
 def _create_remote(request: CreateRequest, layout: Layout, documents: Documents) -> Volume:
     location = request.location
-    if urlsplit(location.path).scheme.lower() in _READ_ONLY_SCHEMES:
+    if split_address(location.path)[0] in HTTP_SCHEMES:
         raise StorageError(
             f"{location.uri} cannot be written, because http addresses are for reading only: "
             "write to a local folder, gs:// or s3://"
@@ -90,7 +91,8 @@ def _create_remote(request: CreateRequest, layout: Layout, documents: Documents)
         if isinstance(error, FloodemError):
             raise
         raise sentence("write", location.uri, error) from error
-    return _opened(folder, request, layout, staged=None)
+    # A new look: what was there before has been replaced.
+    return _opened(folder_of(location), request, layout, staged=None)
 
 
 def _opened(
@@ -113,16 +115,11 @@ def _write_documents(
     """Write metadata files; with a `uri` only where there are none."""
     store = open_kvstore(path, is_remote=is_remote)
     for name, document in documents.items():
-        generation = None
-        if uri is not None:
-            found = store.read(name).result()
-            if found.state == "value":
-                raise already_there(uri)
-            generation = found.stamp.generation
         data = json.dumps(document).encode()
-        written = store.write(name, data, if_equal=generation).result()
-        if uri is not None and not written.generation:
-            raise already_there(uri)
+        if not is_remote:
+            store.write(name, data).result()
+        elif not write_object(store, name, data, only_new=uri is not None, address=path):
+            raise already_there(uri or path)
 
 
 def _delete_remote(folder: Folder, layout: Layout, *, uri: str) -> None:
@@ -132,7 +129,12 @@ def _delete_remote(folder: Folder, layout: Layout, *, uri: str) -> None:
     )
     ts: Any = tensorstore_module()
     for level in there.levels if there else ():
-        open_kvstore(level.folder.path, is_remote=True).delete_range(ts.KvStore.KeyRange()).result()
+        store = open_kvstore(level.folder.path, is_remote=True)
+        insist(
+            partial(store.delete_range, ts.KvStore.KeyRange()),
+            address=uri,
+            action="empty",
+        )
 
 
 def _is_same(folder: Folder, documents: Documents) -> bool:

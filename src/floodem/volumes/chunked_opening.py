@@ -23,13 +23,7 @@ from floodem.errors import (
 from floodem.geometry import FARTHEST_POSITION, VoxelSize, Zyx
 from floodem.memory import available_memory
 from floodem.volumes.axes import SPATIAL, Arrangement, arrange
-from floodem.volumes.chunked_access import (
-    context,
-    folder_of,
-    kvstore,
-    sentence,
-    tensorstore_module,
-)
+from floodem.volumes.chunked_access import folder_of, open_array, sentence
 from floodem.volumes.chunked_volume import ChunkedVolume
 from floodem.volumes.declared import native_dtype, size_in_bytes
 from floodem.volumes.description import Description
@@ -44,6 +38,8 @@ if TYPE_CHECKING:
 # An array of an OME-Zarr lies one or two folders below its group.
 _MAX_FOLDERS_UP = 2
 _MAX_NAMES_LISTED = 12
+# Of numbers with hundreds of digits the first ones say enough.
+_LONGEST_NUMBERS = 60
 
 
 def open_chunked(request: OpenRequest, layout: Layout) -> Volume:
@@ -161,15 +157,9 @@ def _open_level(
     **facts: Any,
 ) -> ChunkedVolume:
     location = request.location
-    spec = {
-        "driver": layout.driver,
-        "kvstore": kvstore(level.folder.path, is_remote=location.is_remote),
-        "context": context(is_remote=location.is_remote),
-        "open": True,
-        **layout.spec(level),
-    }
+    spec = {"driver": layout.driver, **layout.spec(level)}
     try:
-        store = tensorstore_module().open(spec, read=True, write=request.writable).result()
+        store = open_array(level.folder.path, spec, location=location, writable=request.writable)
         own = layout.meaning(store, level.folder, uri=uri)
     except FloodemError:
         raise
@@ -228,6 +218,7 @@ def _volume(
         description=description,
         notices=notices,
         writable=request.writable,
+        is_remote=request.location.is_remote,
         **facts,
     )
 
@@ -278,8 +269,8 @@ def _turned(description: Description, *, believed: str, arrangement: Arrangement
 def _require_near(offset: Zyx, shape: Zyx, *, uri: str) -> None:
     if any(abs(at) + size > FARTHEST_POSITION for at, size in zip(offset, shape, strict=True)):
         raise VolumeFormatError(
-            f"{uri} declares offset {offset} and shape {shape} (z,y,x), which reach beyond "
-            f"{FARTHEST_POSITION} voxels: correct its metadata"
+            f"{uri} declares the offset {str(offset)[:_LONGEST_NUMBERS]} and the shape {shape} "
+            f"(z,y,x), which reach beyond {FARTHEST_POSITION} voxels: correct its metadata"
         )
 
 

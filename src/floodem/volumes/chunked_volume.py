@@ -7,13 +7,15 @@ store at once, each its own chunks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from floodem.errors import LabelError
+from floodem.errors import FloodemError, LabelError
 from floodem.geometry import Box, tiles
 from floodem.volumes.chunked_access import sentence
+from floodem.volumes.patience import insist_all
 from floodem.volumes.stored import StoredVolume
 from floodem.volumes.volume import Array, Volume
 
@@ -33,6 +35,8 @@ class ChunkedVolume(StoredVolume):
         None where there is no pyramid.
     owns_levels
         Whether they close with this volume.
+    is_remote
+        Whether requests go to a server, which takes patience (see `patience`).
     """
 
     def __init__(
@@ -41,12 +45,14 @@ class ChunkedVolume(StoredVolume):
         *,
         open_levels: Callable[[Volume], tuple[Volume, ...]] | None = None,
         owns_levels: bool = True,
+        is_remote: bool = False,
         **facts: Any,
     ) -> None:
         super().__init__(**facts)
         self._view = view
         self._open_levels = open_levels
         self._owns_levels = owns_levels
+        self._is_remote = is_remote
         self._levels: tuple[Volume, ...] | None = None
 
     @property
@@ -57,16 +63,55 @@ class ChunkedVolume(StoredVolume):
         return self._levels
 
     def _read(self, box: Box) -> Array:
+        if self._is_remote:
+            return self._read_remote(box)
         try:
             found = self._view[box.slices()].read(order="C").result()
         except (ValueError, OSError) as error:
             raise sentence("read", self.uri, error) from error
         return np.ascontiguousarray(found, dtype=self.dtype)
 
+    def _read_remote(self, box: Box) -> Array:
+        """Read chunk by chunk, many at a time: what fails is asked for again alone."""
+        whole = np.empty(box.shape, self.dtype)
+        pieces = list(self._pieces(box))
+        try:
+            found = insist_all(
+                (partial(self._begin_read, piece) for piece in pieces),
+                address=self.uri,
+                action="read",
+            )
+            for piece, array in zip(pieces, found, strict=True):
+                whole[piece.slices(origin=box.start)] = array
+        except FloodemError:
+            raise
+        except (ValueError, OSError) as error:
+            raise sentence("read", self.uri, error) from error
+        return whole
+
+    def _begin_read(self, box: Box) -> tensorstore.Future[Array]:
+        return self._view[box.slices()].read(order="C")
+
+    def _write_remote(self, box: Box, array: Array) -> None:
+        def begin(piece: Box) -> tensorstore.WriteFutures:
+            return self._view[piece.slices()].write(array[piece.slices(origin=box.start)])
+
+        try:
+            starts = (partial(begin, piece) for piece in self._pieces(box))
+            for _ in insist_all(starts, address=self.uri, action="write"):
+                pass
+        except FloodemError:
+            raise
+        except (ValueError, OSError) as error:
+            raise sentence("write", self.uri, error) from error
+
     def _write(self, box: Box, array: Array) -> None:
         self._require_writable()
         if self._view.dtype.numpy_dtype == np.dtype(bool):
             array = _as_bool(array, uri=self.uri)
+        if self._is_remote:
+            self._write_remote(box, array)
+            return
         futures = [
             self._view[piece.slices()].write(array[piece.slices(origin=box.start)])
             for piece in self._pieces(box)

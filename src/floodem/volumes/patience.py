@@ -45,6 +45,10 @@ T = TypeVar("T")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
+class AccessDeniedError(StorageError):
+    """A server does not let us."""
+
+
 class Future(Protocol[Result_co]):
     """What tensorstore gives for something that is under way."""
 
@@ -70,7 +74,9 @@ def insist(start: Callable[[], Future[T]], *, address: str, action: str) -> T:
     Raises
     ------
     StorageError
-        When there is no answer by the deadline, or the server denies access.
+        When there is no answer by the deadline.
+    AccessDeniedError
+        When the server answers 401 or 403.
     ValueError, OSError
         What tensorstore says about anything else.
     """
@@ -181,7 +187,7 @@ class _Attempts(Generic[T]):
             raise error
         code = code_in(error)
         if code in _DENIED_CODES:
-            raise StorageError(
+            raise AccessDeniedError(
                 f"cannot {self._action} {self._address}: the server denies access "
                 f"({reason_in(error)}); check your rights there and your credentials"
             ) from error

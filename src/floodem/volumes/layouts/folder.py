@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from floodem.errors import FloodemError, UnsafeFileError
+from floodem.volumes.remote import child_address, is_remote, parent_address
 
 # A metadata file of a store is a few kilobytes; more is not read just to look.
 _MAX_METADATA_BYTES = 16 * 2**20
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://[^/]*)(.*)", re.DOTALL)
 
 
 class _TooLargeError(ValueError):
@@ -48,18 +47,19 @@ class Folder:
 
     def child(self, inner: str) -> Folder:
         """Return a folder (or file) inside this one; ``""`` is the folder itself."""
+        if is_remote(self.path):
+            return Folder(child_address(self.path, inner), self.read)
         path = self.path.rstrip("/\\") + "/" + inner if inner else self.path
         return Folder(path, self.read)
 
     @property
     def parent(self) -> Folder | None:
         """The folder around this one, or None at the top."""
-        address = _ADDRESS.fullmatch(self.path)
-        if address is None:
-            path = Path(self.path)
-            return None if path.parent == path else Folder(str(path.parent), self.read)
-        host, rest = address[1], address[2].rstrip("/")
-        return Folder(host + rest.rpartition("/")[0], self.read) if rest else None
+        if is_remote(self.path):
+            above = parent_address(self.path)
+            return None if above is None else Folder(above, self.read)
+        path = Path(self.path)
+        return None if path.parent == path else Folder(str(path.parent), self.read)
 
     def is_same(self, other: Folder) -> bool:
         """Tell whether two folders have the same path, slashes aside."""
