@@ -42,8 +42,8 @@ def old_volume(case: Case, folder: Path) -> dict[str, bytes]:
     if case.name.startswith("hdf5"):
         uris.append(f"{parse_location(uris[0]).path}@other")
     for uri in uris:
-        with create_volume(uri, shape=shape, dtype="uint8", voxel_size=VOXEL_SIZE) as volume:
-            volume.write(volume.box, np.full(shape, 7, np.uint8))
+        with create_volume(uri, shape=shape, dtype=case.dtype, voxel_size=VOXEL_SIZE) as volume:
+            volume.write(volume.box, np.full(shape, 7, case.dtype))
     return contents(folder)
 
 
@@ -54,9 +54,9 @@ from floodem.errors import FloodemError
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume
 
-uri, shape, limit = sys.argv[1], (40, 100, 100), int(sys.argv[2])
-facts = {"shape": shape, "dtype": "uint8", "voxel_size": VoxelSize(30, 6, 6), "overwrite": True}
-image = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+uri, shape, dtype, limit = sys.argv[1], (40, 100, 100), sys.argv[2], int(sys.argv[3])
+facts = {"shape": shape, "dtype": dtype, "voxel_size": VoxelSize(30, 6, 6), "overwrite": True}
+image = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
 # Everything is imported once before files may no longer grow.
 create_volume(uri, **facts).discard()
 if limit:
@@ -71,9 +71,18 @@ except FloodemError as error:
 """
 
 
-def write_in_little_room(uri: str, *, limit: int) -> str:
+def write_in_little_room(case: Case, folder: Path, *, limit: int) -> str:
     done = subprocess.run(
-        [sys.executable, "-X", "utf8", "-c", WRITE_IN_LITTLE_ROOM, uri, str(limit)],
+        [
+            sys.executable,
+            "-X",
+            "utf8",
+            "-c",
+            WRITE_IN_LITTLE_ROOM,
+            case.uri(folder),
+            case.dtype,
+            str(limit),
+        ],
         capture_output=True,
         encoding="utf-8",
         check=False,
@@ -92,7 +101,7 @@ def test_a_file_that_may_not_grow_gives_one_sentence_and_keeps_the_old_one(
     before = old_volume(case, tmp_path)
     # Sections and chunks are small files, the others one large one.
     limit = 3_000 if len(before) > 1 or case.by_section else 30_000
-    said = write_in_little_room(case.uri(tmp_path), limit=limit)
+    said = write_in_little_room(case, tmp_path, limit=limit)
     assert said.startswith("StorageError cannot ")
     assert said.count("\n") == 1
     assert contents(tmp_path) == before
@@ -118,7 +127,7 @@ def test_a_full_disk_gives_one_sentence_and_keeps_the_old_one(mounted: Path, cas
     before = old_volume(case, mounted)
     (mounted / "filler").write_bytes(bytes(700_000))
     before["filler"] = bytes(700_000)
-    said = write_in_little_room(case.uri(mounted), limit=0)
+    said = write_in_little_room(case, mounted, limit=0)
     assert said.startswith(("StorageError cannot ", "ResourceError "))
     assert said.count("\n") == 1
     assert contents(mounted) == before
@@ -130,7 +139,7 @@ def test_a_read_only_disk_gives_one_sentence(mounted: Path, case: Case) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
     for uri in (case.uri(mounted), case.uri(mounted / "new")):
         with pytest.raises(StorageError, match=r"Read-only file system; check") as caught:
-            create_volume(uri, shape=SHAPE, dtype="uint8", voxel_size=VOXEL_SIZE, overwrite=True)
+            create_volume(uri, shape=SHAPE, dtype=case.dtype, voxel_size=VOXEL_SIZE, overwrite=True)
         assert "\n" not in str(caught.value)
     with open_volume(case.uri(mounted)) as volume:
         assert (volume.read() == 7).all()
@@ -143,7 +152,7 @@ def test_a_folder_without_rights_gives_one_sentence(tmp_path: Path, case: Case) 
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o555)
     with pytest.raises(StorageError, match="Permission denied; check"):
-        create_volume(case.uri(folder), shape=SHAPE, dtype="uint8", voxel_size=VOXEL_SIZE)
+        create_volume(case.uri(folder), shape=SHAPE, dtype=case.dtype, voxel_size=VOXEL_SIZE)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -151,7 +160,7 @@ def test_a_file_where_a_folder_should_be_gives_one_sentence(tmp_path: Path, case
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises((VolumeNotFoundError, StorageError)):
         create_volume(
-            case.uri(tmp_path / "file"), shape=SHAPE, dtype="uint8", voxel_size=VOXEL_SIZE
+            case.uri(tmp_path / "file"), shape=SHAPE, dtype=case.dtype, voxel_size=VOXEL_SIZE
         )
     assert contents(tmp_path) == {"file": b"mine"}
 
@@ -162,10 +171,10 @@ import numpy as np
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume
 
-facts = {"shape": (8, 32, 32), "dtype": "uint8", "voxel_size": VoxelSize(30, 6, 6)}
+facts = {"shape": (8, 32, 32), "dtype": sys.argv[2], "voxel_size": VoxelSize(30, 6, 6)}
 for value in range(1, 200):
     with create_volume(sys.argv[1], **facts, overwrite=True) as volume:
-        volume.write(volume.box, np.full(volume.shape, value, np.uint8))
+        volume.write(volume.box, np.full(volume.shape, value, volume.dtype))
     print(value, flush=True)
 """
 
@@ -176,7 +185,7 @@ def test_a_killed_process_leaves_the_old_or_the_new(tmp_path: Path, case: Case) 
     uri = case.uri(tmp_path)
     for _ in range(2):
         writer = subprocess.Popen(
-            [sys.executable, "-c", OVERWRITE_FOREVER, uri], stdout=subprocess.PIPE
+            [sys.executable, "-c", OVERWRITE_FOREVER, uri, case.dtype], stdout=subprocess.PIPE
         )
         assert writer.stdout is not None
         assert writer.stdout.readline()
@@ -199,8 +208,10 @@ def test_any_wrong_bytes_are_read_or_refused_in_one_sentence(
 ) -> None:
     uri = case.uri(tmp_path / "work")
     if not (tmp_path / "work").exists():
-        image = np.random.default_rng(0).integers(0, 255, (3, 20, 20), np.uint8)
-        with create_volume(uri, shape=image.shape, dtype="uint8", voxel_size=VOXEL_SIZE) as volume:
+        image = np.random.default_rng(0).integers(0, 255, (3, 20, 20)).astype(case.dtype)
+        with create_volume(
+            uri, shape=image.shape, dtype=case.dtype, voxel_size=VOXEL_SIZE
+        ) as volume:
             volume.write(volume.box, image)
     files = sorted(path for path in (tmp_path / "work").rglob("*") if path.is_file())
     damaged = data.draw(st.sampled_from(files))

@@ -210,14 +210,15 @@ def test_boxes_outside_and_arrays_of_another_shape_are_refused(tmp_path: Path, c
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_that_do_not_fit_are_refused(tmp_path: Path, case: Case) -> None:
+    info = np.iinfo(case.dtype)
     with create_volume(
-        case.uri(tmp_path), shape=SHAPE, dtype="uint8", voxel_size=VOXEL_SIZE
+        case.uri(tmp_path), shape=SHAPE, dtype=case.dtype, voxel_size=VOXEL_SIZE
     ) as volume:
-        volume.write(volume.box, np.full(SHAPE, 255, np.int64))
-        for wrong in (np.full(SHAPE, 256), np.full(SHAPE, -1), np.full(SHAPE, 0.5)):
+        volume.write(volume.box, np.full(SHAPE, info.max, np.int64))
+        for wrong in (info.max + 1, info.min - 1, 0.5):
             with pytest.raises(LabelError):
-                volume.write(volume.box, wrong)
-        np.testing.assert_array_equal(volume.read(), 255)
+                volume.write(volume.box, np.full(SHAPE, wrong))
+        np.testing.assert_array_equal(volume.read(), info.max)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -230,16 +231,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_an_existing_volume_is_not_overwritten_unasked(tmp_path: Path, case: Case) -> None:
-    uri = write(case, tmp_path, extremes("uint8"))
+    uri = write(case, tmp_path, extremes(case.dtype))
     before = contents(tmp_path)
     with pytest.raises(DestinationExistsError, match="left as it is"):
-        create_volume(uri, shape=(1, 2, 3), dtype="uint8", voxel_size=VOXEL_SIZE)
+        create_volume(uri, shape=(1, 2, 3), dtype=case.dtype, voxel_size=VOXEL_SIZE)
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_overwriting_replaces_only_when_the_new_one_is_complete(tmp_path: Path, case: Case) -> None:
-    old = extremes("uint8")
+    old = extremes(case.dtype)
     uri = write(case, tmp_path, old)
     before = contents(tmp_path)
     shape: Zyx = (2, 3, 4)
@@ -261,14 +262,14 @@ def test_a_failure_while_writing_leaves_what_was_there(
     folder = tmp_path / "work"
     folder.mkdir()
     if overwrites:
-        write(case, folder, extremes("uint8"))
+        write(case, folder, extremes(case.dtype))
     before = contents(folder)
 
     def fail() -> None:
         with create_volume(
-            case.uri(folder), shape=SHAPE, dtype="uint8", voxel_size=VOXEL_SIZE, overwrite=True
+            case.uri(folder), shape=SHAPE, dtype=case.dtype, voxel_size=VOXEL_SIZE, overwrite=True
         ) as volume:
-            volume.write(volume.box, np.ones(SHAPE, np.uint8))
+            volume.write(volume.box, np.ones(SHAPE, case.dtype))
             raise RuntimeError("something else went wrong")
 
     with pytest.raises(RuntimeError, match="something else"):
@@ -280,7 +281,7 @@ def test_a_failure_while_writing_leaves_what_was_there(
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_closing_and_discarding_twice_does_nothing(tmp_path: Path, case: Case) -> None:
     uri = case.uri(tmp_path)
-    volume = create_volume(uri, shape=SHAPE, dtype="uint8", voxel_size=VOXEL_SIZE)
+    volume = create_volume(uri, shape=SHAPE, dtype=case.dtype, voxel_size=VOXEL_SIZE)
     volume.close()
     volume.close()
     volume.discard()
@@ -291,10 +292,10 @@ def test_closing_and_discarding_twice_does_nothing(tmp_path: Path, case: Case) -
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_volume_opened_for_reading_refuses_writes(tmp_path: Path, case: Case) -> None:
     with (
-        open_volume(write(case, tmp_path, extremes("uint8"))) as volume,
+        open_volume(write(case, tmp_path, extremes(case.dtype))) as volume,
         pytest.raises(StorageError, match="for reading only"),
     ):
-        volume.write(volume.box, np.zeros(SHAPE, np.uint8))
+        volume.write(volume.box, np.zeros(SHAPE, case.dtype))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +306,7 @@ def test_a_volume_opened_for_reading_refuses_writes(tmp_path: Path, case: Case) 
 def test_formats_without_chunks_of_their_own_are_not_opened_writable(
     tmp_path: Path, case: Case
 ) -> None:
-    uri = write(case, tmp_path, extremes("uint8"))
+    uri = write(case, tmp_path, extremes(case.dtype))
     with pytest.raises(StorageError, match="cannot be changed in place"):
         open_volume(uri, writable=True)
 
@@ -318,7 +319,7 @@ def test_a_shape_without_voxels_is_refused(tmp_path: Path, shape: Zyx) -> None:
 
 def test_a_channel_that_is_not_there_is_refused(tmp_path: Path) -> None:
     for case in CASES:
-        uri = write(case, tmp_path / case.name, extremes("uint8"))
+        uri = write(case, tmp_path / case.name, extremes(case.dtype))
         with open_volume(uri, channel=0) as volume:
             assert volume.shape == SHAPE
         with pytest.raises(OptionError, match="has no channel 1"):

@@ -38,6 +38,11 @@ class Case:
     def uri(self, folder: Path) -> str:
         return f"{self.prefix}{folder / self.place}"
 
+    @property
+    def dtype(self) -> str:
+        """A type that it holds: uint8 where it can."""
+        return "uint8" if "uint8" in self.dtypes else self.dtypes[0]
+
     def __str__(self) -> str:
         return self.name
 
@@ -86,4 +91,5 @@ CASES = (
     ),
     Case("nifti", "", "em.nii"),
     Case("nifti-gz", "", "em.nii.gz"),
+    Case("mrc", "", "em.mrc", dtypes=("int16", "uint16", "int8", "float32")),
 )

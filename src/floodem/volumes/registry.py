@@ -39,6 +39,7 @@ _BUILT_IN = (
     "floodem.volumes.stacks:TIFF",
     "floodem.volumes.stacks:JPEG",
     "floodem.volumes.nifti:NIFTI",
+    "floodem.volumes.mrc:MRC",
 )
 
 
