@@ -23,6 +23,7 @@ from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import Progress
 from floodem.volumes import Volume, block_plan, convert, create_volume, open_volume
 from floodem.volumes.block_plan import block_shape
+from floodem.volumes.volume import Kind
 from volume_cases import CASES, Case
 
 VOXEL_SIZE = VoxelSize(30, 6, 4)
@@ -101,11 +102,11 @@ def test_types_widen_and_narrow_only_when_everything_fits(tmp_path: Path) -> Non
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_value_that_does_not_fit_leaves_nothing_half_made(tmp_path: Path, case: Case) -> None:
     wide = ARRAY.copy()
-    wide[-1, -1, -1] = 256
+    wide[-1, -1, -1] = np.iinfo(case.dtype).max + 1
     uri = source(CASES[0], tmp_path / "from", wide)
     folder = tmp_path / "to"
-    with pytest.raises(LabelError, match="256 do not fit uint8"):
-        convert(uri, case.uri(folder), dtype="uint8")
+    with pytest.raises(LabelError, match=f"do not fit {case.dtype}"):
+        convert(uri, case.uri(folder), dtype=case.dtype)
     assert not folder.exists()
 
 
@@ -216,9 +217,9 @@ def test_a_missing_source_and_an_existing_destination_are_refused(tmp_path: Path
 @pytest.mark.parametrize("case", [c for c in CASES if c.name != "npz-key"], ids=str)
 def test_a_volume_may_replace_itself(tmp_path: Path, case: Case) -> None:
     uri = source(case, tmp_path)
-    convert(uri, uri, dtype="uint8", voxel_size=VOXEL_SIZE, overwrite=True)
+    convert(uri, uri, dtype=case.dtype, voxel_size=VOXEL_SIZE, overwrite=True)
     with open_volume(uri) as volume:
-        assert volume.dtype == np.uint8
+        assert volume.dtype == np.dtype(case.dtype)
         np.testing.assert_array_equal(volume.read(), ARRAY)
 
 
@@ -263,19 +264,30 @@ def test_the_command_says_when_the_voxel_size_is_unknown(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("dtype", "is_noted"),
-    [("uint8", True), ("int16", True), ("uint16", True), ("uint32", False), ("float32", False)],
+    ("options", "is_noted"),
+    [
+        (["--dtype=uint8"], True),
+        (["--dtype=int16"], True),
+        (["--dtype=uint16"], True),
+        (["--dtype=uint8", "--kind=image"], False),
+        (["--dtype=uint8", "--kind=labels"], False),
+        (["--dtype=uint32"], False),
+        (["--dtype=float32"], False),
+    ],
 )
 def test_small_integers_in_precomputed_are_said_to_be_an_image(
-    tmp_path: Path, dtype: str, is_noted: bool
+    tmp_path: Path, options: list[str], is_noted: bool
 ) -> None:
     uri = source(CASES[0], tmp_path, ARRAY % 100)
-    words = ["convert", uri, f"precomputed://{tmp_path / 'out'}", f"--dtype={dtype}"]
+    words = ["convert", uri, f"precomputed://{tmp_path / 'out'}", *options]
     result = CliRunner().invoke(build_app(words), words)
     assert result.exit_code == 0, result.output
     assert result.stdout.count("\n") == 1
-    assert ("as an image: for labels give --dtype uint32" in result.stderr) is is_noted
-    assert "image" not in run(uri, tmp_path / "out.zarr", f"--dtype={dtype}")
+    assert ("taken for an image" in result.stderr) is is_noted
+    with open_volume(f"precomputed://{tmp_path / 'out'}") as copy:
+        is_labels = "--kind=labels" in options or "--dtype=uint32" in options
+        assert copy.kind == (Kind.LABELS if is_labels else Kind.IMAGE)
+    assert "image" not in run(uri, tmp_path / "out.zarr", *options)
 
 
 @pytest.mark.parametrize(

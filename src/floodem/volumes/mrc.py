@@ -97,7 +97,6 @@ MRC = VolumeFormat(
     name="mrc",
     summary="one MRC file, as microscopes and IMOD write it",
     extensions=(".mrc", ".map", ".rec", ".st"),
-    options=frozenset({"work"}),
     reads_axes=True,
     recognises=_recognises,
     open=_open,

@@ -164,7 +164,6 @@ NIFTI = VolumeFormat(
     name="nifti",
     summary="one NIfTI file, .nii or .nii.gz",
     extensions=(".nii", ".nii.gz"),
-    options=frozenset({"work"}),
     reads_axes=True,
     recognises=_recognises,
     open=_open,
