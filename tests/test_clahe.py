@@ -18,10 +18,9 @@ from floodem.errors import (
     VolumeFormatError,
 )
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes import block_plan, create_volume, open_volume
-from floodem.volumes import clahe as clahe_module
-from floodem.volumes.clahe import clahe, clahe_section
+from floodem.volumes import block_plan, create_volume, equalisation, open_volume
 from floodem.volumes.clahe_tables import Rule, clip_histograms
+from floodem.volumes.equalisation import clahe, clahe_section
 from floodem.volumes.volume import Kind
 from reference import clahe as exact
 
@@ -153,7 +152,7 @@ def test_contrast_grows_where_it_was_low_and_light_becomes_even():
 def test_a_section_comes_out_the_same_in_pieces(monkeypatch, tile):
     section = tissue((70, 60))
     whole = clahe_section(section, block=31)
-    monkeypatch.setattr(clahe_module, "_TILE", tile)
+    monkeypatch.setattr(equalisation, "_TILE", tile)
     np.testing.assert_array_equal(clahe_section(section, block=31), whole)
 
 
@@ -174,7 +173,7 @@ def test_a_volume_is_its_sections_whatever_box_blocks_and_threads(chunks, thread
 
     box = Box((7 + corner[0], 100 + corner[1], -5 + corner[2]), source.box.stop)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clahe_module, "create_volume", create)
+        patch.setattr(equalisation, "create_volume", create)
         patch.setattr(block_plan, "BLOCK_BYTES", 3000)
         clahe(source, "copy", block=21, box=box, threads=threads)
     expected = np.stack([clahe_section(section, block=21) for section in image])
@@ -251,7 +250,9 @@ def test_a_constant_volume_of_sixteen_bits_is_copied(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "uint32", "int64"])
 def test_other_types_are_refused_with_advice(dtype):
-    with pytest.raises(VolumeFormatError, match=f"holds {dtype}, .* save the image with 8 or 16"):
+    with pytest.raises(
+        VolumeFormatError, match=f"holds {dtype}, .* --window LOW,HIGH --dtype uint8"
+    ):
         clahe(ArrayVolume(np.zeros((2, 2, 2), dtype)), "never.zarr")
     with pytest.raises(VolumeFormatError, match="8 or 16 bits"):
         clahe_section(np.zeros((2, 2), dtype))

@@ -16,13 +16,12 @@ from hypothesis.extra import numpy as npst
 from array_volume import ArrayVolume
 from floodem.errors import GeometryError, OptionError
 from floodem.geometry import Box
-from floodem.volumes import block_plan, open_volume
-from floodem.volumes import statistics as statistics_module
+from floodem.volumes import block_plan, grey_statistics, open_volume
 from floodem.volumes.grey_notes import ranges
 from floodem.volumes.grey_report import Histogram
+from floodem.volumes.grey_statistics import modified_z_scores, statistics
 from floodem.volumes.moments import Moments, moments_of
 from floodem.volumes.parallel import in_order
-from floodem.volumes.statistics import modified_z_scores, statistics
 from floodem.volumes.volume import Kind
 from reference import statistics as slow
 
@@ -85,7 +84,7 @@ def test_real_numbers_are_summed_without_loss_of_digits(array, shift, chunks):
     assert found.mean == pytest.approx(float(array.mean()), rel=1e-12, abs=1e-9)
     assert found.stddev == pytest.approx(float(array.std()), rel=1e-6, abs=1e-6)
     assert found.voxels == array.size == found.histogram.counts.sum()
-    width = (float(array.max()) - float(array.min())) / statistics_module.FINE_BINS
+    width = (float(array.max()) - float(array.min())) / grey_statistics.FINE_BINS
     for percent, value in found.percentiles.items():
         assert value == pytest.approx(slow.percentile(array, percent), abs=width + 1e-6)
 
@@ -254,7 +253,7 @@ def test_modified_z_scores_follow_their_source(values):
 def test_scores_stand_where_most_values_are_equal():
     scores = modified_z_scores(np.array([5.0] * 9 + [50.0]))
     assert scores[:9].tolist() == [0] * 9
-    assert scores[9] > statistics_module.OUTLYING_SCORE
+    assert scores[9] > grey_statistics.OUTLYING_SCORE
     assert modified_z_scores(np.array([5.0] * 4)).tolist() == [0] * 4
 
 

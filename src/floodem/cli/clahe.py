@@ -59,7 +59,7 @@ def clahe(
     from floodem import volumes
     from floodem.cli.convert import describe
     from floodem.cli.progress import progress_bar
-    from floodem.volumes.clahe import clahe as equalise
+    from floodem.volumes.equalisation import clahe as equalise
 
     with progress_bar() as progress:
         equalise(

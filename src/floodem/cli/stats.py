@@ -57,8 +57,8 @@ def stats(
     from floodem import volumes
     from floodem.cli.progress import progress_bar
     from floodem.files import write_text
+    from floodem.volumes.grey_statistics import statistics
     from floodem.volumes.staging import require_no_destination
-    from floodem.volumes.statistics import statistics
 
     region = None if box is None else option_value("--box", Box.parse, text=box)
     if sections is not None and not overwrite:

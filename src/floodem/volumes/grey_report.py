@@ -1,4 +1,4 @@
-"""What `floodem.volumes.statistics` finds out: records that can be read, and what follows.
+"""What `floodem.volumes.grey_statistics` finds out: records that can be read, and what follows.
 
 Grey values are in the units of the file; z counts in the volume's frame.
 """
@@ -135,7 +135,7 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Statistics:
-    """Grey values of a box of an image; see `floodem.volumes.statistics.statistics`.
+    """Grey values of a box of an image; see `floodem.volumes.grey_statistics.statistics`.
 
     Attributes
     ----------

@@ -200,7 +200,7 @@ def _require_grey(dtype: np.dtype[Any], *, uri: str) -> None:
     if dtype.kind not in "ui" or dtype.itemsize > _MAX_ITEMSIZE:
         raise VolumeFormatError(
             f"{uri} holds {dtype}, and histograms are equalised of grey values of 8 or 16 bits: "
-            "save the image with 8 or 16 bits first"
+            "bring it to 8 bits first, as in floodem convert --window LOW,HIGH --dtype uint8"
         )
 
 
@@ -216,7 +216,7 @@ def _range_of_volume(
     """Return what the bins span: of the whole volume, so that every box of it gets the same."""
     if volume.dtype == np.uint8:
         return 0, int(np.iinfo(np.uint8).max)
-    from floodem.volumes.statistics import statistics
+    from floodem.volumes.grey_statistics import statistics
 
     found = statistics(volume, threads=threads, progress=progress)
     assert found.minimum is not None
