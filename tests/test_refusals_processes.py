@@ -160,13 +160,15 @@ def test_a_killed_convert_leaves_nothing_that_passes_for_whole(destination):
         file["raw"] = np.arange(5)
     before = everything_in(Path())
     command = ("convert", "noise.npy", destination)
+    record = f"{destination}.floodem"
     with start(*command) as process:
-        wait_until(process, lambda: leftovers(Path()) != [])
+        wait_until(process, Path(record, "running", "conversion.json").exists)
         process.kill()
         process.communicate(timeout=TIMEOUT_S)
     after = everything_in(Path())
     assert before.items() <= after.items()
-    assert all(name.startswith(".") for name in after.keys() - before.keys())
+    assert all(name.startswith((".", record)) for name in after.keys() - before.keys())
+    assert "conversion.json" not in {path.name for path in Path(record).iterdir()}
     assert floodem(*command).code == 0
     with open_volume(destination) as copy:
         np.testing.assert_array_equal(copy.read(), array)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from floodem.cli.stopping import stopping_on_signals
 from floodem.cli.values import option_value
 from floodem.errors import OptionError, StoppedError
 from floodem.geometry import Box, parse_zyx
@@ -134,7 +131,7 @@ def segment(
         checkpoint_seconds=checkpoint_seconds,
     )
     try:
-        with stopping_on_signals() as should_stop, progress_bar() as progress:
+        with stopping_on_signals("saving the state") as should_stop, progress_bar() as progress:
             made = run(
                 image,
                 destination,
@@ -161,28 +158,6 @@ def _parse_edges(text: str) -> tuple[float, float, float]:
             f"--seed-anisotropy: {text!r} is not three numbers: write z,y,x, for example 5,1,1"
         ) from None
     return (z, y, x)
-
-
-@contextlib.contextmanager
-def stopping_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a polite question; a second one interrupts."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> Any:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        # The signal may come amid another print, which then allows no second one.
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
-            print("stopping: saving the state...", file=sys.stderr, flush=True)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print(made: Segmentation) -> None:

@@ -1,4 +1,4 @@
-"""Arrays in files, by address: open, create, convert, normalise.
+"""Arrays in files, by address: open, create, convert, verify, normalise.
 
 What comes in is a URI (`floodem.volumes.location`); what goes out is a `Volume`
 that reads and writes boxes (z, y, x). The formats stand in
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from floodem.volumes.access import open_volume as open_volume
     from floodem.volumes.conversion import convert as convert
     from floodem.volumes.intensity import normalise as normalise
+    from floodem.volumes.verification import verify as verify
     from floodem.volumes.volume import Volume as Volume
 
 _HOMES = {
@@ -24,9 +25,10 @@ _HOMES = {
     "create_volume": "floodem.volumes.access",
     "normalise": "floodem.volumes.intensity",
     "open_volume": "floodem.volumes.access",
+    "verify": "floodem.volumes.verification",
 }
 
-__all__ = ["Volume", "convert", "create_volume", "normalise", "open_volume"]
+__all__ = ["Volume", "convert", "create_volume", "normalise", "open_volume", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,12 +38,13 @@ from floodem.volumes.receipts import (
     open_journal,
     read_lines,
 )
-from floodem.volumes.transport import LocalStore, Store
+from floodem.volumes.transport import LocalStore, open_store
 
 RECORD_VERSION = 1
 SUFFIX = ".floodem"
 _CONVERSION, _RECEIPTS, _TABLE, _LOCK = "conversion.json", "receipts.txt", "relabel.csv", "lock"
 _RUNNING, _BLOCKS = "running/", "running/blocks/"
+CONVERSION_FILES = (_CONVERSION, f"{_RUNNING}{_CONVERSION}")
 _LOCK_DIGITS = 16
 _BEGIN_AGAIN = "begin again with --overwrite, or choose another destination"
 _NOTHING = "nothing"
@@ -85,11 +86,7 @@ class ConversionRecord:
     def __init__(self, location: Location) -> None:
         self.destination = location.uri
         self.address = record_address(location)
-        self._store: Store = LocalStore(Path(self.address))
-        if location.is_remote:
-            from floodem.volumes import transport
-
-            self._store = transport.open_store(self.address)
+        self._store = open_store(self.address)
         self.journal: Journal = open_journal(
             self._store, file=f"{_RUNNING}{_RECEIPTS}", folder=_BLOCKS
         )

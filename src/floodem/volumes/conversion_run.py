@@ -44,7 +44,7 @@ from floodem.volumes.parallel import usable_threads
 from floodem.volumes.pyramid_geometry import level_box
 from floodem.volumes.receipts import Key, Receipt
 from floodem.volumes.recoding import Recoding, table_from_csv, table_to_csv
-from floodem.volumes.volume import Volume
+from floodem.volumes.volume import Kind, Volume
 
 _SHOWN_DAMAGES = 3
 _STOPS = (StoppedError, StorageError, ResourceError, MemoryError, KeyboardInterrupt, SystemExit)
@@ -57,8 +57,10 @@ class Conversion:
 
     Attributes
     ----------
-    uri
-        Its address.
+    uri, format
+        Its address, and the name of its format.
+    kind
+        What the source or the caller said that its values mean, if they did.
     record
         Address of the folder with the receipts.
     levels
@@ -76,6 +78,8 @@ class Conversion:
     """
 
     uri: str
+    format: str
+    kind: Kind | None
     record: str
     levels: int
     blocks: int
@@ -323,6 +327,8 @@ class Run:
         plan, made = self._plan, values["made"]
         return Conversion(
             uri=plan.location.uri,
+            format=made["format"],
+            kind=plan.declared_kind,
             record=self.record.address,
             levels=len(made["levels"]),
             blocks=_count(values),

@@ -21,9 +21,8 @@ def is_resumable(location: Location) -> bool:
     record = require_format(location)
     if location.is_remote:
         return "work" in record.options and record.remote == "write"
-    ending = Path(location.path).suffix.lower()
-    is_one_file = not record.holds_datasets and ending in record.extensions
-    return "work" in record.options and not is_one_file
+    is_one_file = not record.holds_datasets and location.path.lower().endswith(record.extensions)
+    return "work" in record.options and not (is_one_file and record.extensions)
 
 
 def final_place(location: Location) -> Path:

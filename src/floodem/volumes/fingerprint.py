@@ -15,6 +15,7 @@ from typing import Any
 from floodem.errors import FloodemError
 from floodem.volumes.location import Location, parse_location
 from floodem.volumes.stored import refusals
+from floodem.volumes.transport import open_store
 from floodem.volumes.volume import Volume
 
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", "attributes.json", "info")
@@ -89,9 +90,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
 def _remote(location: Location) -> dict[str, Any]:
     if Path(location.path).suffix and location.format in {"hdf5", "tiff"}:
         return {}
-    from floodem.volumes import transport
-
-    store = transport.open_store(location.path)
+    store = open_store(location.path)
     prefix = f"{location.dataset.strip('/')}/" if location.dataset else ""
     digest = hashlib.sha256()
     for name in _METADATA:

@@ -17,7 +17,13 @@ from floodem.geometry import Box, Zyx, tiles
 from floodem.progress import Progress, ProgressListener
 from floodem.volumes.access import open_volume
 from floodem.volumes.block_reading import Reader, compared
-from floodem.volumes.conversion_record import ConversionRecord, Status, level_boxes
+from floodem.volumes.conversion_record import (
+    CONVERSION_FILES,
+    ConversionRecord,
+    Status,
+    level_boxes,
+    record_address,
+)
 from floodem.volumes.destination import is_in_place, is_resumable, moved_by, work_place
 from floodem.volumes.location import Location, parse_location
 from floodem.volumes.parallel import usable_threads
@@ -127,10 +133,11 @@ class Verification:
         }
 
 
-def has_record(uri: str | Path) -> bool:
-    """Tell whether a conversion has left its record beside an address."""
-    record = ConversionRecord(parse_location(uri))
-    return record.finished() is not None or record.running() is not None
+def written_ns(uri: str | Path) -> int | None:
+    """Return when a conversion to a local address last stated how far it is; None without one."""
+    folder = Path(record_address(parse_location(uri)))
+    files = [folder / name for name in CONVERSION_FILES]
+    return max((file.stat().st_mtime_ns for file in files if file.is_file()), default=None)
 
 
 def verify(
