@@ -65,10 +65,11 @@ def test_a_group_is_no_dataset(tmp_path: Path, ones: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((4, 5), r"is a 2-D image \(4 x 5\), and a volume has three axes \(z, y, x\)"),
-        ((4,), "has 1 axes"),
-        ((1, 2, 3, 4, 5), "has 5 axes"),
-        ((), "has 0 axes"),
+        ((4, 5), r"is 2-D \(4 x 5\): expected z, y, x or channel, z, y, x"),
+        ((4,), "is 1-D"),
+        ((1, 1, 2, 3, 4, 5), "is 6-D"),
+        ((), "is 0-D"),
+        ((2, 1, 3, 4, 5), "has 2 time points"),
         ((3, 0, 5), "holds no voxels"),
     ],
 )

@@ -120,7 +120,7 @@ def arrange(
     text = " x ".join(str(length) for length in shape)
     usual = USUAL[-len(shape) :] if len(SPATIAL) <= len(shape) <= len(USUAL) else ""
     axes = asked or declared or usual
-    if len(axes) != len(shape):
+    if not axes or len(axes) != len(shape):
         raise VolumeFormatError(
             f"{uri} is {len(shape)}-D ({text}): expected "
             + (f"the axes {', '.join(axes)}" if axes else "z, y, x or channel, z, y, x")

@@ -1,135 +1,106 @@
 """Volumes in HDF5 files: ``path@dataset`` in, datasets (z, y, x) or (c, z, y, x) read by box.
 
-Voxel size and offset are the dataset's attributes ``voxel_size_nm_zyx`` (three
-float64) and ``offset_zyx`` (three int64). New datasets are chunked and
-gzip-compressed. A dataset is added to an existing file by way of a copy that
-then replaces it, so that the file is whole at every moment (docs/decisions/0002-volumes.md).
+Voxel size, offset and kind are the dataset's attributes ``voxel_size_nm_zyx``
+(three float64), ``offset_zyx`` (three int64) and ``kind``. Files on servers are
+read by ranges; only what is asked for is fetched.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
 
-from floodem.errors import (
-    DestinationExistsError,
-    StorageError,
-    VolumeFormatError,
-)
-from floodem.files import require_free_disk, storage_error
-from floodem.geometry import Box
+from floodem.errors import StorageError, VolumeFormatError
+from floodem.files import storage_error
+from floodem.geometry import Box, Zyx
+from floodem.volumes.axes import SPATIAL, Arrangement, arrange
 from floodem.volumes.damage import reading
 from floodem.volumes.declared import (
-    DEFAULT_CHUNKS,
     KIND_KEY,
     OFFSET_KEY,
     VOXEL_SIZE_KEY,
-    fit_chunks,
     kind_from,
     native_dtype,
     offset_from,
-    select_channel,
     voxel_size_from,
 )
 from floodem.volumes.description import Description
-from floodem.volumes.hdf5_file import PatientFile
+from floodem.volumes.hdf5_chunks import DeflatedChunks
 from floodem.volumes.hdf5_links import (
     dataset_names,
     missing_dataset,
     refuse_outside_data,
     refuse_outside_links,
 )
+from floodem.volumes.location import Location
+from floodem.volumes.mapped_volume import turned
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
-from floodem.volumes.staging import Staged, require_no_destination
-from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
+from floodem.volumes.stored import StoredVolume, refuse_writing
+from floodem.volumes.transport import fetch_ahead, open_file
 from floodem.volumes.volume import Array, Volume
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-IMAGE_DATASET = "raw"
-LABEL_DATASET = "segmentation"
-
-# h5py's own default: level 9 is several times slower for a few percent.
-_GZIP_LEVEL = 4
-_MAX_IMAGE_ITEMSIZE = 2
-_HDF5 = "HDF5"
+HDF5_FILE = "HDF5"
 
 
 class Hdf5Volume(StoredVolume):
-    """One dataset of an HDF5 file that is read."""
+    """One dataset of an HDF5 file that is read.
 
-    def __init__(
-        self, file: h5py.File, dataset: h5py.Dataset, channel: int | None, **facts: Any
-    ) -> None:
-        super().__init__(**facts)
-        self._file = file
-        self._dataset = dataset
-        self._channel = channel
-
-    def _index(self, box: Box) -> tuple[int | slice, ...]:
-        slices = box.slices(origin=self.offset)
-        return slices if self._channel is None else (self._channel, *slices)
-
-    def _read(self, box: Box) -> Array:
-        with reading(self.uri, kind=_HDF5):
-            found = self._dataset[self._index(box)]
-        return np.ascontiguousarray(found, dtype=self.dtype)
-
-    def _release(self) -> None:
-        self._file.close()
-
-
-class NewHdf5Volume(Hdf5Volume):
-    """A dataset in the making, in a file that is not yet in its place."""
+    Parameters
+    ----------
+    handle
+        The remote file that `file` reads, which does not close it.
+    """
 
     def __init__(
         self,
         file: h5py.File,
         dataset: h5py.Dataset,
+        arrangement: Arrangement,
         *,
-        patient: PatientFile,
-        copied: os.stat_result | None,
+        handle: IO[bytes] | None = None,
         **facts: Any,
     ) -> None:
-        super().__init__(file, dataset, None, **facts)
-        self._patient = patient
-        self._copied = copied
+        super().__init__(shape=arrangement.shape, **facts)
+        self._file = file
+        self._dataset = dataset
+        self._arrangement = arrangement
+        self._handle = handle
+        self._deflated = DeflatedChunks.of(dataset)
 
-    def _write(self, box: Box, array: Array) -> None:
-        self._dataset[self._index(box)] = array
-        self.require_written()
+    def _read(self, box: Box) -> Array:
+        index = self._arrangement.index(box.slices(origin=self.offset))
+        slices = tuple(at if isinstance(at, slice) else slice(at, at + 1) for at in index)
+        with reading(self.uri, kind=HDF5_FILE):
+            if self._handle is not None:
+                fetch_ahead(self._handle, self._ranges(slices))
+            found = self._deflated.read(slices) if self._deflated else self._dataset[slices]
+        picked = found[tuple(slice(None) if isinstance(at, slice) else 0 for at in index)]
+        return np.ascontiguousarray(self._arrangement.turn(picked), dtype=self.dtype)
 
-    def _finish(self) -> None:
-        self._file.close()
-        self.require_written()
-        assert self._staged is not None
-        if self._copied is not None and _version(self._copied) != _version(
-            self._staged.final.stat()
-        ):
-            raise StorageError(
-                f"{self._staged.final} was changed by another program while {self.uri} was being "
-                "added, and stays as that program left it: try again, or write a file of its own"
-            )
+    def _ranges(self, slices: tuple[slice, ...]) -> Iterator[tuple[int, int]]:
+        """Tell where in the file the chunks of a box lie."""
+        if self._dataset.chunks is None:
+            return
+        grids = [
+            range(part.start - part.start % step, part.stop, step)
+            for part, step in zip(slices, self._dataset.chunks, strict=True)
+        ]
+        for corner in itertools.product(*grids):
+            chunk = self._dataset.id.get_chunk_info_by_coord(corner)
+            if chunk.byte_offset is not None:
+                yield chunk.byte_offset, chunk.byte_offset + chunk.size
 
     def _release(self) -> None:
         self._file.close()
-        self._patient.close()
-
-    def require_written(self) -> None:
-        """Report what the file system has refused so far.
-
-        Raises
-        ------
-        StorageError
-            When it refused a write.
-        """
-        if self._patient.refusal is not None:
-            raise storage_error("write", self.uri, self._patient.refusal)
+        if self._handle is not None:
+            self._handle.close()
 
 
 def _recognises(path: Path) -> bool:
@@ -143,43 +114,74 @@ def _recognises(path: Path) -> bool:
 def _open(request: OpenRequest) -> Volume:
     location = request.location
     refuse_writing(request)
-    file = _open_file(location.local)
+    file, handle = _open_remote(location) if location.is_remote else (_local(location), None)
     try:
-        with reading(location.uri, kind=_HDF5):
-            return _volume(file, request)
+        with reading(location.uri, kind=HDF5_FILE):
+            return _volume(file, request, handle=handle)
     except BaseException:
         file.close()
+        if handle is not None:
+            handle.close()
         raise
 
 
-def _volume(file: h5py.File, request: OpenRequest) -> Volume:
+def _local(location: Location) -> h5py.File:
+    return open_local(location.local)
+
+
+def _open_remote(location: Location) -> tuple[h5py.File, IO[bytes]]:
+    handle = open_file(location.path)
+    try:
+        with reading(location.uri, kind=HDF5_FILE):
+            return h5py.File(handle, "r"), handle
+    except BaseException:
+        handle.close()
+        raise
+
+
+def _volume(file: h5py.File, request: OpenRequest, *, handle: IO[bytes] | None) -> Volume:
     uri = request.location.uri
     dataset = _find_dataset(file, request)
-    shape, channel = select_channel(dataset.shape or (), channel=request.channel, uri=uri)
+    arrangement = arrange(dataset.shape or (), uri=uri, channel=request.channel, asked=request.axes)
     chunks = dataset.chunks
+    description = Description(
+        offset=offset_from(_attribute(dataset, OFFSET_KEY), uri=uri),
+        voxel_size=voxel_size_from(_attribute(dataset, VOXEL_SIZE_KEY), uri=uri),
+        kind=kind_from(_attribute(dataset, KIND_KEY), uri=uri),
+    )
     return Hdf5Volume(
         file,
         dataset,
-        channel,
+        arrangement,
+        handle=handle,
         uri=uri,
-        shape=shape,
         dtype=native_dtype(dataset.dtype, uri=uri),
-        chunks=tuple(int(length) for length in chunks[-3:]) if chunks else None,
-        description=Description(
-            offset=offset_from(_attribute(dataset, OFFSET_KEY), uri=uri),
-            voxel_size=voxel_size_from(_attribute(dataset, VOXEL_SIZE_KEY), uri=uri),
-            kind=kind_from(_attribute(dataset, KIND_KEY), uri=uri),
-        ),
+        chunks=_whole(arrangement.spatial(chunks)) if chunks else None,
+        description=turned(description, arrangement, believed=SPATIAL),
     )
 
 
-def _open_file(path: Path) -> h5py.File:
+def _whole(lengths: tuple[Any, Any, Any]) -> Zyx:
+    z, y, x = lengths
+    return (int(z), int(y), int(x))
+
+
+def open_local(path: Path) -> h5py.File:
+    """Open a file on a disk for reading.
+
+    Raises
+    ------
+    VolumeFormatError
+        When it is no HDF5 file, or a damaged one.
+    StorageError
+        When the system refuses, or another program writes it.
+    """
     try:
         with open(path, "rb") as handle:
             handle.read(1)
     except OSError as error:
         raise storage_error("read", path, error) from error
-    with reading(path, kind=_HDF5):
+    with reading(path, kind=HDF5_FILE):
         try:
             return h5py.File(path, "r", locking="best-effort")
         except OSError as error:
@@ -193,6 +195,8 @@ def _open_file(path: Path) -> h5py.File:
 def _find_dataset(file: h5py.File, request: OpenRequest) -> h5py.Dataset:
     location = request.location
     name = location.dataset
+    # A remote file must not lead to files of this machine.
+    may_leave = request.allow_external and not location.is_remote
     if name is None:
         names = dataset_names(file)
         if len(names) != 1:
@@ -201,7 +205,7 @@ def _find_dataset(file: h5py.File, request: OpenRequest) -> h5py.Dataset:
                 f"{location.uri} holds {listed}: name one, as in {location.path}@NAME"
             )
         name = names[0]
-    if not request.allow_external:
+    if not may_leave:
         refuse_outside_links(file, name, uri=location.uri)
     try:
         found = file[name]
@@ -209,7 +213,7 @@ def _find_dataset(file: h5py.File, request: OpenRequest) -> h5py.Dataset:
         raise missing_dataset(file, name, uri=location.uri) from None
     if not isinstance(found, h5py.Dataset):
         raise missing_dataset(file, name, uri=location.uri)
-    if not request.allow_external:
+    if not may_leave:
         refuse_outside_data(file, found, uri=location.uri)
     return found
 
@@ -220,125 +224,9 @@ def _attribute(dataset: h5py.Dataset, name: str) -> Any:
 
 
 def _create(request: CreateRequest) -> Volume:
-    location = request.location
-    path = location.local
-    name = location.dataset or _default_name(request.dtype)
-    adds = path.is_file() and _require_room(path, request)
-    staged = Staged(path, uri=location.uri, overwrite=adds or request.overwrite, folder=False)
-    patient = None
-    try:
-        with refusals("write", location.uri):
-            copied = _copy_existing(staged.final, staged.path) if adds else None
-            patient = PatientFile(staged.path)
-        # The patient file refuses nothing: what h5py raises here is damage.
-        with reading(location.uri, kind=_HDF5):
-            file, dataset = _start(patient, name, request)
-        volume = NewHdf5Volume(
-            file,
-            dataset,
-            patient=patient,
-            copied=copied,
-            uri=location.uri,
-            shape=request.shape,
-            dtype=request.dtype,
-            chunks=request.chunks,
-            description=request.description,
-            writable=True,
-            staged=staged,
-        )
-    except BaseException:
-        if patient is not None:
-            patient.close()
-        staged.discard()
-        raise
-    try:
-        volume.require_written()
-    except BaseException:
-        volume.discard()
-        raise
-    return volume
+    from floodem.volumes.hdf5_creation import create_hdf5
 
-
-def _default_name(dtype: np.dtype[Any]) -> str:
-    is_image = dtype.kind == "f" or dtype.itemsize <= _MAX_IMAGE_ITEMSIZE
-    return IMAGE_DATASET if is_image else LABEL_DATASET
-
-
-def _require_room(path: Path, request: CreateRequest) -> bool:
-    """Check an existing file for the new dataset; tell whether its contents are to be kept."""
-    name = request.location.dataset
-    if name is None and not request.overwrite:
-        require_no_destination(path, uri=request.location.uri)
-    with reading(path, kind=_HDF5), _open_file(path) as file:
-        if name is None:
-            names = dataset_names(file)
-            if len(names) > 1:
-                raise DestinationExistsError(
-                    f"{path} was left as it is, because it holds {', '.join(names)}: "
-                    f"name the one to overwrite, as in {path}@{names[0]}"
-                )
-            return False
-        # Through a link into another file the dataset would be written there.
-        refuse_outside_links(file, name, uri=request.location.uri)
-        there = file.get(name, getlink=True)
-        if there is not None and not request.overwrite:
-            raise DestinationExistsError(
-                f"{path} holds {name} already and was left as it is: "
-                "choose another name or --overwrite (overwrite=True)"
-            )
-        if isinstance(there, h5py.HardLink) and not isinstance(file[name], h5py.Dataset):
-            raise DestinationExistsError(
-                f"{name} in {path} is a group and was left as it is: choose another name"
-            )
-    return True
-
-
-def _version(stat: os.stat_result) -> tuple[int, int, int]:
-    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-
-def _copy_existing(path: Path, copy: Path) -> os.stat_result:
-    found = path.stat()
-    require_free_disk(path, needed_bytes=path.stat().st_size, purpose=f"adding a dataset to {path}")
-    shutil.copyfile(path, copy)
-    shutil.copymode(path, copy)
-    return found
-
-
-def _start(
-    patient: PatientFile, name: str, request: CreateRequest
-) -> tuple[h5py.File, h5py.Dataset]:
-    file = h5py.File(patient, "a")
-    try:
-        if name in file:
-            del file[name]
-        return file, _new_dataset(file, name, request)
-    except BaseException:
-        file.close()
-        raise
-
-
-def _new_dataset(file: h5py.File, name: str, request: CreateRequest) -> h5py.Dataset:
-    try:
-        dataset = file.create_dataset(
-            name,
-            shape=request.shape,
-            dtype=request.dtype,
-            chunks=fit_chunks(request.chunks or DEFAULT_CHUNKS, shape=request.shape),
-            compression="gzip",
-            compression_opts=_GZIP_LEVEL,
-            fillvalue=0,
-        )
-    except (ValueError, TypeError) as error:
-        raise VolumeFormatError(
-            f"{request.location.uri} cannot hold a dataset {name!r}: {error}; choose another name"
-        ) from error
-    dataset.attrs[OFFSET_KEY] = np.asarray(request.offset, dtype=np.int64)
-    if request.voxel_size is not None:
-        dataset.attrs[VOXEL_SIZE_KEY] = np.asarray(request.voxel_size.zyx_nm, dtype=np.float64)
-    if request.kind is not None:
-        dataset.attrs[KIND_KEY] = request.kind.value
-    return dataset
+    return create_hdf5(request)
 
 
 HDF5 = VolumeFormat(
@@ -346,6 +234,8 @@ HDF5 = VolumeFormat(
     summary="dataset in an HDF5 file, path@dataset",
     extensions=(".h5", ".hdf5", ".hdf"),
     holds_datasets=True,
+    reads_axes=True,
+    remote="read",
     recognises=_recognises,
     open=_open,
     create=_create,

@@ -13,20 +13,21 @@ import posixpath
 import h5py
 
 from floodem.errors import UnsafeFileError, VolumeNotFoundError
+from floodem.volumes.axes import SPATIAL, USUAL
 from floodem.volumes.damage import reading
-from floodem.volumes.declared import VOLUME_NDIMS
 
 # As many as HDF5 itself follows in a row (H5L_NUM_LINKS).
 _MAX_SOFT_LINKS = 16
 _SAME_FILE = "."
+_NDIMS = range(len(SPATIAL), len(USUAL) + 1)
 
 
 def dataset_names(file: h5py.File) -> list[str]:
-    """Return the names of the 3-D and 4-D datasets, without following links."""
+    """Return the names of the datasets with three to five axes, without following links."""
     names: list[str] = []
 
     def collect(name: str, found: object) -> None:
-        if isinstance(found, h5py.Dataset) and len(found.shape or ()) in VOLUME_NDIMS:
+        if isinstance(found, h5py.Dataset) and len(found.shape or ()) in _NDIMS:
             names.append(name)
 
     with reading(file.filename, kind="HDF5"):

@@ -10,7 +10,7 @@ import io
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from floodem.errors import StorageError, VolumeNotFoundError
@@ -37,17 +37,11 @@ class RemoteFile(io.RawIOBase):
         When there is no such file.
     StorageError
         When the server denies it, does not answer, or sends only whole files.
-
-    Attributes
-    ----------
-    failure
-        The first error that came up in a read, for readers that hide it.
     """
 
     def __init__(self, address: str) -> None:
         super().__init__()
         self.name = without_secrets(address)
-        self.failure: Exception | None = None
         self._address = address
         self._position = 0
         self._next_block = -1
@@ -88,14 +82,24 @@ class RemoteFile(io.RawIOBase):
         """Fill a buffer from the present position; return how much of it."""
         view = memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._size - self._position))
-        try:
-            with self._lock, remote_refusals("read", self._address):
-                self._fill(view[:count], self._position)
-        except Exception as error:
-            self.failure = self.failure or error
-            raise
+        with self._lock, remote_refusals("read", self._address):
+            self._fill(view[:count], self._position)
         self._position += count
         return count
+
+    def fetch_ahead(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Bring several ranges here at once (start and stop, in bytes), for reads to come.
+
+        Only as many as are kept; the others are fetched when they are read.
+        """
+        wanted: dict[int, None] = {}
+        for start, stop in ranges:
+            last = min(stop, self._size) - 1
+            wanted.update(dict.fromkeys(range(start // BLOCK_BYTES, last // BLOCK_BYTES + 1)))
+            if len(wanted) > CACHED_BLOCKS // 2:
+                break
+        with self._lock, remote_refusals("read", self._address):
+            self._fetch_blocks(sorted(set(list(wanted)[: CACHED_BLOCKS // 2]) - set(self._blocks)))
 
     def _fill(self, view: memoryview, start: int) -> None:
         done = 0
@@ -127,6 +131,9 @@ class RemoteFile(io.RawIOBase):
             end = -(-self._size // BLOCK_BYTES)
             ahead = range(last + 1, min(last + 1 + self._ahead, end))
             missing += [block for block in ahead if block not in self._blocks]
+        self._fetch_blocks(missing)
+
+    def _fetch_blocks(self, missing: list[int]) -> None:
         ranges = [
             (run[0] * BLOCK_BYTES, min((run[-1] + 1) * BLOCK_BYTES, self._size))
             for run in _runs(missing)

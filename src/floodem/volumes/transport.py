@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,6 +48,16 @@ def open_file(path: str) -> IO[bytes]:
         return open(path, "rb")
     except OSError as error:
         raise storage_error("read", path, error) from error
+
+
+def fetch_ahead(file: IO[bytes], ranges: Iterable[tuple[int, int]]) -> None:
+    """Fetch several ranges (start and stop, in bytes) of a remote file at once.
+
+    Nothing happens where the file lies on a disk.
+    """
+    raw = getattr(file, "raw", None)
+    if isinstance(raw, RemoteFile):
+        raw.fetch_ahead(ranges)
 
 
 class Store(ABC):
