@@ -10,7 +10,9 @@ without shuffle); other datasets are left to HDF5.
 from __future__ import annotations
 
 import itertools
+import threading
 import zlib
+from collections import OrderedDict
 from typing import Any, Self
 
 import h5py
@@ -19,6 +21,9 @@ import numpy as np
 from floodem.volumes.volume import Array
 
 Slices = tuple[slice, ...]
+
+CACHED_BYTES = 2**23
+"""Unpacked chunks are kept up to this size, as HDF5 does."""
 
 _DEFLATED = (h5py.h5z.FILTER_DEFLATE,)
 _SHUFFLED = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE)
@@ -31,6 +36,8 @@ class DeflatedChunks:
         self._dataset = dataset
         self._filters = filters
         self._chunk_shape: tuple[int, ...] = dataset.chunks
+        self._kept: OrderedDict[tuple[int, ...], Array] = OrderedDict()
+        self._lock = threading.Lock()
         self._chunk_bytes = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
 
     @classmethod
@@ -80,7 +87,20 @@ class DeflatedChunks:
         return found
 
     def _chunk(self, corner: tuple[int, ...]) -> Array | None:
-        """Unpack one chunk; None leaves it to HDF5."""
+        """Return one chunk, unpacked; None leaves it to HDF5."""
+        with self._lock:
+            if corner in self._kept:
+                self._kept.move_to_end(corner)
+                return self._kept[corner]
+        chunk = self._unpack(corner)
+        if chunk is not None and chunk.nbytes <= CACHED_BYTES:
+            with self._lock:
+                self._kept[corner] = chunk
+                while len(self._kept) * chunk.nbytes > CACHED_BYTES:
+                    self._kept.popitem(last=False)
+        return chunk
+
+    def _unpack(self, corner: tuple[int, ...]) -> Array | None:
         try:
             _, stored = self._dataset.id.read_direct_chunk(corner)
         except RuntimeError:
