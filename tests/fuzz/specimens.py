@@ -38,7 +38,7 @@ def _of_case(case: Case, dtype: str) -> Specimen:
     def make(folder: Path) -> str:
         uri = case.uri(folder)
         facts = {"voxel_size": VoxelSize(30, 6, 6), "offset": (2, 4, 6), "chunks": CHUNKS}
-        with create_volume(uri, shape=SHAPE, dtype=dtype, **facts, **case.extra) as volume:
+        with create_volume(uri, shape=SHAPE, dtype=dtype, **(facts | case.extra)) as volume:
             volume.write(volume.box, _values(dtype))
         return uri
 
