@@ -40,6 +40,7 @@ _BUILT_IN = (
     "floodem.volumes.stacks:JPEG",
     "floodem.volumes.nifti:NIFTI",
     "floodem.volumes.mrc:MRC",
+    "floodem.volumes.dm:DM",
 )
 
 

@@ -15,32 +15,16 @@ from typing import TYPE_CHECKING
 from floodem.errors import GeometryError, VolumeFormatError
 from floodem.geometry import VoxelSize
 from floodem.volumes.axes import SPATIAL, USUAL
+from floodem.volumes.layouts.units import in_nm, nm_per
 
 if TYPE_CHECKING:
     from tifffile import TiffPage, TiffPageSeries
 
-_NM_PER_UNIT = {
-    "pm": 1e-3,
-    "Å": 0.1,
-    "angstrom": 0.1,
-    "nm": 1.0,
-    "nanometer": 1.0,
-    "um": 1e3,
-    "µm": 1e3,  # MICRO SIGN
-    "μm": 1e3,  # GREEK SMALL LETTER MU
-    "\\u00B5m": 1e3,
-    "micron": 1e3,
-    "microns": 1e3,
-    "micrometer": 1e3,
-    "mm": 1e6,
-    "cm": 1e7,
-    "m": 1e9,
-}
 _OME_UNIT = "µm"
 """What OME means where it names no unit (OME schema, Pixels, PhysicalSizeXUnit)."""
 
-_DIGITS = 12
-"""Sizes are rounded to so many significant digits, so that 0.006 µm are 6 nm."""
+_ESCAPED_MICRO = "\\u00B5"
+"""How ImageJ writes the micro sign."""
 
 
 def voxel_size_of(page: TiffPage) -> VoxelSize | None:
@@ -59,14 +43,16 @@ def voxel_size_of(page: TiffPage) -> VoxelSize | None:
 def _imagej_voxel_size(text: str, page: TiffPage) -> VoxelSize | None:
     """Read a unit, pixels per unit, and the spacing of sections."""
     facts = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    unit_nm = _NM_PER_UNIT[facts["unit"].strip()]
+    unit_nm = nm_per(facts["unit"].replace(_ESCAPED_MICRO, "µ"))
+    if unit_nm is None:
+        return None
     (y_over, y_under), (x_over, x_under) = (
         page.tags.valueof(name) for name in ("YResolution", "XResolution")
     )
-    return _rounded(
-        abs(float(facts["spacing"])) * unit_nm,
-        unit_nm * y_under / y_over,
-        unit_nm * x_under / x_over,
+    return VoxelSize(
+        in_nm(abs(float(facts["spacing"])), unit_nm),
+        in_nm(y_under / y_over, unit_nm),
+        in_nm(x_under / x_over, unit_nm),
     )
 
 
@@ -74,17 +60,14 @@ def _ome_voxel_size(xml: str) -> VoxelSize:
     pixels = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", xml)
     found = re.findall(r"([\w:]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", pixels[1] if pixels else "")
     facts = {name: html.unescape(one or other) for name, one, other in found}
-    return _rounded(*(_ome_size(facts, axis) for axis in "ZYX"))
+    return VoxelSize(*(_ome_size(facts, axis) for axis in "ZYX"))
 
 
 def _ome_size(facts: Mapping[str, str], axis: str) -> float:
-    unit = facts.get(f"PhysicalSize{axis}Unit", _OME_UNIT).strip()
-    return float(facts[f"PhysicalSize{axis}"]) * _NM_PER_UNIT[unit]
-
-
-def _rounded(*zyx_nm: float) -> VoxelSize:
-    z, y, x = (float(f"{size:.{_DIGITS}g}") for size in zyx_nm)
-    return VoxelSize(z, y, x)
+    unit_nm = nm_per(facts.get(f"PhysicalSize{axis}Unit", _OME_UNIT))
+    if unit_nm is None:
+        raise ValueError("no unit of length")
+    return in_nm(float(facts[f"PhysicalSize{axis}"]), unit_nm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
