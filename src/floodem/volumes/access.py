@@ -11,7 +11,12 @@ from floodem.errors import GeometryError, OptionError, VolumeFormatError
 from floodem.geometry import FARTHEST_POSITION, VoxelSize, Zyx
 from floodem.volumes.axes import TurnedVolume, parse_axes
 from floodem.volumes.declared import number_dtype
-from floodem.volumes.location import parse_location, require_existing, require_format
+from floodem.volumes.location import (
+    parse_location,
+    recognised,
+    require_existing,
+    require_format,
+)
 from floodem.volumes.registry import CreateRequest, OpenRequest
 from floodem.volumes.volume import Kind, Volume
 
@@ -58,7 +63,7 @@ def open_volume(
         raise OptionError(f"channel {channel} is negative: channels count from 0")
     if level < 0:
         raise OptionError(f"level {level} is negative: levels count from 0, the finest")
-    location = parse_location(uri)
+    location = recognised(parse_location(uri))
     require_existing(location)
     record = require_format(location)
     if location.is_remote and record.remote is None:

@@ -202,7 +202,7 @@ def _find_dataset(file: h5py.File, request: OpenRequest) -> h5py.Dataset:
         if len(names) != 1:
             listed = ", ".join(names) or "no 3-D dataset"
             raise VolumeFormatError(
-                f"{location.uri} holds {listed}: name one, as in {location.path}@NAME"
+                f"{location.uri} holds {listed}: name one, as in {location.shown}@NAME"
             )
         name = names[0]
     if not may_leave:

@@ -2,7 +2,8 @@
 
 A URI is a path, optionally with ``@dataset`` or ``:dataset``, or a format's name
 and ``://`` in front of a path or of an http(s), gs or s3 address. Without a
-prefix the extension decides, then a look at what is there.
+prefix the extension decides, then a look at what is there; at servers nobody looks
+before a volume is opened (`recognised`).
 """
 
 from __future__ import annotations
@@ -10,20 +11,35 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from floodem.errors import FloodemError, UsageError, VolumeFormatError, VolumeNotFoundError
+from floodem.errors import (
+    FloodemError,
+    StorageError,
+    UsageError,
+    VolumeFormatError,
+    VolumeNotFoundError,
+)
 from floodem.files import storage_error
 from floodem.volumes.registry import VolumeFormat, formats
-
-REMOTE_SCHEMES = ("http", "https", "gs", "s3")
+from floodem.volumes.remote import REMOTE_SCHEMES, is_remote, split_address, without_secrets
 
 # At least two letters: C:// is a drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _DATASET_SEPARATORS = "@:"
 _DRIVE_LENGTH = 2
+_FIRST_BYTES = (
+    (b"\x89HDF\r\n\x1a\n", "hdf5"),
+    (b"\x93NUMPY", "npy"),
+    (b"PK\x03\x04", "npz"),
+    (b"II*\0", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"MM\0+", "tiff"),
+)
+"""How files begin that are read from servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +49,7 @@ class Location:
     Attributes
     ----------
     uri
-        As it was given.
+        As it was given, for messages: signed queries and passwords are left out.
     path
         Path or remote address, as written, without prefix and dataset.
     format
@@ -51,8 +67,12 @@ class Location:
     @property
     def is_remote(self) -> bool:
         """Whether the path is an http(s), gs or s3 address."""
-        scheme = _SCHEME.fullmatch(self.path)
-        return scheme is not None and scheme[1].lower() in REMOTE_SCHEMES
+        return is_remote(self.path)
+
+    @property
+    def shown(self) -> str:
+        """The path for messages: signed queries and passwords are left out."""
+        return without_secrets(self.path) if self.is_remote else self.path
 
     @property
     def local(self) -> Path:
@@ -77,8 +97,10 @@ def parse_location(uri: str | os.PathLike[str]) -> Location:
     known = formats()
     rest, format_ = _split_prefix(text)
     rest = _without_file_scheme(rest)
-    if Location(text, rest, None).is_remote:
-        return Location(text, rest, format_ or _by_extension(urlsplit(rest).path))
+    if is_remote(rest):
+        path, dataset = _split_remote_dataset(rest, known.get(format_ or ""))
+        format_ = format_ or _by_extension(split_address(path)[2])
+        return Location(without_secrets(text), path, format_, dataset)
     try:
         path, dataset = _split_dataset(rest, known.get(format_ or ""))
         return Location(text, path, format_ or _recognise(path), dataset)
@@ -110,7 +132,11 @@ def _without_file_scheme(text: str) -> str:
     match = _SCHEME.fullmatch(text)
     if match is None or match[1].lower() != "file":
         return text
-    path = unquote(match[2])
+    host, slash, inner = match[2].partition("/")
+    path = unquote(slash + inner)
+    if host and host.lower() != "localhost":
+        # file://server/share means \\server\share
+        return f"//{host}{path}"
     # file:///C:/data means C:/data
     return path[1:] if re.match(r"/[A-Za-z]:[/\\]", path) else path
 
@@ -133,6 +159,36 @@ def _split_dataset(text: str, forced: VolumeFormat | None) -> tuple[str, str | N
     return text[:at], text[at + 1 :]
 
 
+def _split_remote_dataset(address: str, forced: VolumeFormat | None) -> tuple[str, str | None]:
+    """Split only behind an ending, or behind the path of a file whose format is given.
+
+    Hosts, ports, users and buckets are no part of it. A name may also follow a
+    signed query, where somebody has put it behind a copied address.
+    """
+    if forced and not forced.holds_datasets:
+        return address, None
+    scheme, place, path, query = split_address(address)
+    holders = [forced] if forced else [f for f in formats().values() if f.holds_datasets]
+    endings = tuple(ending for holder in holders for ending in holder.extensions)
+    splits = [
+        i
+        for i, char in enumerate(path)
+        if char in _DATASET_SEPARATORS and path[:i].lower().endswith(endings)
+    ]
+    name = None
+    if splits:
+        path, name = path[: splits[-1]], path[splits[-1] + 1 :]
+    elif path.lower().endswith(endings) and "@" in query:
+        query, _, name = query.rpartition("@")
+    elif forced and forced.remote == "read" and "@" in path:
+        path, _, name = path.rpartition("@")
+    if name is None:
+        return address, None
+    if not name:
+        raise UsageError(f"{without_secrets(address)!r} ends like a dataset but names none")
+    return f"{scheme}://{place}/{path}" + (f"?{query}" if query else ""), unquote(name)
+
+
 def _by_extension(path: str) -> str | None:
     lowered = path.lower().rstrip("/\\")
     for record in formats().values():
@@ -151,11 +207,67 @@ def _recognise(path: str) -> str | None:
     if by_extension in matches or not matches:
         return by_extension
     if len(matches) > 1:
-        raise VolumeFormatError(
-            f"{path} could be read as {' or '.join(matches)}: put the format in front, "
-            f"for example {matches[0]}://{path}"
-        )
+        raise _ambiguous(Location(path, path, None), matches)
     return matches[0]
+
+
+def recognised(location: Location) -> Location:
+    """Tell the format of a remote address that does not say it, by a look at what is there.
+
+    Raises
+    ------
+    VolumeNotFoundError
+        When there is nothing at the address that floodem knows.
+    VolumeFormatError
+        When it could be several formats.
+    StorageError
+        When the server denies access or does not answer.
+    """
+    if not location.is_remote or location.format is not None:
+        return location
+    matches = _folder_formats(location) or _file_formats(location)
+    if not matches:
+        raise VolumeNotFoundError(
+            f"there is no volume at {location.uri} that floodem knows: check the address, or put "
+            f"the format in front, as in zarr://{location.shown}"
+        )
+    if len(matches) > 1:
+        raise _ambiguous(location, matches)
+    return replace(location, format=matches[0])
+
+
+def _folder_formats(location: Location) -> list[str]:
+    from floodem.volumes.chunked_access import folder_of
+    from floodem.volumes.layouts import LAYOUTS
+
+    folder = folder_of(location)
+    return [
+        name
+        for name, layout in LAYOUTS.items()
+        if layout.is_array(folder) or layout.is_group(folder)
+    ]
+
+
+def _file_formats(location: Location) -> list[str]:
+    from floodem.volumes.patience import AccessDeniedError
+    from floodem.volumes.transport import open_file
+
+    try:
+        with open_file(location.path) as file:
+            first = file.read(max(len(signature) for signature, _ in _FIRST_BYTES))
+    except AccessDeniedError:
+        raise
+    except (StorageError, VolumeNotFoundError):
+        # A folder, of which some servers send a page.
+        return []
+    return [name for signature, name in _FIRST_BYTES if first.startswith(signature)]
+
+
+def _ambiguous(location: Location, matches: list[str]) -> VolumeFormatError:
+    return VolumeFormatError(
+        f"{location.shown} could be read as {' or '.join(matches)}: put the format in front, "
+        f"for example {matches[0]}://{location.shown}"
+    )
 
 
 def require_format(location: Location) -> VolumeFormat:

@@ -34,7 +34,8 @@ REMOTE_DEADLINE_S = 60.0
 _STALLS_PER_DEADLINE = 4
 # `patience` tries again, as it knows the deadline and what has been sent before.
 _RETRIES = {"max_retries": 0}
-_URL_SECRETS = re.compile(r"(?<=://)[^/\s@\"']+@|(?<=[\w/%.-])\?[^\s\"'\])>,;]*=[^\s\"'\])>,;]*")
+_USER = re.compile(r"(?<=://)[^/\s@\"']+@")
+_QUERY = re.compile(r"(https?://[^\s\"'?]*)\?[^\s\"']*", re.IGNORECASE)
 
 
 def is_remote(path: str) -> bool:
@@ -45,7 +46,7 @@ def is_remote(path: str) -> bool:
 
 def without_secrets(text: str) -> str:
     """Cut user names, passwords and signed queries out of every address in a text."""
-    return _URL_SECRETS.sub("", text)
+    return _QUERY.sub(r"\1", _USER.sub("", text))
 
 
 def remote_deadline_s() -> float:
