@@ -21,6 +21,7 @@ from floodem.errors import (
 )
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
+from floodem.volumes.volume import Kind
 
 SHAPE = (3, 4, 5)
 ARRAY = np.arange(60, dtype=np.uint16).reshape(SHAPE)
@@ -140,8 +141,40 @@ def test_channels_and_flat_images_are_treated_as_in_hdf5(tmp_path: Path, name: s
     with open_volume(tmp_path / name, channel=1) as volume:
         np.testing.assert_array_equal(volume.read(), ARRAY + 1)
     save(ARRAY[0])
-    with pytest.raises(VolumeFormatError, match=r"is a 2-D image \(4 x 5\)"):
+    with pytest.raises(VolumeFormatError, match=r"is 2-D \(4 x 5\): expected z, y, x"):
         open_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["em.npy", "em.npz"])
+def test_axes_can_be_named_as_they_are_stored(tmp_path: Path, name: str) -> None:
+    stored = np.ascontiguousarray(np.stack([ARRAY, ARRAY + 1], axis=-1).transpose(2, 1, 0, 3))
+    if name == "em.npy":
+        np.save(tmp_path / name, stored)
+    else:
+        facts = {"offset_zyx": [1, 2, 3], "voxel_size_nm_zyx": [4.0, 6.0, 30.0]}
+        np.savez(tmp_path / name, segmentation=stored, **facts)
+    with open_volume(tmp_path / name, axes="xyzc", channel=1) as volume:
+        np.testing.assert_array_equal(volume.read(), ARRAY + 1)
+        if name == "em.npz":
+            assert volume.offset == (3, 2, 1)
+            assert volume.voxel_size == VoxelSize(30, 6, 4)
+
+
+def test_an_archive_keeps_what_its_values_mean(tmp_path: Path) -> None:
+    with create_volume(
+        tmp_path / "em.npz", shape=SHAPE, dtype="uint16", kind=Kind.LABELS
+    ) as volume:
+        volume.write(volume.box, ARRAY)
+    with open_volume(tmp_path / "em.npz") as volume:
+        assert volume.kind is Kind.LABELS
+        np.testing.assert_array_equal(volume.read(), ARRAY)
+
+
+@pytest.mark.parametrize("word", ["neither", ["labels"], 7, "labels" * 100])
+def test_an_archive_with_another_kind_is_refused(tmp_path: Path, word: object) -> None:
+    np.savez(tmp_path / "em.npz", segmentation=ARRAY, floodem_kind=np.asarray(word))
+    with pytest.raises(VolumeFormatError, match=r"kind|not one word"):
+        open_volume(tmp_path / "em.npz")
 
 
 @pytest.mark.parametrize("kept", [0, 6, 30, 0.5, 0.9, 0.99])

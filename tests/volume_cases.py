@@ -52,7 +52,7 @@ CASES = (
     Case("hdf5-group", "", "em.hdf5:volumes/raw"),
     Case("npz", "", "em.npz"),
     Case("npz-key", "", "em.npz@labels"),
-    Case("npy", "", "em.npy", keeps_position=False),
+    Case("npy", "", "em.npy", keeps_position=False, keeps_kind=False),
     Case("zarr", "", "em.zarr"),
     Case("zarr-inside", "zarr://", "store.zarr/inside/raw"),
     Case("zarr3", "zarr3://", "em3"),

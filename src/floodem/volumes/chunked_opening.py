@@ -6,7 +6,6 @@ axes brought into the order z, y, x, and what they declare is held against memor
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from floodem.errors import (
     VolumeFormatError,
     VolumeNotFoundError,
 )
-from floodem.geometry import FARTHEST_POSITION, VoxelSize, Zyx
+from floodem.geometry import FARTHEST_POSITION, Zyx
 from floodem.memory import available_memory
 from floodem.volumes.axes import SPATIAL, Arrangement, arrange
 from floodem.volumes.chunked_access import folder_of, open_array, sentence
@@ -28,6 +27,7 @@ from floodem.volumes.chunked_volume import ChunkedVolume
 from floodem.volumes.declared import native_dtype, size_in_bytes
 from floodem.volumes.description import Description
 from floodem.volumes.layouts import LAYOUTS, Folder, Layout, Level, Meaning, Pyramid, arrays_inside
+from floodem.volumes.mapped_volume import turned
 from floodem.volumes.registry import OpenRequest
 from floodem.volumes.staging import Staged
 from floodem.volumes.volume import Volume
@@ -199,11 +199,11 @@ def _volume(
     description, notices = own.description, tuple[str, ...]()
     if description is None and level.describe is not None:
         description, notices = level.describe(), level.notices
-    description = _turned(
-        description or Description(),
-        believed=declared or layout.usual_axes.get(len(store.shape), ""),
-        arrangement=arrangement,
-    )
+    description = description or Description()
+    names = declared or layout.usual_axes.get(len(store.shape), SPATIAL)
+    believed = "".join(letter for letter in names if letter in SPATIAL)
+    if len(believed) == len(SPATIAL):
+        description = turned(description, arrangement, believed=believed)
     _require_near(description.offset, arrangement.shape, uri=uri)
     every = slice(None)
     view = store[arrangement.index((every, every, every))].transpose(list(arrangement.order))
@@ -241,28 +241,6 @@ def _arrange(
         channel=request.channel,
         asked=asked,
         declared=declared or layout.usual_axes.get(len(shape)),
-    )
-
-
-def _turned(description: Description, *, believed: str, arrangement: Arrangement) -> Description:
-    """Let voxel size and offset go with the stored axes, whatever these are called now."""
-    axes = arrangement.axes
-    if believed == axes or not set(SPATIAL) <= set(believed) or len(believed) != len(axes):
-        return description
-    # Where each of z, y and x, as they are called now, was believed to be; None where
-    # it was taken for a channel, of which no size is known.
-    places = [believed[axes.index(letter)] for letter in SPATIAL]
-    found = [SPATIAL.find(letter) for letter in places]
-    offset = [description.offset[at] if at >= 0 else 0 for at in found]
-    size = description.voxel_size
-    return dataclasses.replace(
-        description,
-        offset=(offset[0], offset[1], offset[2]),
-        voxel_size=(
-            None
-            if size is None or min(found) < 0
-            else VoxelSize(*(size.zyx_nm[at] for at in found))
-        ),
     )
 
 

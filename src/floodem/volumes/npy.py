@@ -16,8 +16,9 @@ from numpy.lib import format as npy_format
 
 from floodem.errors import VolumeFormatError
 from floodem.geometry import Box, Zyx
+from floodem.volumes.axes import arrange
 from floodem.volumes.damage import reading
-from floodem.volumes.declared import native_dtype, select_channel
+from floodem.volumes.declared import native_dtype
 from floodem.volumes.rawfile import RawArrayFile
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.staging import Staged
@@ -26,6 +27,7 @@ from floodem.volumes.volume import Array, Volume
 
 NUMPY_FILE = "a numpy file"
 SIGNATURE = b"\x93NUMPY"
+EVERY_VOXEL = (slice(None), slice(None), slice(None))
 
 
 class NpyHeader:
@@ -112,7 +114,8 @@ def _open_npy(request: OpenRequest) -> Volume:
             f"{uri} declares {header.data_bytes} bytes of voxels and holds {held}: "
             "the file is cut short; copy it again"
         )
-    shape, channel = select_channel(header.shape, channel=request.channel, uri=uri)
+    arrangement = arrange(header.shape, uri=uri, channel=request.channel, asked=request.axes)
+    shape = arrangement.shape
     with refusals("read", uri):
         mapped: Array = np.memmap(
             path,
@@ -123,7 +126,7 @@ def _open_npy(request: OpenRequest) -> Volume:
             order="F" if header.fortran_order else "C",
         )
     return NpyVolume(
-        mapped if channel is None else mapped[channel],
+        arrangement.turn(mapped[arrangement.index(EVERY_VOXEL)]),
         uri=uri,
         shape=shape,
         dtype=dtype,
@@ -170,6 +173,7 @@ NPY = VolumeFormat(
     summary="one numpy array; no voxel size, no offset",
     extensions=(".npy",),
     keeps_position=False,
+    reads_axes=True,
     recognises=_recognises_npy,
     open=_open_npy,
     create=_create_npy,

@@ -1,7 +1,7 @@
 """Volumes in numpy archives, ``file.npz@key``.
 
-An npz archive keeps voxel size and offset as the arrays ``voxel_size_nm_zyx``
-and ``offset_zyx`` beside the volume; it is unpacked at the first read and
+An npz archive keeps voxel size, offset and kind as the arrays ``voxel_size_nm_zyx``,
+``offset_zyx`` and ``floodem_kind`` beside the volume; it is unpacked at the first read and
 written in one piece when it is closed. Nothing is ever unpickled.
 """
 
@@ -19,42 +19,46 @@ from numpy.lib import format as npy_format
 from floodem.errors import DestinationExistsError, VolumeFormatError, VolumeNotFoundError
 from floodem.geometry import Box
 from floodem.memory import require_memory
+from floodem.volumes.axes import SPATIAL, Arrangement, arrange
 from floodem.volumes.damage import reading
 from floodem.volumes.declared import (
     OFFSET_KEY,
     VOLUME_NDIMS,
     VOXEL_SIZE_KEY,
+    kind_from,
     native_dtype,
     offset_from,
     require_plausible_deflate,
-    select_channel,
     size_in_bytes,
     voxel_size_from,
 )
 from floodem.volumes.description import Description
-from floodem.volumes.npy import NUMPY_FILE, NpyHeader
+from floodem.volumes.mapped_volume import turned
+from floodem.volumes.npy import EVERY_VOXEL, NUMPY_FILE, NpyHeader
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.staging import Staged, require_no_destination
 from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
-from floodem.volumes.volume import Array, Volume
+from floodem.volumes.volume import Array, Kind, Volume
 
 DEFAULT_KEY = "segmentation"
 
 _MEMBER_SUFFIX = ".npy"
-_FACT_KEYS = (VOXEL_SIZE_KEY, OFFSET_KEY)
+_KIND_MEMBER = "floodem_kind"
+_FACT_KEYS = (VOXEL_SIZE_KEY, OFFSET_KEY, _KIND_MEMBER)
 _FACT_LENGTH = 3
+_LONGEST_KIND_BYTES = 256
 
 
 class NpzVolume(StoredVolume):
     """One array of an archive; unpacked once, at the first read."""
 
     def __init__(
-        self, archive: zipfile.ZipFile, key: str, channel: int | None, **facts: Any
+        self, archive: zipfile.ZipFile, key: str, arrangement: Arrangement, **facts: Any
     ) -> None:
         super().__init__(**facts)
         self._archive = archive
         self._key = key
-        self._channel = channel
+        self._arrangement = arrangement
         self._unpacked: Array | None = None
 
     def _read(self, box: Box) -> Array:
@@ -64,7 +68,7 @@ class NpzVolume(StoredVolume):
 
     def _unpack(self) -> Array:
         whole = _read_member(self._archive, self._key, uri=self.uri)
-        return whole if self._channel is None else whole[self._channel]
+        return self._arrangement.turn(whole[self._arrangement.index(EVERY_VOXEL)])
 
     def _release(self) -> None:
         self._unpacked = None
@@ -94,6 +98,8 @@ class NewNpzVolume(StoredVolume):
         arrays = {self._key: self._array, OFFSET_KEY: np.asarray(self.offset, dtype=np.int64)}
         if self.voxel_size is not None:
             arrays[VOXEL_SIZE_KEY] = np.asarray(self.voxel_size.zyx_nm, dtype=np.float64)
+        if self.kind is not None:
+            arrays[_KIND_MEMBER] = np.asarray(self.kind.value)
         assert self._staged is not None
         with (
             refusals("write", self.uri),
@@ -161,6 +167,17 @@ def _fact(archive: zipfile.ZipFile, key: str, *, uri: str) -> Any:
     return _read_member(archive, key, uri=uri).tolist()
 
 
+def _kind(archive: zipfile.ZipFile, *, uri: str) -> Kind | None:
+    if _KIND_MEMBER not in _member_keys(archive):
+        return None
+    header = _member_header(archive, _KIND_MEMBER, uri=uri)
+    if header.shape != () or header.dtype.kind != "U" or header.data_bytes > _LONGEST_KIND_BYTES:
+        raise VolumeFormatError(f"{uri} holds an array {_KIND_MEMBER} that is not one word")
+    with reading(uri, kind=NUMPY_FILE), archive.open(_KIND_MEMBER + _MEMBER_SUFFIX) as handle:
+        word = str(npy_format.read_array(handle, allow_pickle=False))
+    return kind_from(word, uri=uri)
+
+
 def _open_npz(request: OpenRequest) -> Volume:
     uri = request.location.uri
     refuse_writing(request)
@@ -171,19 +188,21 @@ def _open_npz(request: OpenRequest) -> Volume:
     try:
         key = _choose_key(archive, request)
         header = _member_header(archive, key, uri=uri)
-        shape, channel = select_channel(header.shape, channel=request.channel, uri=uri)
+        arrangement = arrange(header.shape, uri=uri, channel=request.channel, asked=request.axes)
+        description = Description(
+            offset=offset_from(_fact(archive, OFFSET_KEY, uri=uri), uri=uri),
+            voxel_size=voxel_size_from(_fact(archive, VOXEL_SIZE_KEY, uri=uri), uri=uri),
+            kind=_kind(archive, uri=uri),
+        )
         return NpzVolume(
             archive,
             key,
-            channel,
+            arrangement,
             uri=uri,
-            shape=shape,
+            shape=arrangement.shape,
             dtype=native_dtype(header.dtype, uri=uri),
-            chunks=shape,
-            description=Description(
-                offset=offset_from(_fact(archive, OFFSET_KEY, uri=uri), uri=uri),
-                voxel_size=voxel_size_from(_fact(archive, VOXEL_SIZE_KEY, uri=uri), uri=uri),
-            ),
+            chunks=arrangement.shape,
+            description=turned(description, arrangement, believed=SPATIAL),
         )
     except BaseException:
         archive.close()
@@ -211,7 +230,7 @@ def _choose_key(archive: zipfile.ZipFile, request: OpenRequest) -> str:
     if len(volumes) != 1:
         listed = ", ".join(volumes) or "no 3-D array"
         raise VolumeFormatError(
-            f"{location.uri} holds {listed}: name one, as in {location.path}@NAME"
+            f"{location.uri} holds {listed}: name one, as in {location.shown}@NAME"
         )
     return volumes[0]
 
@@ -254,6 +273,7 @@ NPZ = VolumeFormat(
     summary="array in a numpy archive, path@key",
     extensions=(".npz",),
     holds_datasets=True,
+    reads_axes=True,
     recognises=_recognises_npz,
     open=_open_npz,
     create=_create_npz,
