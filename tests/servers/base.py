@@ -21,6 +21,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 STALL, STALL_INSIDE, TRUNCATE, RESET = "stall", "stall inside", "truncate", "reset"
 """Never answer; stop in the middle; hang up in the middle; hang up at once."""
 
+LOST = "lost"
+"""Do what was asked and hang up instead of answering."""
+
 _LONGEST_STALL_S = 60.0
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -69,6 +72,7 @@ class Answer:
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    ranges: bool = True
 
 
 class FakeServer:
@@ -168,7 +172,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault is not None and fault.kind == STALL:
             self.fake.wait(_LONGEST_STALL_S)
             self.close_connection = True
-        elif fault is not None and fault.kind == RESET:
+        elif fault is not None and fault.kind in (RESET, LOST):
+            if fault.kind == LOST:
+                self.fake.answer(asked)
             self._reset()
         elif fault is not None and isinstance(fault.kind, int):
             self._send(Answer(fault.kind, b"it went wrong"), asked, None)
@@ -216,7 +222,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def _ranged(answer: Answer, asked: Asked) -> tuple[int, bytes, dict[str, str]]:
     match = _RANGE.fullmatch(asked.headers.get("range", ""))
     headers = dict(answer.headers)
-    if match is None or answer.status != HTTPStatus.OK or asked.method not in ("GET", "HEAD"):
+    if (
+        match is None
+        or not answer.ranges
+        or answer.status != HTTPStatus.OK
+        or asked.method not in ("GET", "HEAD")
+    ):
         return answer.status, answer.body, headers
     size = len(answer.body)
     first, last = match.groups()

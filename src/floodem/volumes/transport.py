@@ -74,7 +74,9 @@ class Store(ABC):
         Returns
         -------
         bool
-            False when `only_new` is set and there is one already, which stays.
+            False when `only_new` is set and there is one already, which stays. Of several
+            that write at once one gets True; on a server all those that write the same
+            bytes may, so what is to tell writers apart must say who writes.
         """
 
     @abstractmethod
@@ -213,17 +215,14 @@ def write_object(store: Any, name: str, data: bytes, *, only_new: bool, address:
     there = insist(lambda: store.read(name), address=address, action="read")
     if there.state == "value":
         return False
-    tries = 0
-
-    def start() -> Any:
-        nonlocal tries
-        tries += 1
-        return store.write(name, data, if_equal=there.stamp.generation)
-
-    written = insist(start, address=address, action="write")
-    if written.generation or tries == 1:
-        return bool(written.generation)
-    # The answer to an earlier try may have been lost: then what is there is ours.
+    written = insist(
+        lambda: store.write(name, data, if_equal=there.stamp.generation),
+        address=address,
+        action="write",
+    )
+    if written.generation:
+        return True
+    # Sent twice, because the first answer was lost, a request finds its own object.
     found = insist(lambda: store.read(name), address=address, action="read")
     return bool(found.state == "value" and found.value == data)
 
