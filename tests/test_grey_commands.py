@@ -172,6 +172,17 @@ def test_info_as_json_is_one_object_or_a_list(image, labels, capsys):
     assert both[1]["volume"]["ids"]["number"] == 2
 
 
+def test_info_prints_both_and_names_the_first_mismatch(image, labels, tmp_path):
+    assert floodem("info", image[0], labels).returncode == 0
+    with create_volume(tmp_path / "few.zarr", shape=(6, 20, 31), dtype="uint32") as volume:
+        volume.write(volume.box, np.zeros((6, 20, 31), np.uint32))
+    found = floodem("info", image[0], str(tmp_path / "few.zarr"))
+    assert found.returncode == EXIT_INPUT_REFUSED
+    assert found.stdout.count("shape") == 2
+    assert "20 x 30 pixels" in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
 def test_mistakes_are_one_sentence_and_the_right_exit_code(image, tmp_path):
     for arguments, code, sentence in (
         (("info", str(tmp_path / "no.zarr")), EXIT_INPUT_REFUSED, "there is no"),

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from array_volume import ArrayVolume
-from floodem.errors import LabelError, OptionError, VolumeNotFoundError
+from floodem.errors import LabelError, OptionError, VolumeFormatError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, ids, inspection, storage
+from floodem.volumes.contents import StoredArray
 from floodem.volumes.ids import count_ids
-from floodem.volumes.inspection import inspect
+from floodem.volumes.inspection import inspect, require_together
 from floodem.volumes.location import parse_location
-from floodem.volumes.storage import StoredArray, size_on_disk
+from floodem.volumes.storage import size_on_disk
 from floodem.volumes.volume import Kind
 
 SHAPE = (20, 30, 40)
@@ -252,3 +253,13 @@ def test_damaged_files_are_refused_as_they_are_opened(tmp_path):
     with pytest.raises(Exception, match="em.npz") as raised:
         inspect(tmp_path / "em.npz")
     assert raised.value.exit_code == 3
+
+
+def test_an_image_and_its_labels_are_held_against_each_other(tmp_path):
+    make(tmp_path / "em.zarr")
+    make(tmp_path / "seg.zarr", dtype="uint32")
+    require_together([tmp_path / "em.zarr", tmp_path / "seg.zarr"])
+    with create_volume(tmp_path / "few.zarr", shape=(3, 30, 40), dtype="uint32") as volume:
+        volume.write(volume.box, np.zeros((3, 30, 40), np.uint32))
+    with pytest.raises(VolumeFormatError, match="has 20 sections and labels .* have 3"):
+        require_together([tmp_path / name for name in ("em.zarr", "seg.zarr", "few.zarr")])

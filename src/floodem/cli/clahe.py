@@ -59,10 +59,9 @@ def clahe(
     from floodem import volumes
     from floodem.cli.convert import describe
     from floodem.cli.progress import progress_bar
-    from floodem.volumes.equalisation import clahe as equalise
 
     with progress_bar() as progress:
-        equalise(
+        volumes.clahe(
             source,
             destination,
             block=block,

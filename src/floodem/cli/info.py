@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,25 +50,28 @@ def info(
 ) -> None:
     """Say what a volume is: shape, voxel size, type, chunks, levels, size on disk.
 
-    Files and folders with several volumes are listed. Several addresses are
-    an image and its labels: they are checked against each other.
+    Files and folders with several volumes are listed. Several addresses are an
+    image and its labels: the first thing that does not match is named.
     """
     from floodem.cli.progress import progress_bar
-    from floodem.volumes.inspection import inspect
+    from floodem.volumes.inspection import inspect, require_together
 
+    options: dict[str, Any] = {
+        "channel": channel,
+        "level": level,
+        "axes": axes,
+        "allow_external": allow_external,
+    }
     with progress_bar() as progress:
         found = [
             inspect(
                 uri,
-                channel=channel,
-                level=level,
-                axes=axes,
-                allow_external=allow_external,
-                ids=ids,
+                **options,
+                ids=None if index == 0 and len(uris) > 1 else ids,  # the first one is the image
                 threads=threads,
                 progress=progress,
             )
-            for uri in uris
+            for index, uri in enumerate(uris)
         ]
     if as_json:
         plain = [one.to_dict() for one in found]
@@ -76,6 +80,11 @@ def info(
         for index, one in enumerate(found):
             print("\n" * bool(index), end="")
             print_info(one)
+    if len(uris) > 1:
+        sys.stdout.flush()  # what there is comes before what is wrong with it
+        require_together(uris, **options)
+        if not as_json:
+            print("\nnumber, size, order and place of the sections match")
 
 
 def print_info(found: Info) -> None:

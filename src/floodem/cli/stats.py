@@ -47,7 +47,7 @@ def stats(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Print mean, standard deviation, histogram and drift of an image.
+    """Mean, standard deviation, histogram and drift of an image.
 
     Mean and deviation are exact for whole numbers. The last lines are the
     normalisation for training and segmentation: that of all sections with more
@@ -57,7 +57,6 @@ def stats(
     from floodem import volumes
     from floodem.cli.progress import progress_bar
     from floodem.files import write_text
-    from floodem.volumes.grey_statistics import statistics
     from floodem.volumes.staging import require_no_destination
 
     region = None if box is None else option_value("--box", Box.parse, text=box)
@@ -69,7 +68,7 @@ def stats(
         ) as volume,
         progress_bar() as progress,
     ):
-        found = statistics(volume, box=region, threads=threads, progress=progress)
+        found = volumes.statistics(volume, box=region, threads=threads, progress=progress)
     if sections is not None:
         write_text(Path(sections), found.to_csv())
     if as_json:

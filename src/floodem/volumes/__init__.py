@@ -15,20 +15,39 @@ if TYPE_CHECKING:
     from floodem.volumes.access import create_volume as create_volume
     from floodem.volumes.access import open_volume as open_volume
     from floodem.volumes.conversion import convert as convert
+    from floodem.volumes.equalisation import clahe as clahe
+    from floodem.volumes.equalisation import clahe_section as clahe_section
+    from floodem.volumes.grey_statistics import statistics as statistics
+    from floodem.volumes.inspection import inspect as inspect
     from floodem.volumes.intensity import normalise as normalise
     from floodem.volumes.verification import verify as verify
     from floodem.volumes.volume import Volume as Volume
 
 _HOMES = {
     "Volume": "floodem.volumes.volume",
+    "clahe": "floodem.volumes.equalisation",
+    "clahe_section": "floodem.volumes.equalisation",
     "convert": "floodem.volumes.conversion",
     "create_volume": "floodem.volumes.access",
+    "inspect": "floodem.volumes.inspection",
     "normalise": "floodem.volumes.intensity",
     "open_volume": "floodem.volumes.access",
+    "statistics": "floodem.volumes.grey_statistics",
     "verify": "floodem.volumes.verification",
 }
 
-__all__ = ["Volume", "convert", "create_volume", "normalise", "open_volume", "verify"]
+__all__ = [
+    "Volume",
+    "clahe",
+    "clahe_section",
+    "convert",
+    "create_volume",
+    "inspect",
+    "normalise",
+    "open_volume",
+    "statistics",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

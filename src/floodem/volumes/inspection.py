@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from floodem.errors import FloodemError, OptionError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import ProgressListener
 from floodem.volumes.access import open_volume
+from floodem.volumes.contents import StoredArray, arrays_in
 from floodem.volumes.ids import IdCounts, count_ids
 from floodem.volumes.location import Location, parse_location, require_existing, require_format
-from floodem.volumes.storage import Storage, StoredArray, arrays_in, storage_of
+from floodem.volumes.pairs import require_matching
+from floodem.volumes.storage import Storage, storage_of
 from floodem.volumes.volume import Kind, Volume, likely_kind
 
 SMALL_VOXELS = 2**27
@@ -172,6 +175,32 @@ def inspect(
         )
         notices += volume.notices
     return Info(uri=location.uri, format=format_, arrays=arrays, volume=found, notices=notices)
+
+
+def require_together(uris: Sequence[str | Path], **options: Any) -> None:
+    """Refuse addresses of which the later ones are no labels for the first one, an image.
+
+    Parameters
+    ----------
+    uris
+        An image, then labels.
+    options
+        ``channel``, ``level``, ``axes`` and ``allow_external``, as for `inspect`.
+
+    Raises
+    ------
+    VolumeFormatError
+        With the first thing that does not match; see `floodem.volumes.pairs`.
+    FloodemError
+        Whatever `open_volume` refuses.
+    """
+    channel = options.pop("channel", None)
+    image, _ = _open(uris[0], channel, **options)
+    with image:
+        for uri in uris[1:]:
+            labels, _ = _open(uri, channel, **options)
+            with labels:
+                require_matching(image, labels)
 
 
 def _open(uri: str | Path, channel: int | None, **options: Any) -> tuple[Volume, tuple[str, ...]]:
