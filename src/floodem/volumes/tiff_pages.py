@@ -203,17 +203,16 @@ def _require_grey(request: OpenRequest, page: TiffPage, first: Section) -> None:
 def _series(file: TiffFile, first: Section, uri: str) -> TiffPageSeries:
     """Return the series of pages that is the volume."""
     _require_last_page(file, uri)
-    try:
+    if file.is_ome or file.is_imagej:
         found = file.series
-    except RuntimeError:
-        # tifffile takes pages for equal after a look at some, and then finds one that is not.
-        found = []
-    if len(found) != 1 and not (file.is_ome or file.is_imagej):
-        pages = _equal_pages(file, first, uri)
-        if len(found) == len(pages):
-            return _in_one(pages)
-    if not found:
-        raise damaged_image(uri, "it has no pages")
+        if not found:
+            raise damaged_image(uri, "it has no pages")
+        return found[0]
+    # tifffile takes pages for equal after a look at some of them.
+    pages = _equal_pages(file, first, uri)
+    found = file.series
+    if len(found) == len(pages):
+        return _in_one(pages)
     return found[0]
 
 
