@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from floodem.errors import (
     DestinationExistsError,
     GeometryError,
     OptionError,
+    RunConflictError,
     UnsafeFileError,
     VolumeFormatError,
 )
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes import create_volume, open_volume
+from floodem.volumes import create_volume, open_volume, stacks, staging
 from floodem.volumes.section_names import natural_order
 
 
@@ -232,6 +234,182 @@ def test_a_folder_with_other_things_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(DestinationExistsError, match=r"also holds notes\.txt"):
         create_volume(f"png://{folder}", shape=(1, 4, 5), dtype="uint8", overwrite=True)
     assert (folder / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+# --- what is odd about a folder ------------------------------------------------------
+
+
+def notices(folder: Path, names: list[str]) -> list[str]:
+    for name in names:
+        png(folder / name, 0)
+    with open_volume(folder) as volume:
+        assert all(notice.startswith(f"{folder}: ") for notice in volume.notices)
+        return [notice.removeprefix(f"{folder}: ") for notice in volume.notices]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ([38, 39, 40, 44, 45, 46], "sections 0041 to 0043 are missing between z0040.png and z0044"),
+        ([0, 1, 3, 4], "section 0002 is missing between z0001.png and z0003.png:"),
+        ([0, 1, 3, 4, 5, 8, 9], "z0003.png (and 1 more gap later): the volume goes on without"),
+        ([0, 10, 20, 50, 60], "sections 0030 to 0040 are missing"),
+        ([1, 2, 10], "sections 0003 to 0009 are missing"),
+    ],
+)
+def test_gaps_in_the_numbering_are_noticed(tmp_path: Path, numbers: list[int], says: str) -> None:
+    (said,) = notices(tmp_path, [f"z{number:04}.png" for number in numbers])
+    assert says in said
+    assert "lies too low in z" in said
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"z{n}.png" for n in (8, 9, 10, 11)],
+        [f"z{n}.png" for n in (5, 10, 15)],
+        [f"z{n}.png" for n in (3, 77)],
+        ["z7.png"],
+        [f"run2_z{n}_04nm.png" for n in range(3)],
+        [f"z{n}.png" for n in (1, 500, 502, 9000, 12345)],
+        ["dorsal.png", "ventral.png"],
+        ["z1.png", "z2_again.png", "z3_2.png"],
+    ],
+)
+def test_numbers_without_a_gap_are_not_noticed(tmp_path: Path, names: list[str]) -> None:
+    assert notices(tmp_path, names) == []
+
+
+def test_two_sections_of_one_number_are_noticed(tmp_path: Path) -> None:
+    (said,) = notices(tmp_path, ["z1.png", "z2.png", "z02.PNG", "z3.png"])
+    assert said == "z02.PNG and z2.png have the same number: both are sections"
+
+
+def test_what_lies_beside_the_sections_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    (tmp_path / "._z0.png").write_bytes(b"")
+    (tmp_path / "Thumbs.db").write_bytes(b"")
+    assert notices(tmp_path, ["z0.png", "z1.png"]) == [
+        "2 hidden files beside the sections are passed over (first .DS_Store)",
+        "1 other file beside the sections is passed over (Thumbs.db)",
+    ]
+
+
+def test_a_folder_of_folders_names_the_one_with_sections(tmp_path: Path) -> None:
+    png(tmp_path / "images" / "z0.png", 0)
+    (tmp_path / "notes").mkdir()
+    for uri in (tmp_path, f"png://{tmp_path}"):
+        with pytest.raises(
+            VolumeFormatError, match="no png sections itself, but its folder images"
+        ):
+            open_volume(uri)
+
+
+def test_sections_in_capitals_and_other_letters_are_sections(tmp_path: Path) -> None:
+    folder = tmp_path / "切片 №1"
+    folder.mkdir()
+    for z, name in enumerate(("Schnitt-ä1.PNG", "Schnitt-ä2.png", "Schnitt-ä10.Png")):
+        png(folder / name, z)
+    with open_volume(folder) as volume:
+        assert volume.read()[:, 0, 0].tolist() == [0, 1, 2]
+        assert volume.section_names == ("Schnitt-ä1.PNG", "Schnitt-ä2.png", "Schnitt-ä10.Png")
+
+
+def test_a_section_of_another_number_of_channels_is_named(tmp_path: Path) -> None:
+    png(tmp_path / "z0.png", 0)
+    Image.new("RGB", (5, 4)).save(tmp_path / "z1.png")
+    with pytest.raises(VolumeFormatError, match="z1.png holds uint8 in 3 channels and z0.png"):
+        open_volume(tmp_path)
+
+
+# --- how stacks are written ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", ["png", "tiff"])
+def test_several_threads_write_one_stack(tmp_path: Path, format_: str) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (40, 30, 20), np.uint8)
+    uri = f"{format_}://{tmp_path / 'new'}"
+    with (
+        create_volume(uri, shape=array.shape, dtype="uint8") as volume,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        boxes = [Box((z, 0, 0), (z + 2, 30, 20)) for z in range(0, 40, 2)]
+        for done in [pool.submit(volume.write, box, array[box.slices()]) for box in boxes]:
+            done.result()
+    np.testing.assert_array_equal(read_whole(uri), array)
+    assert len(list((tmp_path / "new").iterdir())) == 40
+
+
+@pytest.mark.parametrize("format_", ["png", "tiff"])
+def test_a_resumed_stack_keeps_the_sections_that_are_there(tmp_path: Path, format_: str) -> None:
+    array = np.random.default_rng(0).integers(1, 255, (6, 4, 5), np.uint8)
+    uri = f"{format_}://{tmp_path / 'new'}"
+    facts = {"shape": array.shape, "dtype": "uint8", "voxel_size": VoxelSize(30, 6, 6)}
+    work = tmp_path / ".new.work"
+    first = create_volume(uri, **facts, work=work)
+    first.write(Box((0, 0, 0), (3, 4, 5)), array[:3])
+    first.discard()
+    ending = {"png": "png", "tiff": "tif"}[format_]
+    assert sorted(path.name for path in work.iterdir()) == [f"z000{z}.{ending}" for z in range(3)]
+    # What a killed process leaves: a section cut short under its own name, and half a new one.
+    cut = work / f"z0001.{ending}"
+    cut.write_bytes(cut.read_bytes()[:20])
+    (work / f".z0005.{ending}.partial").write_bytes(b"half")
+    untouched = (work / f"z0000.{ending}").stat().st_mtime_ns
+    with create_volume(uri, **facts, work=work) as second:
+        np.testing.assert_array_equal(second.read()[[0, 2]], array[[0, 2]])
+        assert not second.read()[[1, 3, 4, 5]].any()
+        second.write(Box((3, 0, 0), (5, 4, 5)), array[3:5])
+    found = read_whole(uri)
+    np.testing.assert_array_equal(found[[0, 2, 3, 4]], array[[0, 2, 3, 4]])
+    assert not found[[1, 5]].any()
+    assert (tmp_path / "new" / f"z0000.{ending}").stat().st_mtime_ns == untouched
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]
+    assert len(list((tmp_path / "new").iterdir())) == 6
+
+
+def test_sections_of_another_volume_are_not_taken_up(tmp_path: Path) -> None:
+    work = tmp_path / ".new.work"
+    uri = f"png://{tmp_path / 'new'}"
+    for offset in ((0, 0, 0), (5, 0, 0)):
+        volume = create_volume(uri, shape=(2, 4, 5), dtype="uint8", offset=offset, work=work)
+        assert not volume.read().any()
+        volume.write(volume.box, np.full((2, 4, 5), 7, np.uint8))
+        volume.discard()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_one_tiff_file_is_taken_up_where_it_was_left(tmp_path: Path, kept: bool) -> None:
+    path, work = tmp_path / "em.tif", tmp_path / ".em.work"
+    facts = {"shape": (3, 4, 5), "dtype": "uint16", "work": work}
+    first = create_volume(path, **facts)
+    first.write(Box((1, 0, 0), (2, 4, 5)), np.full((1, 4, 5), 9, np.uint16))
+    first.discard()
+    if not kept:
+        with pytest.raises(RunConflictError, match="another volume in the making"):
+            create_volume(path, **{**facts, "shape": (3, 5, 4)})
+        assert not path.exists()
+    with create_volume(path, **facts) as second:
+        second.write(Box((2, 0, 0), (3, 4, 5)), np.full((1, 4, 5), 8, np.uint16))
+    assert read_whole(path)[:, 0, 0].tolist() == [0, 9, 8]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["em.tif"]
+
+
+def test_sections_are_made_durable_before_the_stack_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, commit = stacks.sync_file, staging.Staged.commit
+    monkeypatch.setattr(stacks, "sync_file", lambda path: (done.append(path.name), sync(path)))
+    monkeypatch.setattr(
+        staging.Staged, "commit", lambda self: (done.append("commit"), commit(self))
+    )
+    volume = create_volume(f"png://{tmp_path / 'new'}", shape=(3, 4, 5), dtype="uint8")
+    volume.write(volume.box, np.ones((3, 4, 5), np.uint8))
+    assert done == []
+    volume.close()
+    assert sorted(done[:3]) == ["z0000.png", "z0001.png", "z0002.png"]
+    assert done[3:] == ["commit"]
 
 
 def read_whole(uri: str | Path) -> np.ndarray:

@@ -79,22 +79,24 @@ def section_numbers(names: Sequence[str]) -> list[int] | None:
 def gaps(names: Sequence[str], *, uri: str) -> list[str]:
     """Say in at most two sentences which numbers are missing or doubled in a row of sections.
 
-    Numbers in steps of ten have no gaps; a row with more gaps than not has no numbering.
+    Numbers go up by the step that is most frequent (by ten, say), and a row in which
+    it makes less than half of all steps has no numbering.
     """
     numbers = section_numbers(names)
     if numbers is None or len(numbers) < 2:
         return []
     steps = [b - a for a, b in itertools.pairwise(numbers)]
     said = []
-    rising = [step for step in steps if step > 0]
-    step = Counter(rising).most_common(1)[0][0] if rising else 1
+    counts = Counter(width for width in steps if width > 0)
+    step = min(counts, key=lambda width: (-counts[width], width), default=1)
     wide = [at for at, width in enumerate(steps) if width > step]
-    if wide and len(wide) <= len(steps) / 2:
+    if wide and 2 * counts[step] >= counts.total():
         at = wide[0]
+        more = len(wide) - 1
         said.append(
             f"{uri}: {_missing(names[at], numbers[at] + step, numbers[at + 1] - step)} missing "
             f"between {names[at]} and {names[at + 1]}"
-            + (f" (and {len(wide) - 1} more gaps later)" if len(wide) > 1 else "")
+            + (f" (and {more} more gap{'s' * (more > 1)} later)" if more else "")
             + ": the volume goes on without a gap, so what follows lies too low in z"
         )
     doubled = [at for at, width in enumerate(steps) if width == 0]
