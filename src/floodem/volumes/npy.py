@@ -1,6 +1,6 @@
 """Volumes in npy files: one array, read in place, with no room for voxel size or offset.
 
-Nothing is ever unpickled.
+Files on servers are read by ranges. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from numpy.lib import format as npy_format
 
 from floodem.errors import VolumeFormatError
 from floodem.geometry import Box, Zyx
-from floodem.volumes.axes import arrange
+from floodem.volumes.axes import Arrangement, arrange
 from floodem.volumes.damage import reading
-from floodem.volumes.declared import native_dtype
-from floodem.volumes.rawfile import RawArrayFile
+from floodem.volumes.declared import native_dtype, size_in_bytes
+from floodem.volumes.location import Location
+from floodem.volumes.raw_volume import create_raw
+from floodem.volumes.rawfile import RangedArray
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
-from floodem.volumes.staging import Staged
 from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
+from floodem.volumes.transport import open_file
 from floodem.volumes.volume import Array, Volume
 
 NUMPY_FILE = "a numpy file"
 SIGNATURE = b"\x93NUMPY"
-EVERY_VOXEL = (slice(None), slice(None), slice(None))
 
 
 class NpyHeader:
@@ -60,37 +61,29 @@ class NpyHeader:
 class NpyVolume(StoredVolume):
     """An npy file, read in place."""
 
-    def __init__(self, mapped: Array, **facts: Any) -> None:
-        super().__init__(**facts)
-        self._mapped: Array | None = mapped
+    def __init__(
+        self,
+        stored: Array | RangedArray,
+        arrangement: Arrangement,
+        *,
+        is_reversed: bool,
+        **facts: Any,
+    ) -> None:
+        super().__init__(shape=arrangement.shape, chunks=(1, *arrangement.shape[1:]), **facts)
+        self._stored: Array | RangedArray | None = stored
+        self._arrangement = arrangement
+        self._is_reversed = is_reversed
 
     def _read(self, box: Box) -> Array:
-        assert self._mapped is not None, "read after close"
-        return self._mapped[box.slices(origin=self.offset)].astype(self.dtype, order="C")
+        assert self._stored is not None, "read after close"
+        index = self._arrangement.index(box.slices(origin=self.offset))
+        found = self._stored[index[::-1]].T if self._is_reversed else self._stored[index]
+        return self._arrangement.turn(found).astype(self.dtype, order="C")
 
     def _release(self) -> None:
-        self._mapped = None
-
-
-class NewNpyVolume(StoredVolume):
-    """An npy file in the making: boxes are written where they belong."""
-
-    def __init__(self, raw: RawArrayFile, **facts: Any) -> None:
-        super().__init__(**facts)
-        self._raw = raw
-
-    def _read(self, box: Box) -> Array:
-        return self._raw.read(box.translate(_negative(self.offset)))
-
-    def _write(self, box: Box, array: Array) -> None:
-        self._raw.write(box.translate(_negative(self.offset)), array)
-
-    def _release(self) -> None:
-        self._raw.close()
-
-
-def _negative(offset: Zyx) -> Zyx:
-    return (-offset[0], -offset[1], -offset[2])
+        if isinstance(self._stored, RangedArray):
+            self._stored.close()
+        self._stored = None
 
 
 def _recognises_npy(path: Path) -> bool:
@@ -102,63 +95,54 @@ def _recognises_npy(path: Path) -> bool:
 
 
 def _open_npy(request: OpenRequest) -> Volume:
-    uri = request.location.uri
-    path = request.location.local
+    location = request.location
+    uri = location.uri
     refuse_writing(request)
-    with refusals("read", uri), open(path, "rb") as handle:
-        header = NpyHeader(handle, uri=uri)
-    dtype = native_dtype(header.dtype, uri=uri)
-    held = path.stat().st_size - header.data_start
-    if held < header.data_bytes:
-        raise VolumeFormatError(
-            f"{uri} declares {header.data_bytes} bytes of voxels and holds {held}: "
-            "the file is cut short; copy it again"
+    handle = open_file(location.path)
+    try:
+        with refusals("read", uri):
+            header = NpyHeader(handle, uri=uri)
+            held = handle.seek(0, io.SEEK_END) - header.data_start
+        dtype = native_dtype(header.dtype, uri=uri)
+        if held < header.data_bytes:
+            raise VolumeFormatError(
+                f"{uri} declares {header.data_bytes} bytes of voxels and holds {held}: "
+                "the file is cut short; copy it again"
+            )
+        arrangement = arrange(header.shape, uri=uri, channel=request.channel, asked=request.axes)
+        # An array in Fortran order is one in C order with its axes the other way round.
+        shape = header.shape[::-1] if header.fortran_order else header.shape
+        stored = _stored(location, header, shape, handle=handle)
+    except BaseException:
+        handle.close()
+        raise
+    if not location.is_remote:
+        handle.close()
+    return NpyVolume(stored, arrangement, is_reversed=header.fortran_order, uri=uri, dtype=dtype)
+
+
+def _stored(
+    location: Location, header: NpyHeader, shape: tuple[int, ...], *, handle: IO[bytes]
+) -> Array | RangedArray:
+    if location.is_remote:
+        return RangedArray(
+            handle, start=header.data_start, shape=shape, dtype=header.dtype, uri=location.uri
         )
-    arrangement = arrange(header.shape, uri=uri, channel=request.channel, asked=request.axes)
-    shape = arrangement.shape
-    with refusals("read", uri):
-        mapped: Array = np.memmap(
-            path,
-            dtype=header.dtype,
-            mode="r",
-            offset=header.data_start,
-            shape=header.shape,
-            order="F" if header.fortran_order else "C",
+    with refusals("read", location.uri):
+        return np.memmap(
+            location.local, dtype=header.dtype, mode="r", offset=header.data_start, shape=shape
         )
-    return NpyVolume(
-        arrangement.turn(mapped[arrangement.index(EVERY_VOXEL)]),
-        uri=uri,
-        shape=shape,
-        dtype=dtype,
-        chunks=(1, *shape[1:]),
-    )
 
 
 def _create_npy(request: CreateRequest) -> Volume:
-    location = request.location
-    staged = Staged(location.local, uri=location.uri, overwrite=request.overwrite, folder=False)
-    try:
-        with refusals("write", location.uri):
-            raw = RawArrayFile.create(
-                staged.path,
-                header=_npy_header(request.shape, request.dtype),
-                shape=request.shape,
-                dtype=request.dtype,
-                uri=location.uri,
-            )
-    except BaseException:
-        staged.discard()
-        raise
-    return NewNpyVolume(
-        raw,
-        uri=location.uri,
-        shape=request.shape,
-        dtype=request.dtype,
-        chunks=(1, *request.shape[1:]),
-        description=request.description,
-        writable=True,
-        staged=staged,
-    )
+    def write_empty(path: Path) -> int:
+        header = _npy_header(request.shape, request.dtype)
+        with open(path, "wb") as handle:
+            handle.write(header)
+            handle.truncate(len(header) + size_in_bytes(request.shape, request.dtype))
+        return len(header)
+
+    return create_raw(request, write_empty=write_empty)
 
 
 def _npy_header(shape: Zyx, dtype: np.dtype[Any]) -> bytes:
@@ -173,7 +157,9 @@ NPY = VolumeFormat(
     summary="one numpy array; no voxel size, no offset",
     extensions=(".npy",),
     keeps_position=False,
+    options=frozenset({"work"}),
     reads_axes=True,
+    remote="read",
     recognises=_recognises_npy,
     open=_open_npy,
     create=_create_npy,

@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -34,14 +34,16 @@ from floodem.volumes.declared import (
 )
 from floodem.volumes.description import Description
 from floodem.volumes.mapped_volume import turned
-from floodem.volumes.npy import EVERY_VOXEL, NUMPY_FILE, NpyHeader
+from floodem.volumes.npy import NUMPY_FILE, NpyHeader
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.staging import Staged, require_no_destination
 from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
+from floodem.volumes.transport import open_file
 from floodem.volumes.volume import Array, Kind, Volume
 
 DEFAULT_KEY = "segmentation"
 
+_EVERY_VOXEL = (slice(None), slice(None), slice(None))
 _MEMBER_SUFFIX = ".npy"
 _KIND_MEMBER = "floodem_kind"
 _FACT_KEYS = (VOXEL_SIZE_KEY, OFFSET_KEY, _KIND_MEMBER)
@@ -53,10 +55,17 @@ class NpzVolume(StoredVolume):
     """One array of an archive; unpacked once, at the first read."""
 
     def __init__(
-        self, archive: zipfile.ZipFile, key: str, arrangement: Arrangement, **facts: Any
+        self,
+        archive: zipfile.ZipFile,
+        key: str,
+        arrangement: Arrangement,
+        *,
+        handle: IO[bytes],
+        **facts: Any,
     ) -> None:
         super().__init__(**facts)
         self._archive = archive
+        self._handle = handle
         self._key = key
         self._arrangement = arrangement
         self._unpacked: Array | None = None
@@ -68,11 +77,13 @@ class NpzVolume(StoredVolume):
 
     def _unpack(self) -> Array:
         whole = _read_member(self._archive, self._key, uri=self.uri)
-        return self._arrangement.turn(whole[self._arrangement.index(EVERY_VOXEL)])
+        return self._arrangement.turn(whole[self._arrangement.index(_EVERY_VOXEL)])
 
     def _release(self) -> None:
         self._unpacked = None
         self._archive.close()
+        # The archive leaves a file that it was given open.
+        self._handle.close()
 
 
 class NewNpzVolume(StoredVolume):
@@ -181,11 +192,10 @@ def _kind(archive: zipfile.ZipFile, *, uri: str) -> Kind | None:
 def _open_npz(request: OpenRequest) -> Volume:
     uri = request.location.uri
     refuse_writing(request)
-    with refusals("read", uri), open(request.location.local, "rb"):
-        pass
-    with reading(uri, kind=NUMPY_FILE):
-        archive = zipfile.ZipFile(request.location.local)
+    handle = open_file(request.location.path)
     try:
+        with reading(uri, kind=NUMPY_FILE):
+            archive = zipfile.ZipFile(handle)
         key = _choose_key(archive, request)
         header = _member_header(archive, key, uri=uri)
         arrangement = arrange(header.shape, uri=uri, channel=request.channel, asked=request.axes)
@@ -198,6 +208,7 @@ def _open_npz(request: OpenRequest) -> Volume:
             archive,
             key,
             arrangement,
+            handle=handle,
             uri=uri,
             shape=arrangement.shape,
             dtype=native_dtype(header.dtype, uri=uri),
@@ -205,7 +216,7 @@ def _open_npz(request: OpenRequest) -> Volume:
             description=turned(description, arrangement, believed=SPATIAL),
         )
     except BaseException:
-        archive.close()
+        handle.close()
         raise
 
 
@@ -274,6 +285,7 @@ NPZ = VolumeFormat(
     extensions=(".npz",),
     holds_datasets=True,
     reads_axes=True,
+    remote="read",
     recognises=_recognises_npz,
     open=_open_npz,
     create=_create_npz,
