@@ -87,6 +87,7 @@ def test_other_types_follow_the_rule_over_their_own_range(section, block):
     npst.arrays(np.int64, (3, 32), elements=st.integers(0, 300)),
     st.sampled_from((1.0, 1.5, 4.0)),
 )
+@settings(deadline=None)
 def test_histograms_are_clipped_as_one_by_one(histograms, slope):
     found = clip_histograms(histograms.astype(np.float32), slope=slope)
     for histogram, clipped in zip(histograms, found, strict=True):

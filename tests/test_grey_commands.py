@@ -18,6 +18,7 @@ from floodem.errors import (
     EXIT_USAGE,
     DestinationExistsError,
     OptionError,
+    VolumeNotFoundError,
 )
 from floodem.geometry import VoxelSize
 from floodem.volumes import create_volume, open_volume
@@ -105,6 +106,13 @@ def test_sections_go_into_a_table_that_is_not_replaced_unasked(image, tmp_path, 
     assert table.read_text(encoding="utf-8") == "mine"
     stats(image[0], sections=str(table), overwrite=True)
     assert table.read_text(encoding="utf-8").startswith("z,voxels")
+
+
+def test_a_table_in_no_folder_is_refused_before_the_work(image, tmp_path):
+    with pytest.raises(VolumeNotFoundError, match="there is no folder .*nowhere"):
+        stats(image[0], sections=str(tmp_path / "nowhere" / "sections.csv"))
+    with pytest.raises(DestinationExistsError):
+        stats(image[0], sections=str(tmp_path), overwrite=True)
 
 
 def test_stats_of_real_numbers_show_six_digits(tmp_path, capsys):

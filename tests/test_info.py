@@ -7,7 +7,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -205,6 +205,7 @@ label_arrays = npst.arrays(
 
 
 @given(label_arrays, st.tuples(*[st.integers(1, 4)] * 3), st.integers(1, 3))
+@settings(deadline=None)
 def test_ids_are_counted_in_any_blocks_as_in_the_whole(array, chunks, threads):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("floodem.volumes.block_plan.BLOCK_BYTES", 1)

@@ -38,7 +38,7 @@ def tissue(shape, *, seed=0):
 
 
 @given(integer_arrays, chunkings, st.integers(1, 3))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_whole_numbers_give_exact_mean_and_deviation_in_any_blocks(array, chunks, threads):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(block_plan, "BLOCK_BYTES", 1)
@@ -56,6 +56,7 @@ def test_whole_numbers_give_exact_mean_and_deviation_in_any_blocks(array, chunks
 @given(
     st.sampled_from(("uint8", "int16", "uint16")).flatmap(lambda name: npst.arrays(name, shapes))
 )
+@settings(deadline=None)
 def test_percentiles_of_counted_values_are_exact(array):
     found = statistics(ArrayVolume(array), threads=1)
     expected = {percent: slow.percentile(array, percent) for percent in found.percentiles}
@@ -68,6 +69,7 @@ def test_percentiles_of_counted_values_are_exact(array):
     npst.arrays("int64", shapes, elements=st.integers(-(2**62), -(2**62) + 50_000)),
     st.sampled_from((1, 50, 99)),
 )
+@settings(deadline=None)
 def test_percentiles_of_wide_integers_are_exact_where_values_are_few(array, percent):
     found = statistics(ArrayVolume(array), threads=1)
     assert found.percentiles[percent] == slow.percentile(array, percent)
@@ -78,6 +80,7 @@ def test_percentiles_of_wide_integers_are_exact_where_values_are_few(array, perc
     st.sampled_from((0.0, 1e9)),
     chunkings,
 )
+@settings(deadline=None)
 def test_real_numbers_are_summed_without_loss_of_digits(array, shift, chunks):
     array = array + shift
     found = statistics(ArrayVolume(array, chunks=chunks), threads=2)
@@ -242,6 +245,7 @@ def test_labels_are_remarked_on():
 
 
 @given(st.lists(st.floats(-100, 100), min_size=3, max_size=20))
+@settings(deadline=None)
 def test_modified_z_scores_follow_their_source(values):
     array = np.array(values)
     if np.median(np.abs(array - np.median(array))) > 1e-9:
@@ -258,12 +262,14 @@ def test_scores_stand_where_most_values_are_equal():
 
 
 @given(integer_arrays)
+@settings(deadline=None)
 def test_moments_may_be_added_in_any_order(array):
     sections = [moments_of(section) for section in array]
     assert sum(sections, Moments()) == sum(sections[::-1], Moments()) == moments_of(array)
 
 
 @given(npst.arrays(np.int64, st.integers(1, 80), elements=st.integers(0, 9)), st.integers(1, 30))
+@settings(deadline=None)
 def test_a_grouped_histogram_keeps_every_voxel(counts, bins):
     grouped = Histogram(start=0, width=1, counts=counts).grouped(bins)
     assert grouped.counts.sum() == counts.sum()

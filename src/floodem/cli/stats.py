@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from floodem.cli.values import option_value
+from floodem.errors import VolumeNotFoundError
 from floodem.geometry import Box
 
 if TYPE_CHECKING:
@@ -57,11 +58,10 @@ def stats(
     from floodem import volumes
     from floodem.cli.progress import progress_bar
     from floodem.files import write_text
-    from floodem.volumes.staging import require_no_destination
 
     region = None if box is None else option_value("--box", Box.parse, text=box)
-    if sections is not None and not overwrite:
-        require_no_destination(Path(sections), uri=sections)
+    if sections is not None:
+        _require_place(Path(sections), overwrite=overwrite)
     with (
         volumes.open_volume(
             image, channel=channel, level=level, axes=axes, allow_external=allow_external
@@ -75,6 +75,18 @@ def stats(
         print(found.to_json())
     else:
         print_statistics(found)
+
+
+def _require_place(table: Path, *, overwrite: bool) -> None:
+    """Refuse before the work what could not be written after it."""
+    from floodem.volumes.staging import require_no_destination
+
+    if not table.absolute().parent.is_dir():
+        raise VolumeNotFoundError(
+            f"--sections {table} cannot be written: there is no folder {table.absolute().parent}"
+        )
+    if table.is_dir() or not overwrite:
+        require_no_destination(table, uri=str(table))
 
 
 def print_statistics(found: Statistics) -> None:
