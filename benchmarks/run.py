@@ -4,6 +4,7 @@
                against the arithmetic at the matrix product's measured peak
     overhead   a whole step of a flood against the bare forward pass
     start      `import floodem` and `floodem --help` against bare Python
+    clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything is
 random or hand-made; no data are needed.
@@ -22,6 +23,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 def main() -> int:
     """Run the benchmarks that were named, or all."""
+    import clahe_speed
     import flood_overhead
     import network_speed
     import start_time
@@ -31,6 +33,7 @@ def main() -> int:
         "network": network_speed.run,
         "overhead": flood_overhead.run,
         "start": start_time.run,
+        "clahe": clahe_speed.run,
     }
     names = sys.argv[1:] or list(benchmarks)
     unknown = [name for name in names if name not in benchmarks]
