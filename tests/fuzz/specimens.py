@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from dm_files import write_dm
 from floodem.geometry import VoxelSize, Zyx
 from floodem.volumes import create_volume
 from volume_cases import CASES, Case
@@ -73,4 +74,6 @@ SPECIMENS = (
     _tiff("tiff-ome", ome=True, metadata={"axes": "ZYX", "PhysicalSizeZ": 0.03}),
     _tiff("tiff-imagej", imagej=True, metadata={"axes": "ZYX", "spacing": 0.03, "unit": "um"}),
     _tiff("tiff-big-endian", byteorder=">", compression="zlib"),
+    Specimen("dm3", lambda folder: str(write_dm(folder / "em.dm3", _values("int16")))),
+    Specimen("dm4", lambda folder: str(write_dm(folder / "em.dm4", _values("uint8"), version=4))),
 )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -101,7 +101,10 @@ def describe(page: TiffPage, path: Path | str) -> Section:
     """
     if page.photometric == _PALETTE:
         raise palette_image(path)
-    if page.dtype is None or len(page.shape) < 2 or page.imagedepth != 1:
+    # Tags of damaged files hold long lists where one number is meant.
+    lengths: tuple[Any, ...] = (page.imagelength, page.imagewidth, page.samplesperpixel)
+    are_counts = all(isinstance(length, int) and length > 0 for length in lengths)
+    if not are_counts or page.dtype is None or len(page.shape) < 2 or page.imagedepth != 1:
         raise damaged_image(path, f"pages of shape {page.shape} and type {page.dtype}")
     dtype = np.dtype(page.dtype)
     if dtype.kind == "f" and dtype.itemsize < np.dtype(np.float32).itemsize:
