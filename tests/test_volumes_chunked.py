@@ -478,3 +478,20 @@ def test_a_path_that_is_no_text_gives_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(VolumeFormatError, match="not written in UTF-8"):
         create_volume(path, shape=SHAPE, dtype="uint8")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_metadata_nested_without_end_give_one_sentence(tmp_path: Path, format_: str) -> None:
+    write(f"{format_}://{tmp_path / 'em'}")
+    (tmp_path / "em" / METADATA[format_]).write_text('{"a":' * 100_000, encoding="utf-8")
+    with pytest.raises(VolumeFormatError, match="no readable JSON object; the volume is damaged"):
+        open_volume(f"{format_}://{tmp_path / 'em'}")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_metadata_as_large_as_a_volume_are_not_read(tmp_path: Path, format_: str) -> None:
+    write(f"{format_}://{tmp_path / 'em'}")
+    with open(tmp_path / "em" / METADATA[format_], "r+b") as file:
+        file.truncate(2**34)  # takes no room on the disk
+    with pytest.raises(FloodemError, match=r"no readable JSON object|is no precomputed array"):
+        open_volume(f"{format_}://{tmp_path / 'em'}")

@@ -157,6 +157,12 @@ def _open_level(
     **facts: Any,
 ) -> ChunkedVolume:
     location = request.location
+    if level.folder.is_damaged(layout.metadata):
+        # Deep nesting, for one, would end the process in tensorstore.
+        raise VolumeFormatError(
+            f"cannot open {uri}: its {layout.metadata} is no readable JSON object; the volume is "
+            "damaged or of another format"
+        )
     spec = {"driver": layout.driver, **layout.spec(level)}
     try:
         store = open_array(level.folder.path, spec, location=location, writable=request.writable)

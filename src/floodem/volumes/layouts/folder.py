@@ -45,6 +45,28 @@ class Folder:
             return None
         return parsed if isinstance(parsed, dict) else None
 
+    def looks_like_json(self, name: str) -> bool:
+        """Tell whether a file begins as a JSON object does, or cannot be looked at."""
+        try:
+            return (self.read(self.child(name).path) or b"")[:1] == b"{"
+        except _TooLargeError:
+            return False
+        except OSError:
+            return True
+
+    def is_damaged(self, name: str) -> bool:
+        """Tell whether a file is there and no JSON object that can be read.
+
+        A file that the system refuses to read is not damaged.
+        """
+        try:
+            found = self.read(self.child(name).path)
+        except _TooLargeError:
+            return True
+        except OSError:
+            return False
+        return found is not None and self.json(name) is None
+
     def child(self, inner: str) -> Folder:
         """Return a folder (or file) inside this one; ``""`` is the folder itself."""
         if is_remote(self.path):

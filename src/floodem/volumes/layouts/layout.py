@@ -76,6 +76,8 @@ class Layout(ABC):
 
     name: str
     driver: str
+    metadata: str
+    """The file that describes an array."""
     dtypes: tuple[str, ...] = (
         "uint8",
         "uint16",

@@ -55,6 +55,7 @@ class N5(Layout):
 
     name = "n5"
     driver = "n5"
+    metadata = _METADATA
     usual_axes = {3: "xyz", 4: "xyzc", 5: "xyzct"}  # noqa: RUF012 - never changed
 
     def is_array(self, folder: Folder) -> bool:

@@ -56,6 +56,7 @@ class Precomputed(Layout):
 
     name = "precomputed"
     driver = "neuroglancer_precomputed"
+    metadata = _METADATA
     dtypes = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32")
     usual_axes = {4: "xyzc"}  # noqa: RUF012 - never changed
 
@@ -63,9 +64,7 @@ class Precomputed(Layout):
         """Tell whether a folder is a volume of this format, be it damaged."""
         # Other programs have files named info as well.
         metadata = folder.json(_METADATA)
-        if metadata is None:
-            return (folder.read(folder.child(_METADATA).path) or b"")[:1] == b"{"
-        return "scales" in metadata
+        return folder.looks_like_json(_METADATA) if metadata is None else "scales" in metadata
 
     def pyramid(self, folder: Folder, *, uri: str) -> Pyramid | None:
         """Return the scales."""

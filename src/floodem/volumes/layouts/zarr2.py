@@ -38,10 +38,11 @@ class Zarr2(Layout):
 
     name = "zarr"
     driver = "zarr"
+    metadata = ".zarray"
 
     def is_array(self, folder: Folder) -> bool:
         """Tell whether a folder is an array of this format, be it damaged."""
-        return folder.json(".zarray") != {}
+        return folder.json(self.metadata) != {}
 
     def is_group(self, folder: Folder) -> bool:
         """Tell whether a folder is a group of this format, which may hold arrays."""

@@ -38,6 +38,7 @@ class Zarr3(Layout):
 
     name = "zarr3"
     driver = "zarr3"
+    metadata = _METADATA
 
     def is_array(self, folder: Folder) -> bool:
         """Tell whether a folder is an array of this format, be it damaged."""
