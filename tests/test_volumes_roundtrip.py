@@ -79,6 +79,14 @@ def test_values_places_and_sizes_come_back(tmp_path: Path, case: Case, dtype: st
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_read_belongs_to_the_reader(tmp_path: Path, case: Case) -> None:
+    array = extremes(case.dtype)
+    with open_volume(write(case, tmp_path, array)) as volume:
+        volume.read()[...] = 1
+        assert_equal(volume, array)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_folder_holds_nothing_else_afterwards(tmp_path: Path, case: Case) -> None:
     folder = tmp_path / "alone"
     write(case, folder, extremes(case.dtypes[0]))

@@ -59,7 +59,7 @@ class MappedVolume(StoredVolume):
         found = self._arrangement.turn(self._stored[index])
         if self._convert is not None:
             found = self._convert(found)
-        return np.ascontiguousarray(found, dtype=self.dtype)
+        return np.array(found, dtype=self.dtype, order="C")
 
     def _release(self) -> None:
         self._stored = None

@@ -115,7 +115,7 @@ class PagesVolume(StoredVolume):
             with reading(self.uri, kind=IMAGE):
                 found = self._stored.read(slices)
             found = found[tuple(slice(None) if isinstance(one, slice) else 0 for one in index)]
-        return np.ascontiguousarray(self._arrangement.turn(found), dtype=self.dtype)
+        return np.array(self._arrangement.turn(found), dtype=self.dtype, order="C")
 
     def _release(self) -> None:
         self._stored = None
