@@ -23,7 +23,7 @@ from floodem.errors import (
     VolumeFormatError,
 )
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes import create_volume, open_volume, stacks, staging
+from floodem.volumes import create_volume, open_volume, stack_creation, staging
 from floodem.volumes.section_names import natural_order
 
 
@@ -399,8 +399,10 @@ def test_sections_are_made_durable_before_the_stack_takes_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    sync, commit = stacks.sync_file, staging.Staged.commit
-    monkeypatch.setattr(stacks, "sync_file", lambda path: (done.append(path.name), sync(path)))
+    sync, commit = stack_creation.sync_file, staging.Staged.commit
+    monkeypatch.setattr(
+        stack_creation, "sync_file", lambda path: (done.append(path.name), sync(path))
+    )
     monkeypatch.setattr(
         staging.Staged, "commit", lambda self: (done.append("commit"), commit(self))
     )

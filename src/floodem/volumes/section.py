@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from floodem.volumes.damage import damaged
 from floodem.volumes.volume import UNCHECKED_BYTES, Array
 
 IMAGE = "an image"
+
+_THREADS = 8
+"""For looking at thousands of small files, which is mostly waiting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,18 @@ class Window:
         """Take the window out of pixels (y, x) or (y, x, channel)."""
         plane = pixels if pixels.ndim == 2 else pixels[:, :, self.channel]
         return np.ascontiguousarray(plane[self.rows, self.columns], dtype=dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionKind:
+    """How one kind of section file is recognised, described, read and written."""
+
+    name: str
+    extensions: tuple[str, ...]
+    dtypes: tuple[str, ...] = ()
+    inspect: Callable[[Path], Section]
+    read: Callable[[Path, Section, Window], Array]
+    write: Callable[[Path, Array, str], None] | None = None
 
 
 def palette_image(path: object) -> VolumeFormatError:
@@ -127,6 +143,12 @@ def choose_channel(
             f"{path} is a colour image, and a volume has one value per voxel: {advice}"
         )
     return channel or 0
+
+
+def in_threads(call: Callable[[int], Any], indices: Iterable[int]) -> list[Any]:
+    """Call for many files at once; results come in the order of the indices."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(call, indices))
 
 
 def sync_file(path: Path) -> None:
