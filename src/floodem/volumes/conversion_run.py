@@ -123,13 +123,16 @@ class Run:
         elif before["status"] == Status.COMMITTING and is_in_place(before, plan.location):
             receipts = self._receipts(before)
             self._let_go()
+            # What was there before may have been left where the copy grew.
+            self._remove_work()
             return self._conclude(before, receipts, resumed=len(receipts))
         receipts = {} if before is None else self._receipts(before)
+        resumed = len(receipts)
         if before is None:
             self._clear()
         try:
             values = self._write(before, receipts)
-            return self._conclude(values, receipts, resumed=0)
+            return self._conclude(values, receipts, resumed=resumed)
         except _STOPS as error:
             self._keep(error, receipts)
             raise
@@ -388,6 +391,9 @@ class Run:
     def _clear(self) -> None:
         """Forget what an earlier run, or this one, has not finished."""
         self.record.forget_running()
+        self._remove_work()
+
+    def _remove_work(self) -> None:
         work = self._plan.work
         if work is not None and work.exists():
             shutil.rmtree(work, ignore_errors=True)

@@ -115,7 +115,7 @@ def downsample(array: Array, *, start: Zyx, factors: Zyx, kind: Kind) -> Array:
     start
         Position of the first one in the finer level's frame.
     factors
-        How many voxels become one, per axis.
+        How many voxels become one, per axis: 1 or 2.
     kind
         Whether they are an image or labels.
 
@@ -126,9 +126,17 @@ def downsample(array: Array, *, start: Zyx, factors: Zyx, kind: Kind) -> Array:
 
     Raises
     ------
+    OptionError
+        When a factor is neither 1 nor 2.
     DependencyError
         When tensorstore, which does the arithmetic, is not installed.
     """
+    # With larger ones tensorstore gives wrong means for a window that is cut on both sides.
+    if not set(factors) <= {1, 2}:
+        raise OptionError(
+            f"levels are made by factors of 1 or 2 on each axis (z,y,x), not {factors}: go through "
+            "the levels between"
+        )
     tensorstore = require_package(
         "tensorstore", purpose="a pyramid of coarser levels", install="tensorstore"
     )
@@ -148,7 +156,7 @@ def read_coarse(finer: Volume, box: Box, *, factors: Zyx, kind: Kind) -> Array:
     box
         In the frame of the coarser level.
     factors
-        Of the coarser level against `finer`.
+        Of the coarser level against `finer`: 1 or 2 on each axis.
     kind
         Whether they are an image or labels.
     """
