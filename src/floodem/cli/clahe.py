@@ -52,7 +52,7 @@ def clahe(
     """Equalise the contrast of an image's sections, as ImageJ does.
 
     The rule is that of "Enhance Local Contrast (CLAHE)" in Fiji, section by
-    section, to within half a grey level in the mean of its exact mode. Images have 8
+    section, on average within about half a grey level of its exact mode. Images have 8
     or 16 bits; voxel size, offset and type stay. A --box gives the same voxels as
     the whole would.
     """
