@@ -105,7 +105,7 @@ def test_an_n5_store_of_another_program_tells_its_place_in_its_units(tmp_path: P
         assert volume.voxel_size.zyx_nm == pytest.approx((30, 6, 4))
 
 
-def test_an_n5_offset_between_voxels_is_refused(tmp_path: Path) -> None:
+def test_an_n5_offset_between_voxels_is_rounded_with_a_notice(tmp_path: Path) -> None:
     metadata = {
         "dimensions": [7, 6, 5],
         "dataType": "uint8",
@@ -113,8 +113,9 @@ def test_an_n5_offset_between_voxels_is_refused(tmp_path: Path) -> None:
         "offset": [5, 0, 0],
     }
     opened("n5", tmp_path / "em.n5", create=True, metadata=metadata)
-    with pytest.raises(VolumeFormatError, match="no whole number of voxels"):
-        open_volume(tmp_path / "em.n5")
+    with open_volume(tmp_path / "em.n5") as volume:
+        assert volume.offset == (0, 0, 1)
+        assert "begins between voxels, at 1.25, 0, 0 (x,y,z)" in volume.notices[0]
 
 
 def test_stores_without_our_attributes_have_no_voxel_size(tmp_path: Path) -> None:

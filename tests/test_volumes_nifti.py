@@ -110,7 +110,10 @@ def test_scaled_values_are_given_scaled(tmp_path: Path, dtype: str) -> None:
     [
         (np.diag([-0.004, 0.006, 0.03, 1]), "turned or mirrored"),
         (np.eye(4)[[1, 0, 2, 3]], "turned or mirrored"),
-        (np.array([[1.0, 0, 0, 0.4], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "no whole number"),
+        (
+            np.array([[1.0, 0, 0, 0.4], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+            "begins between voxels",
+        ),
     ],
 )
 def test_odd_spaces_are_noticed_and_give_no_offset(

@@ -121,13 +121,16 @@ def test_a_level_whose_translation_leaves_out_the_half_voxel_is_understood(
         assert volume.offset == (10, 10, 5)
 
 
-def test_a_translation_between_voxels_is_refused_for_that_level_only(tmp_path: Path) -> None:
-    steps = [scale(30, 6, 4)], [scale(30, 12, 8), translation(0, 5, 0)]
+def test_a_translation_between_voxels_is_rounded_with_a_notice(tmp_path: Path) -> None:
+    steps = [scale(30, 6, 4)], [scale(30, 12, 8), translation(0, 29, 0)]
     uri = foreign(tmp_path / "em.zarr", "zarr", {"0": ARRAY, "1": ARRAY}, image(*steps))
     with open_volume(uri) as volume:
+        assert volume.notices == ()
         assert volume.offset == (0, 0, 0)
-    with pytest.raises(VolumeFormatError, match=r"translation .* no whole number of voxels"):
-        open_volume(uri, level=1)
+    with open_volume(uri, level=1) as volume:
+        (notice,) = volume.notices
+        assert "begins between voxels" in notice
+        assert volume.offset == (0, 2, 0)
 
 
 @pytest.mark.parametrize("names", ["tczyx", "czyx", "xyz", "yxzc", "zcyx"])

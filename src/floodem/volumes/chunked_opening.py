@@ -202,9 +202,10 @@ def _volume(
 ) -> ChunkedVolume:
     declared = level.axes or own.axes
     arrangement = _arrange(store.shape, declared, request=request, layout=layout, uri=uri)
-    description, notices = own.description, tuple[str, ...]()
+    description, notices = own.description, [*own.notices]
     if description is None and level.describe is not None:
-        description, notices = level.describe(), level.notices
+        notices += level.notices
+        description = level.describe(notices)
     description = description or Description()
     names = declared or layout.usual_axes.get(len(store.shape), SPATIAL)
     believed = "".join(letter for letter in names if letter in SPATIAL)
@@ -222,7 +223,7 @@ def _volume(
         dtype=dtype,
         chunks=chunks,
         description=description,
-        notices=notices,
+        notices=tuple(notices),
         writable=request.writable,
         is_remote=request.location.is_remote,
         **facts,

@@ -241,7 +241,7 @@ def _rounded(size_nm: float) -> float:
 
 
 def _offset(header: Any, sizes: Sequence[float], notes: list[str], *, uri: str) -> Zyx:
-    """Read the position of the first voxel, where it is a whole number of voxels."""
+    """Read the position of the first voxel; between voxels the nearest one is taken."""
     if not (int(header["sform_code"]) or int(header["qform_code"])):
         return (0, 0, 0)
     try:
@@ -262,11 +262,11 @@ def _offset(header: Any, sizes: Sequence[float], notes: list[str], *, uri: str) 
     position = affine[:3, 3] / np.abs(sizes)
     whole = np.rint(position)
     is_whole = np.abs(position - whole).max() <= _WHOLE_TOLERANCE * max(1, np.abs(whole).max())
-    if not is_whole or np.abs(whole).max() > FARTHEST_POSITION:
-        notes.append(
-            f"{uri} begins at a position that is no whole number of voxels: the offset is not used"
-        )
+    if np.abs(whole).max() > FARTHEST_POSITION:
+        notes.append(f"{uri} begins beyond {FARTHEST_POSITION} voxels: the offset is not used")
         return (0, 0, 0)
+    if not is_whole:
+        notes.append(f"{uri} begins between voxels: the nearest voxel is taken as its offset")
     x, y, z = (int(at) for at in whole)
     return (z, y, x)
 

@@ -37,6 +37,7 @@ class Meaning:
 
     axes: str | None = None
     description: Description | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +53,16 @@ class Level:
     axes
         Names of its stored axes.
     describe
-        Works out voxel size, offset and kind; may refuse.
+        Works out voxel size, offset and kind, and adds to a list what is odd about
+        them; may refuse.
     notices
-        What is odd about that.
+        What is odd about the group.
     """
 
     folder: Folder
     scale_index: int | None = None
     axes: str | None = None
-    describe: Callable[[], Description] | None = None
+    describe: Callable[[list[str]], Description] | None = None
     notices: tuple[str, ...] = ()
 
 

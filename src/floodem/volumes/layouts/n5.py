@@ -18,7 +18,6 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from floodem.errors import VolumeFormatError
 from floodem.geometry import Zyx
 from floodem.volumes.axes import SPATIAL
 from floodem.volumes.damage import reading
@@ -35,7 +34,7 @@ from floodem.volumes.layouts.layout import (
     named_axes,
     new_levels,
 )
-from floodem.volumes.layouts.units import as_whole_voxels, in_nm, level_offset, nm_per
+from floodem.volumes.layouts.units import in_nm, level_offset, nearest_voxels, nm_per
 from floodem.volumes.registry import CreateRequest
 
 if TYPE_CHECKING:
@@ -102,9 +101,12 @@ class N5(Layout):
     def meaning(self, store: tensorstore.TensorStore, folder: Folder, *, uri: str) -> Meaning:
         """Read the block ``floodem`` or what other programs wrote."""
         metadata = store.spec().to_json()["metadata"]
+        notes: list[str] = []
+        description = _own_description(metadata, notes=notes, uri=uri)
         return Meaning(
             axes=named_axes(metadata.get("axes")) or self.usual_axes.get(store.rank),
-            description=_own_description(metadata, uri=uri),
+            description=description,
+            notices=tuple(notes),
         )
 
     def documents(self, request: CreateRequest) -> Documents:
@@ -170,18 +172,20 @@ def _level(folder: Folder, path: Any, at: int, *, metadata: dict[str, Any], uri:
     child = folder.child(inner)
     return Level(
         folder=child,
-        describe=functools.partial(_describe, metadata, child, at, uri=uri),
+        describe=functools.partial(_describe, metadata=metadata, child=child, at=at, uri=uri),
     )
 
 
-def _describe(metadata: dict[str, Any], child: Folder, at: int, *, uri: str) -> Description:
+def _describe(
+    notes: list[str], *, metadata: dict[str, Any], child: Folder, at: int, uri: str
+) -> Description:
     """Work out voxel size and offset of a level from what its group says."""
     with reading(uri, kind=_KIND):
         listed = metadata.get("multiscales")
         if listed:
             datasets = listed[0]["datasets"]
             base = datasets[0].get("transform")
-            return _from_transform(datasets[at].get("transform"), base=base, uri=uri)
+            return _from_transform(datasets[at].get("transform"), base=base, notes=notes, uri=uri)
         position: dict[str, Any] = {
             key: metadata[key]
             for key in ("resolution", "units", "offset", "pixelResolution")
@@ -191,22 +195,27 @@ def _describe(metadata: dict[str, Any], child: Folder, at: int, *, uri: str) -> 
         for key in ("scales", "downsamplingFactors"):
             if factors_xyz is None and isinstance(metadata.get(key), list):
                 factors_xyz = metadata[key][at]
-        return _from_resolution(position, factors_xyz, uri=uri) or Description()
+        return _from_resolution(position, factors_xyz, notes=notes, uri=uri) or Description()
 
 
-def _own_description(metadata: dict[str, Any], *, uri: str) -> Description | None:
+def _own_description(metadata: dict[str, Any], *, notes: list[str], uri: str) -> Description | None:
     if BLOCK_KEY in metadata:
         return read_block(metadata[BLOCK_KEY], uri=uri)
     with reading(uri, kind=_KIND):
         if "resolution" in metadata:
-            return _from_resolution(metadata, None, uri=uri)
+            return _from_resolution(metadata, None, notes=notes, uri=uri)
         if "transform" in metadata:
-            return _from_transform(metadata["transform"], base=None, uri=uri)
-        return _from_resolution(metadata, metadata.get("downsamplingFactors"), uri=uri)
+            return _from_transform(metadata["transform"], base=None, notes=notes, uri=uri)
+        factors_xyz = metadata.get("downsamplingFactors")
+        return _from_resolution(metadata, factors_xyz, notes=notes, uri=uri)
 
 
 def _from_resolution(
-    metadata: dict[str, Any], factors_xyz: Sequence[float] | None, *, uri: str
+    metadata: dict[str, Any],
+    factors_xyz: Sequence[float] | None,
+    *,
+    notes: list[str],
+    uri: str,
 ) -> Description | None:
     """Read ``resolution`` or ``pixelResolution`` (x, y, z, in units that default to nm)."""
     resolution_xyz, units_xyz = metadata.get("resolution"), metadata.get("units") or ["nm"] * 3
@@ -229,16 +238,11 @@ def _from_resolution(
     voxels_xyz = [
         float(p) * u / size for p, u, size in zip(place_xyz[:3], unit_xyz, size_xyz, strict=True)
     ]
-    whole_xyz = as_whole_voxels(voxels_xyz)
-    if whole_xyz is None:
-        raise VolumeFormatError(
-            f"{uri} declares the offset {place_xyz} (x,y,z), which is no whole number of voxels of "
-            f"{resolution_xyz}: correct offset or resolution in its attributes.json"
-        )
+    whole_xyz = nearest_voxels(voxels_xyz, notes=notes, uri=uri, what="x,y,z")
     return Description(voxel_size=voxel_size, offset=offset_from(whole_xyz[::-1], uri=uri))
 
 
-def _from_transform(transform: Any, *, base: Any, uri: str) -> Description:
+def _from_transform(transform: Any, *, base: Any, notes: list[str], uri: str) -> Description:
     """Read a ``transform``, whose lists are in the order of its own ``axes``."""
     if transform is None:
         return Description()
@@ -248,8 +252,8 @@ def _from_transform(transform: Any, *, base: Any, uri: str) -> Description:
         [float(place[letter]) for letter in SPATIAL],
         [float(scale[letter]) for letter in SPATIAL],
         base=[float(finest[letter]) for letter in SPATIAL],
+        notes=notes,
         uri=uri,
-        what="translation (z,y,x)",
     )
     known = [(float(scale[letter]), nm_per(units[letter])) for letter in SPATIAL]
     sizes = [in_nm(size, unit_nm) for size, unit_nm in known if unit_nm is not None]

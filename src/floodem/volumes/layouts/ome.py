@@ -63,7 +63,13 @@ def read_pyramid(attributes: Any, folder: Folder, *, uri: str) -> Pyramid | None
                 folder=folder.child(require_inside(dataset["path"], uri=uri)),
                 axes=axes,
                 describe=functools.partial(
-                    _describe, multiscale, at, axes=axes, units=units, kind=kind, uri=uri
+                    _describe,
+                    multiscale=multiscale,
+                    at=at,
+                    axes=axes,
+                    units=units,
+                    kind=kind,
+                    uri=uri,
                 ),
                 notices=notices,
             )
@@ -102,9 +108,10 @@ def _notices(found: Any, axes: str | None, units: list[Any], *, uri: str) -> tup
 
 
 def _describe(
+    notes: list[str],
+    *,
     multiscale: dict[str, Any],
     at: int,
-    *,
     axes: str | None,
     units: list[Any],
     kind: Kind | None,
@@ -126,8 +133,8 @@ def _describe(
             [place[i] for i in spatial],
             [scale[i] for i in spatial],
             base=[base[i] for i in spatial],
+            notes=notes,
             uri=uri,
-            what="translation (z,y,x)",
         )
         known = [nm_per(units[i]) for i in spatial]
         sizes = [

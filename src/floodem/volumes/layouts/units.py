@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from floodem.errors import VolumeFormatError
-
 _SYMBOLS = {
     "nm": 1.0,
     "um": 1e3,
@@ -57,20 +55,36 @@ def in_nm(value: float, unit_nm: float) -> float:
     return float(f"{value * unit_nm:.{_SIGNIFICANT_DIGITS}g}")
 
 
-def as_whole_voxels(places: Sequence[float]) -> list[int] | None:
-    """Round places in voxels; None where one of them lies between voxels."""
+def nearest_voxels(places: Sequence[float], *, notes: list[str], uri: str, what: str) -> list[int]:
+    """Round places in voxels; a place between voxels is told in `notes`.
+
+    Raises
+    ------
+    ValueError, OverflowError
+        When a place is no finite number.
+    """
     whole = [round(place) for place in places]
-    is_whole = all(
-        abs(place - near) <= _WHOLE_VOXEL_TOLERANCE
-        for place, near in zip(places, whole, strict=True)
-    )
-    return whole if is_whole else None
+    if not _are_whole(places):
+        notes.append(
+            f"{uri} begins between voxels, at {', '.join(f'{place:.6g}' for place in places)} "
+            f"({what}): the nearest voxel is taken as its offset"
+        )
+    return whole
+
+
+def _are_whole(places: Sequence[float]) -> bool:
+    return all(abs(place - round(place)) <= _WHOLE_VOXEL_TOLERANCE for place in places)
 
 
 def level_offset(
-    places: Sequence[float], scales: Sequence[float], *, base: Sequence[float], uri: str, what: str
+    places: Sequence[float],
+    scales: Sequence[float],
+    *,
+    base: Sequence[float],
+    notes: list[str],
+    uri: str,
 ) -> list[int]:
-    """Return where a level begins, in its own voxels.
+    """Return where a level begins, in its own voxels (z, y, x).
 
     The place of a coarser level is either that of the centre of its first voxel,
     which lies ``(factor - 1) / 2`` fine voxels behind the centre of the first fine
@@ -82,23 +96,15 @@ def level_offset(
         Of the level, one value for each axis, in any one unit.
     base
         Scales of the finest level.
-    uri, what
-        What messages call the file and the place.
-
-    Raises
-    ------
-    VolumeFormatError
-        When it is no whole number of voxels.
+    notes
+        Hears of a place that is no whole number of voxels and is rounded.
+    uri
+        What notes call the file.
     """
     shifted = [
         (place - (scale - fine) / 2) / scale
         for place, scale, fine in zip(places, scales, base, strict=True)
     ]
     plain = [place / scale for place, scale in zip(places, scales, strict=True)]
-    whole = as_whole_voxels(shifted) or as_whole_voxels(plain)
-    if whole is None:
-        raise VolumeFormatError(
-            f"{uri} declares the {what} {list(places)}, which is no whole number of voxels of "
-            f"{list(scales)}: correct it in the metadata"
-        )
-    return whole
+    understood = plain if _are_whole(plain) and not _are_whole(shifted) else shifted
+    return nearest_voxels(understood, notes=notes, uri=uri, what="z,y,x")
