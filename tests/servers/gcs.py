@@ -36,6 +36,11 @@ class GcsServer(FakeServer):
                 return self._delete(asked, match[3])
             return self._read(asked, match[3])
 
+    def put(self, name: str, body: bytes) -> None:
+        self.objects[name] = body
+        self._generations[name] = self._next_generation
+        self._next_generation += 1
+
     def _generation(self, name: str) -> int:
         return self._generations[name] if name in self.objects else 0
 
@@ -55,9 +60,7 @@ class GcsServer(FakeServer):
     def _write(self, asked: Asked, name: str) -> Answer:
         if self._refused(asked, name):
             return Answer(412, b"generation")
-        self.objects[name] = asked.body
-        self._generations[name] = self._next_generation
-        self._next_generation += 1
+        self.put(name, asked.body)
         return Answer(200, json.dumps(self._metadata(name)).encode())
 
     def _delete(self, asked: Asked, name: str) -> Answer:

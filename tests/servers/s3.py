@@ -6,6 +6,7 @@ Paths are ``/BUCKET/KEY`` (an ``endpoint`` of one's own). Writes may be conditio
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from xml.sax.saxutils import escape
 
@@ -39,12 +40,15 @@ class S3Server(FakeServer):
         with self.lock:
             return self._object(asked, key)
 
+    def put(self, key: str, body: bytes) -> None:
+        self.objects[key] = body
+
     def _object(self, asked: Asked, key: str) -> Answer:
         there = self.objects.get(key)
         if asked.method == "PUT":
             if not _may_write(asked, there):
                 return Answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
-            self.objects[key] = asked.body
+            self.put(key, asked.body)
             return Answer(200, headers={"ETag": _etag(asked.body)})
         if asked.method == "DELETE":
             self.objects.pop(key, None)
@@ -83,6 +87,7 @@ class S3Server(FakeServer):
         )
 
 
+@functools.lru_cache(maxsize=1024)
 def _etag(body: bytes) -> str:
     return f'"{hashlib.md5(body).hexdigest()}"'
 

@@ -31,7 +31,7 @@ DEADLINE_VARIABLE = "FLOODEM_REMOTE_DEADLINE"
 REMOTE_DEADLINE_S = 60.0
 """How long one object may take to be read or written, with everything that is tried again."""
 
-_STALLS_PER_DEADLINE = 4
+_STALLS_PER_DEADLINE = 6
 # `patience` tries again, as it knows the deadline and what has been sent before.
 _RETRIES = {"max_retries": 0}
 _USER = re.compile(r"(?<=://)[^/\s@\"']+@")

@@ -100,6 +100,7 @@ class RemoteFile(io.RawIOBase):
                 break
         with self._lock, remote_refusals("read", self._address):
             self._fetch_blocks(sorted(set(list(wanted)[: CACHED_BLOCKS // 2]) - set(self._blocks)))
+            self._forget()
 
     def _fill(self, view: memoryview, start: int) -> None:
         done = 0
@@ -123,6 +124,7 @@ class RemoteFile(io.RawIOBase):
             self._blocks.move_to_end(block)
             low, high = max(start, at), min(stop, at + len(data))
             view[low - start : high - start] = data[low - at : high - at]
+        self._forget()
 
     def _fetch(self, first: int, last: int) -> None:
         """Bring blocks here that are not, neighbours by one request."""
@@ -133,6 +135,11 @@ class RemoteFile(io.RawIOBase):
             missing += [block for block in ahead if block not in self._blocks]
         self._fetch_blocks(missing)
 
+    def _forget(self) -> None:
+        """Let go of what was used longest ago, once nobody waits for it."""
+        while len(self._blocks) > CACHED_BLOCKS:
+            self._blocks.popitem(last=False)
+
     def _fetch_blocks(self, missing: list[int]) -> None:
         ranges = [
             (run[0] * BLOCK_BYTES, min((run[-1] + 1) * BLOCK_BYTES, self._size))
@@ -141,8 +148,6 @@ class RemoteFile(io.RawIOBase):
         for (low, _), data in zip(ranges, self._read_ranges(ranges), strict=True):
             for at in range(0, len(data), BLOCK_BYTES):
                 self._blocks[(low + at) // BLOCK_BYTES] = data[at : at + BLOCK_BYTES]
-        while len(self._blocks) > CACHED_BLOCKS:
-            self._blocks.popitem(last=False)
 
     def _read_ranges(self, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
         def start(low: int, high: int) -> Any:
