@@ -20,7 +20,14 @@ from floodem.errors import (
 )
 from floodem.files import exclusive
 from floodem.geometry import Box, VoxelSize, Zyx
-from floodem.volumes import block_plan, chunked_volume, convert, create_volume, open_volume
+from floodem.volumes import (
+    block_plan,
+    chunked_volume,
+    convert,
+    create_volume,
+    open_volume,
+    verify,
+)
 from floodem.volumes.conversion_record import ConversionRecord, Status
 from floodem.volumes.destination import work_place
 from floodem.volumes.location import parse_location
@@ -306,6 +313,7 @@ class Died(BaseException):
     """Stands for a kill: nothing is cleaned up after it."""
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("moment", ["before the swap", "after the swap", "before the record"])
 @pytest.mark.parametrize("case", [CHUNKED[0], RESUMABLE[-1]], ids=str)
@@ -316,10 +324,14 @@ def test_dying_at_the_end_is_made_good(
     case: Case,
     moment: str,
     overwrite: bool,
+    is_resumed: bool,
 ) -> None:
     to, record = uris(tmp_path / "to", case)
+    options = options_for(case)
     if overwrite:
         convert(source, to, box=Box((5, 0, -3), (7, 9, 7)))
+    if is_resumed:
+        stop_after(3, source, to, overwrite=overwrite, **options)
 
     def die(*args: Any, **named: Any) -> None:
         raise Died
@@ -333,12 +345,14 @@ def test_dying_at_the_end_is_made_good(
             patch.setattr(ConversionRecord, "finish", die)
         patch.setattr("floodem.volumes.conversion_run.Run._clear", lambda self: None)
         with pytest.raises(Died):
-            convert(source, to, overwrite=overwrite)
+            convert(source, to, overwrite=overwrite and not is_resumed, **options)
+    assert verify(to).is_whole
     assert json.loads((record / "running" / "conversion.json").read_text())["status"] == (
         Status.COMMITTING
     )
-    made = convert(source, to)
+    made = convert(source, to, **options)
     assert made.resumed_blocks == made.blocks
+    assert json.loads((record / "conversion.json").read_text())["status"] == Status.DONE
     with open_volume(to) as copy:
         np.testing.assert_array_equal(copy.read(), ARRAY)
     assert sorted(os.listdir(record)) == ["conversion.json", "lock", "receipts.txt"]

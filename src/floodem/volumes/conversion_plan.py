@@ -213,6 +213,8 @@ def _identity(
     def text(value: object) -> str | None:
         return None if value is None else str(value)
 
+    size = options.voxel_size
+
     def triple(value: Zyx | None) -> list[int] | None:
         return None if value is None else list(value)
 
@@ -220,7 +222,7 @@ def _identity(
         "source": {"uri": _absolute(source.uri), **origin, **fingerprint(source)},
         "options": {
             "box": text(options.box),
-            "voxel_size": text(options.voxel_size),
+            "voxel_size": None if size is None else list(size.zyx_nm),
             "offset": triple(options.offset),
             "dtype": None if options.dtype is None else number_dtype(options.dtype).name,
             "window": text(options.window),

@@ -197,8 +197,9 @@ class ConversionRecord:
         self._store.delete(f"{_RUNNING}{_TABLE}")
 
     def _write_json(self, name: str, values: Mapping[str, Any], *, status: Status) -> None:
-        whole = {"version": RECORD_VERSION, "status": status.value, **values}
-        self._store.write(name, (json.dumps(whole, indent=1) + "\n").encode())
+        # The values may come from an earlier file, with the status of then.
+        whole = {**values, "version": RECORD_VERSION, "status": status.value}
+        self._store.write(name, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         data = self._store.read(name)

@@ -253,6 +253,8 @@ class Run:
             "floodem": floodem.__version__,
             "format": plan.location.format,
             "dtype": copy.dtype.name,
+            "voxel_size": None if copy.voxel_size is None else list(copy.voxel_size.zyx_nm),
+            "kind": copy.kind,
             "is_lossy": plan.is_lossy,
             "replaces": self._replaces,
             "labels": None if old_ids is None else len(old_ids),

@@ -25,6 +25,12 @@ def is_resumable(location: Location) -> bool:
     return "work" in record.options and not (is_one_file and record.extensions)
 
 
+def is_by_section(location: Location) -> bool:
+    """Tell whether a resumable volume is kept as one file for each section."""
+    record = require_format(location)
+    return bool(record.extensions) and not record.holds_datasets
+
+
 def final_place(location: Location) -> Path:
     """Return the file or folder of a local copy, links followed."""
     inner = (location.dataset or "").strip("/")

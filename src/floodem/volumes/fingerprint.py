@@ -36,7 +36,7 @@ def fingerprint(volume: Volume) -> dict[str, Any]:
     declared: dict[str, Any] = {
         "box": str(volume.box),
         "dtype": volume.dtype.name,
-        "voxel_size": None if volume.voxel_size is None else str(volume.voxel_size),
+        "voxel_size": None if volume.voxel_size is None else list(volume.voxel_size.zyx_nm),
     }
     try:
         location = parse_location(volume.uri)

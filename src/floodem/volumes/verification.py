@@ -7,15 +7,16 @@ chunk by chunk, so that the damage is named as closely as the record allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from floodem.errors import FloodemError, StoppedError, VolumeFormatError, VolumeNotFoundError
-from floodem.geometry import Box, Zyx, tiles
+from floodem.geometry import Box, VoxelSize, Zyx, tiles
 from floodem.progress import Progress, ProgressListener
-from floodem.volumes.access import open_volume
+from floodem.volumes.access import create_volume, open_volume
 from floodem.volumes.block_reading import Reader, compared
 from floodem.volumes.conversion_record import (
     CONVERSION_FILES,
@@ -24,11 +25,17 @@ from floodem.volumes.conversion_record import (
     level_boxes,
     record_address,
 )
-from floodem.volumes.destination import is_in_place, is_resumable, moved_by, work_place
+from floodem.volumes.destination import (
+    is_by_section,
+    is_in_place,
+    is_resumable,
+    moved_by,
+    work_place,
+)
 from floodem.volumes.location import Location, parse_location
 from floodem.volumes.parallel import usable_threads
 from floodem.volumes.receipts import Key, Receipt, checksum
-from floodem.volumes.volume import Volume
+from floodem.volumes.volume import Kind, Volume
 
 _STAGE = "verify"
 _MOST_NARROWED = 10_000
@@ -177,12 +184,11 @@ def verify(
     found = _look(record, location)
     check = _Check(
         found,
-        location=location,
         threads=usable_threads(threads),
         progress=progress,
         should_stop=should_stop,
     )
-    with open_volume(found.address) as volume:
+    with found.open() as volume:
         check.require_as_recorded(volume)
         levels = tuple(check.level(level, one) for level, one in enumerate(volume.levels))
     return Verification(
@@ -199,10 +205,41 @@ def verify(
 class _Found:
     """A record, and the address of the volume that it tells about."""
 
+    location: Location
     values: dict[str, Any]
     receipts: dict[Key, Receipt]
-    address: str
     is_finished: bool
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Volume]:
+        """Open the volume, of a stopped conversion where it grows."""
+        location, work = self.location, work_place(self.location)
+        if self.is_finished or location.is_remote:
+            volume = open_volume(location.uri)
+        elif is_by_section(location):
+            # Sections that are not there yet would let the others move up.
+            volume = self._growing_stack(work)
+        else:
+            volume = open_volume(f"{location.format}://{work}")
+        try:
+            yield volume
+        finally:
+            volume.discard()
+
+    def _growing_stack(self, work: Path) -> Volume:
+        made = self.values["made"]
+        (box,) = level_boxes(self.values)
+        size, kind = made["voxel_size"], made["kind"]
+        return create_volume(
+            self.location.uri,
+            shape=box.shape,
+            dtype=made["dtype"],
+            voxel_size=None if size is None else VoxelSize(*size),
+            offset=box.start,
+            kind=None if kind is None else Kind(kind),
+            overwrite=True,
+            work=work,
+        )
 
 
 def _look(record: ConversionRecord, location: Location) -> _Found:
@@ -211,24 +248,31 @@ def _look(record: ConversionRecord, location: Location) -> _Found:
     Where a finished volume is about to be replaced, it is checked and not its successor.
     """
     running, finished = record.running(), record.finished()
-    uri = location.uri
     if running is not None and _is_over(running, location):
-        return _Found(values=running, receipts=record.journal.read(), address=uri, is_finished=True)
+        return _Found(
+            location=location, values=running, receipts=record.journal.read(), is_finished=True
+        )
     if finished is not None:
-        return _Found(values=finished, receipts=record.receipts(), address=uri, is_finished=True)
+        return _Found(
+            location=location, values=finished, receipts=record.receipts(), is_finished=True
+        )
     if running is None:
         raise VolumeNotFoundError(
-            f"there is no record of a conversion to {uri} ({record.address}): "
+            f"there is no record of a conversion to {location.uri} ({record.address}): "
             "only what `floodem convert` or `floodem segment` wrote can be verified"
         )
     if not is_resumable(location):
         raise VolumeNotFoundError(
-            f"the conversion to {uri} was stopped, and {location.format} files are written as a "
-            "whole: run it again"
+            f"the conversion to {location.uri} was stopped, and {location.format} files are "
+            "written as a whole: run it again"
         )
-    address = uri if location.is_remote else f"{location.format}://{work_place(location)}"
+    if not location.is_remote and not work_place(location).exists():
+        raise VolumeNotFoundError(
+            f"the conversion to {location.uri} was stopped, and {work_place(location)}, where it "
+            "had grown, is gone: run it again"
+        )
     return _Found(
-        values=running, receipts=record.journal.read(), address=address, is_finished=False
+        location=location, values=running, receipts=record.journal.read(), is_finished=False
     )
 
 
@@ -243,14 +287,13 @@ class _Check:
         self,
         found: _Found,
         *,
-        location: Location,
         threads: int,
         progress: ProgressListener | None,
         should_stop: Callable[[], bool],
     ) -> None:
         self.damages: list[Damage] = []
         self._found = found
-        self._location = location
+        self._location = found.location
         self._boxes = level_boxes(found.values)
         self._threads = threads
         self._progress = progress
