@@ -77,46 +77,6 @@ def native_dtype(dtype: np.dtype[Any], *, uri: str) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def select_channel(
-    shape: Sequence[int], *, channel: int | None, uri: str
-) -> tuple[Zyx, int | None]:
-    """Split a declared shape (z, y, x) or (c, z, y, x) into z, y, x and the channel to take.
-
-    Returns
-    -------
-    tuple
-        Shape of the volume, and index into the first axis or None if there is none.
-
-    Raises
-    ------
-    VolumeFormatError
-        When the array has another number of axes, or no voxels.
-    OptionError
-        When the channel must be named, or there is no such channel.
-    """
-    declared = " x ".join(str(length) for length in shape)
-    if len(shape) == 2:
-        raise VolumeFormatError(
-            f"{uri} is a 2-D image ({declared}), and a volume has three axes (z, y, x): "
-            "put the sections into one folder and give that"
-        )
-    if len(shape) not in VOLUME_NDIMS:
-        raise VolumeFormatError(
-            f"{uri} has {len(shape)} axes ({declared}): expected z, y, x or channel, z, y, x"
-        )
-    z, y, x = shape[-3:]
-    if min(shape) < 1:
-        raise VolumeFormatError(f"{uri} holds no voxels (shape {declared}): nothing can be read")
-    channels = shape[0] if len(shape) == max(VOLUME_NDIMS) else 1
-    if channel is None and channels > 1:
-        raise OptionError(
-            f"{uri} has {channels} channels: choose one with channel=0 to channel={channels - 1}"
-        )
-    if channel is not None and channel >= channels:
-        raise OptionError(f"{uri} has no channel {channel}: it has {channels}, counted from 0")
-    return (z, y, x), (channel or 0) if len(shape) == max(VOLUME_NDIMS) else None
-
-
 def voxel_size_from(values: Any, *, uri: str) -> VoxelSize | None:
     """Read a voxel size (z, y, x in nm) from a file's attribute; None stays None.
 

@@ -44,7 +44,7 @@ class RemoteFile(io.RawIOBase):
         self.name = without_secrets(address)
         self._address = address
         self._position = 0
-        self._next_block = -1
+        self._expected = -1
         self._ahead = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -113,11 +113,8 @@ class RemoteFile(io.RawIOBase):
     def _fill_piece(self, view: memoryview, start: int) -> None:
         stop = start + len(view)
         first, last = start // BLOCK_BYTES, (stop - 1) // BLOCK_BYTES
-        # Who reads on where the last read ended gets twice as much in advance each time.
-        reads_on = first in (self._next_block - 1, self._next_block)
-        self._ahead = min(max(1, 2 * self._ahead), MAX_RUN_BLOCKS) if reads_on else 0
-        self._next_block = last + 1
-        self._fetch(first, last)
+        self._fetch(first, last, reads_on=start == self._expected)
+        self._expected = stop
         for block in range(first, last + 1):
             at = block * BLOCK_BYTES
             data = self._blocks[block]
@@ -126,9 +123,16 @@ class RemoteFile(io.RawIOBase):
             view[low - start : high - start] = data[low - at : high - at]
         self._forget()
 
-    def _fetch(self, first: int, last: int) -> None:
-        """Bring blocks here that are not, neighbours by one request."""
+    def _fetch(self, first: int, last: int, *, reads_on: bool) -> None:
+        """Bring blocks here that are not, neighbours by one request.
+
+        Who reads on where the last read ended gets twice as much in advance each time.
+        """
         missing = [block for block in range(first, last + 1) if block not in self._blocks]
+        if not reads_on:
+            self._ahead = 0
+        elif missing:
+            self._ahead = min(max(1, 2 * self._ahead), MAX_RUN_BLOCKS)
         if missing:
             end = -(-self._size // BLOCK_BYTES)
             ahead = range(last + 1, min(last + 1 + self._ahead, end))
