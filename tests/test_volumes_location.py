@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from floodem.errors import (
     DependencyError,
     FloodemError,
+    StorageError,
     UsageError,
     VolumeFormatError,
     VolumeNotFoundError,
@@ -61,6 +63,34 @@ from floodem.volumes.registry import formats
         ("file:///data/a%20b.zarr", "/data/a b.zarr", "zarr", None),
         ("file:///C:/data/em.zarr", "C:/data/em.zarr", "zarr", None),
         ("n5://file:///data/em", "/data/em", "n5", None),
+        ("file://localhost/data/em.n5", "/data/em.n5", "n5", None),
+        ("file://server/share/em.zarr", "//server/share/em.zarr", "zarr", None),
+        # Windows: network shares, long paths, drives
+        (r"\\server\share\em.h5@raw", r"\\server\share\em.h5", "hdf5", "raw"),
+        (r"\\server\share\em.zarr", r"\\server\share\em.zarr", "zarr", None),
+        (r"\\server@SSL@8443\share\em.h5:raw", r"\\server@SSL@8443\share\em.h5", "hdf5", "raw"),
+        ("//server/share/em.zarr", "//server/share/em.zarr", "zarr", None),
+        ("//server/share/em.h5@raw", "//server/share/em.h5", "hdf5", "raw"),
+        (r"zarr3://\\server\share\em", r"\\server\share\em", "zarr3", None),
+        (r"\\?\C:\data\em.h5:raw", r"\\?\C:\data\em.h5", "hdf5", "raw"),
+        (r"\\?\UNC\server\share\em.n5@a/b", r"\\?\UNC\server\share\em.n5", "n5", "a/b"),
+        (r"d:\em.npy", r"d:\em.npy", "npy", None),
+        ("C:/me@lab/em.zarr:raw", "C:/me@lab/em.zarr", "zarr", "raw"),
+        # servers: users, ports and buckets are no datasets
+        ("https://host/em.h5@raw", "https://host/em.h5", "hdf5", "raw"),
+        ("https://host/em.h5:a/raw", "https://host/em.h5", "hdf5", "a/raw"),
+        ("https://host:8443/em.h5@raw", "https://host:8443/em.h5", "hdf5", "raw"),
+        ("http://h5.h5:80/em.npz", "http://h5.h5:80/em.npz", "npz", None),
+        ("https://host/me@lab:2/em.h5", "https://host/me@lab:2/em.h5", "hdf5", None),
+        ("https://host/em.zarr@a%20b/1", "https://host/em.zarr", "zarr", "a b/1"),
+        ("s3://bucket/em.n5:volumes/raw", "s3://bucket/em.n5", "n5", "volumes/raw"),
+        ("gs://bucket.h5/em@2/raw", "gs://bucket.h5/em@2/raw", None, None),
+        ("HTTPS://host/em.H5@raw", "https://host/em.H5", "hdf5", "raw"),
+        ("hdf5://https://host/files/123@raw", "https://host/files/123", "hdf5", "raw"),
+        ("zarr://https://host/em@2", "https://host/em@2", "zarr", None),
+        ("https://host/files/123", "https://host/files/123", None, None),
+        ("https://host/em.tif", "https://host/em.tif", "tiff", None),
+        ("https://host/em.zarr/", "https://host/em.zarr/", "zarr", None),
     ],
 )
 def test_every_spelling_of_an_address_is_understood(
@@ -82,6 +112,90 @@ def test_remote_addresses_are_known(uri: str, is_remote: bool) -> None:
     assert parse_location(uri).is_remote == is_remote
 
 
+@pytest.mark.parametrize(
+    ("uri", "path", "dataset"),
+    [
+        ("em.h5?Signature=a%2Fb", "em.h5?Signature=a%2Fb", None),
+        ("em.h5@raw?Signature=a%2Fb", "em.h5?Signature=a%2Fb", "raw"),
+        ("em.h5?Signature=a%2Fb@raw", "em.h5?Signature=a%2Fb", "raw"),
+        ("em.tif?se=2030-01-01T00:00:00Z", "em.tif?se=2030-01-01T00:00:00Z", None),
+    ],
+)
+def test_a_signed_query_belongs_to_the_path_and_to_no_message(
+    uri: str, path: str, dataset: str | None
+) -> None:
+    location = parse_location(f"https://me:secret@host/{uri}")
+    assert (location.path, location.dataset) == (f"https://me:secret@host/{path}", dataset)
+    for text in (location.uri, location.shown):
+        assert text.startswith("https://host/em.")
+        assert "?" not in text
+        assert "secret" not in text
+
+
+def test_a_dataset_at_a_server_has_a_name() -> None:
+    for uri in ("https://host/em.h5@", "s3://bucket/em.zarr:", "https://host/em.h5?a=b@"):
+        with pytest.raises(UsageError, match="names none"):
+            parse_location(uri)
+
+
+def test_nobody_looks_at_a_server_to_understand_an_address() -> None:
+    # Port 9 answers nobody; a look would take seconds and fail.
+    assert parse_location("http://127.0.0.1:9/em").format is None
+
+
+def test_a_path_longer_than_windows_likes_is_written_and_read(tmp_path: Path) -> None:
+    folder = tmp_path
+    while len(str(folder)) < 300:
+        folder /= "生体 データ and forty more letters or so"
+    for name in ("em.zarr", "em.h5@raw", "em.npy", "em.n5"):
+        try:
+            with create_volume(folder / name, shape=(2, 3, 4), dtype="uint8") as volume:
+                volume.write(volume.box, np.full((2, 3, 4), 7))
+        except FloodemError:
+            if sys.platform != "win32":
+                raise
+            # Windows may not allow long paths; that is a sentence then, and nothing more.
+            continue
+        with open_volume(folder / name) as volume:
+            assert (volume.read() == 7).all()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no rights of this kind")
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="rights do not bind root")
+@pytest.mark.parametrize("name", ["em.zarr", "em.h5@raw", "em.npy"])
+def test_a_folder_that_may_only_be_read_is_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "read only"
+    create_volume(folder / name, shape=(2, 3, 4), dtype="uint8").close()
+    folder.chmod(0o500)
+    try:
+        with open_volume(folder / name) as volume:
+            assert volume.read().shape == (2, 3, 4)
+        with pytest.raises(StorageError, match="check the address, the rights"):
+            create_volume(folder / f"other-{name}", shape=(2, 3, 4), dtype="uint8")
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["em.zarr", "em.n5", "em.h5", "em.npz"])
+def test_a_folder_that_goes_away_is_one_sentence_or_background(tmp_path: Path, name: str) -> None:
+    """As a network folder does whose server is gone."""
+    with create_volume(tmp_path / "share" / name, shape=(2, 3, 4), dtype="uint8") as volume:
+        volume.write(volume.box, np.full((2, 3, 4), 7))
+    with open_volume(tmp_path / "share" / name) as volume:
+        try:
+            (tmp_path / "share").rename(tmp_path / "gone")
+        except OSError:
+            pytest.skip("an open file keeps its folder here")
+        # An open file is still there, a chunk that is missing is background.
+        with contextlib.suppress(FloodemError):
+            assert set(np.unique(volume.read())) <= {0, 7}
+    with pytest.raises(VolumeNotFoundError, match="does not exist either"):
+        open_volume(tmp_path / "share" / name)
+
+
+hosts = st.sampled_from(
+    ["http://host", "https://me:pw@host.h5:8443", "gs://b.h5", "s3://bucket.zarr"]
+)
 words = st.text(
     alphabet=st.characters(categories=("L", "N"), include_characters=" _-.~"),
     min_size=1,
@@ -104,6 +218,22 @@ def test_path_and_dataset_come_apart_where_they_were_joined(
     location = parse_location(f"{path}{separator}{dataset}")
     assert (location.path, location.dataset) == (path, dataset)
     assert location.format == parse_location(path).format
+    assert parse_location(path).dataset is None
+
+
+@given(
+    hosts,
+    st.lists(st.text(alphabet="ab1@:.", min_size=1, max_size=6), max_size=3),
+    st.sampled_from(["em.h5", "em.zarr", "em.npz"]),
+    st.sampled_from("@:"),
+    st.lists(st.text(alphabet="ab1 ", min_size=1), min_size=1, max_size=2).map("/".join),
+)
+def test_path_and_dataset_at_a_server_come_apart_where_they_were_joined(
+    host: str, folders: list[str], name: str, separator: str, dataset: str
+) -> None:
+    path = "/".join([host, *folders, name])
+    location = parse_location(f"{path}{separator}{dataset}")
+    assert (location.path, location.dataset) == (path, dataset)
     assert parse_location(path).dataset is None
 
 
