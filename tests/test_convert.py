@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,14 @@ from floodem.errors import (
     DestinationExistsError,
     GeometryError,
     LabelError,
+    OptionError,
     VolumeNotFoundError,
 )
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import Progress
 from floodem.volumes import Volume, block_plan, convert, create_volume, open_volume
 from floodem.volumes.block_plan import block_shape
+from floodem.volumes.recoding import Window, WindowRecoding
 from floodem.volumes.volume import Kind
 from volume_cases import CASES, Case
 
@@ -231,6 +236,212 @@ def test_a_dataset_is_copied_within_its_file(tmp_path: Path) -> None:
             np.testing.assert_array_equal(volume.read(), ARRAY)
 
 
+# --- grey levels ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "window", "to", "expected"),
+    [
+        ("uint16", [0, 1000, 1500, 2000, 65535], (1000, 2000), None, [0, 0, 128, 255, 255]),
+        ("uint16", [0, 4095], (0, 4095), "uint16", [0, 65535]),
+        ("int16", [-32768, -5, 0, 5, 32767], (-5, 5), "int8", [-128, -128, 0, 127, 127]),
+        ("float32", [-1e30, 0.25, 0.5, 1e30], (0, 1), None, [0, 64, 128, 255]),
+        ("uint8", [9, 10, 11, 12], (10, 12), "uint8", [0, 0, 128, 255]),
+    ],
+)
+def test_a_window_of_grey_levels_becomes_the_full_range(
+    tmp_path: Path, dtype: str, values: list, window: tuple, to: str | None, expected: list
+) -> None:
+    np.save(tmp_path / "em.npy", np.array(values, dtype).reshape(1, 1, -1))
+    convert(tmp_path / "em.npy", tmp_path / "out.zarr", window=window, dtype=to)
+    with open_volume(tmp_path / "out.zarr") as copy:
+        assert copy.dtype == (to or "uint8")
+        assert copy.kind is Kind.IMAGE
+        assert copy.read().ravel().tolist() == expected
+
+
+@given(
+    st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=20),
+    st.tuples(st.integers(0, 2**16 - 2), st.integers(1, 2**16 - 1)).filter(lambda w: w[0] < w[1]),
+    st.sampled_from([np.uint8, np.int8, np.uint16]),
+)
+def test_windowed_values_are_the_nearest_whole_numbers(
+    values: list[int], window: tuple[int, int], dtype: type
+) -> None:
+    low, high = window
+    bounds = np.iinfo(dtype)
+    recoding = WindowRecoding(Window(low, high), source=np.dtype(np.uint16), dtype=np.dtype(dtype))
+    found = recoding.apply(np.array(values, np.uint16).reshape(1, 1, -1)).ravel().tolist()
+    for value, level in zip(values, found, strict=True):
+        part = Fraction(min(max(value, low), high) - low, high - low)
+        exact = part * (bounds.max - bounds.min) + bounds.min
+        assert abs(level - exact) <= Fraction(1, 2) + Fraction(1, 10**9)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "says"),
+    [
+        (np.ones((1, 1, 2), np.uint64), {}, "a window is for images, and .* holds labels"),
+        (np.ones((1, 1, 2), np.uint16), {"relabel": True}, "leave out --window or --relabel"),
+        (np.ones((1, 1, 2), np.uint16), {"kind": Kind.LABELS}, "or say --kind image"),
+        (np.ones((1, 1, 2), np.uint16), {"dtype": "float32"}, "8 or 16 bits, not to float32"),
+        (np.ones((1, 1, 2), np.uint16), {"window": (5, 5)}, "window 5,5 does not begin below"),
+    ],
+)
+def test_a_window_that_makes_no_sense_is_refused(
+    tmp_path: Path, array: np.ndarray, options: dict, says: str
+) -> None:
+    np.save(tmp_path / "em.npy", array)
+    with pytest.raises(OptionError, match=says):
+        convert(tmp_path / "em.npy", tmp_path / "out.zarr", **{"window": (0, 9), **options})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["em.npy"]
+
+
+def test_not_a_number_is_in_no_window(tmp_path: Path) -> None:
+    np.save(tmp_path / "em.npy", np.array([[[0, np.nan]]], np.float32))
+    with pytest.raises(LabelError, match="NaN"):
+        convert(tmp_path / "em.npy", tmp_path / "out.zarr", window=(0, 1))
+
+
+# --- new numbers for labels ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_labels_are_numbered_in_the_order_of_their_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(block_plan, "BLOCK_BYTES", 500)
+    old = np.array([0, 7, 2**40, 2**63 + 5, 2**64 - 1, 3], np.uint64)
+    labels = old[np.random.default_rng(0).integers(0, len(old), (20, 21, 22))]
+    with create_volume(tmp_path / "seg.zarr", shape=labels.shape, dtype="uint64") as volume:
+        volume.write(volume.box, labels)
+    made = convert(tmp_path / "seg.zarr", tmp_path / "out.zarr", relabel=True, threads=threads)
+    assert made.labels == 5
+    with open_volume(tmp_path / "out.zarr") as copy:
+        assert copy.dtype == np.uint32
+        assert copy.kind is Kind.LABELS
+        np.testing.assert_array_equal(copy.read(), np.searchsorted(np.sort(old), labels))
+    table = (tmp_path / "out.zarr.floodem" / "relabel.csv").read_text()
+    assert table.splitlines() == [
+        "old,new",
+        "3,1",
+        "7,2",
+        f"{2**40},3",
+        f"{2**63 + 5},4",
+        f"{2**64 - 1},5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(None, "uint32"), ("uint8", "uint8"), ("uint64", "uint64")]
+)
+def test_new_labels_have_the_type_that_is_asked_for(
+    tmp_path: Path, dtype: str | None, expected: str
+) -> None:
+    np.save(tmp_path / "seg.npy", np.arange(256).reshape(1, 16, 16))
+    convert(tmp_path / "seg.npy", tmp_path / "out.zarr", relabel=True, dtype=dtype)
+    with open_volume(tmp_path / "out.zarr") as copy:
+        assert copy.dtype == expected
+        assert int(copy.read().max()) == 255
+
+
+def test_new_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "seg.npy", np.arange(257).reshape(1, 1, 257))
+    with pytest.raises(LabelError, match="256 objects cannot be numbered 1 to 256 in uint8"):
+        convert(tmp_path / "seg.npy", tmp_path / "out.zarr", relabel=True, dtype="uint8")
+    for array, says in ((np.full((1, 1, 2), -4), "-4"), (np.ones((1, 1, 2)), "float64 values")):
+        np.save(tmp_path / "seg.npy", array)
+        with pytest.raises(LabelError, match=says):
+            convert(tmp_path / "seg.npy", tmp_path / "out.zarr", relabel=True)
+    with pytest.raises(OptionError, match="leave out --kind image"):
+        convert(tmp_path / "seg.npy", tmp_path / "out.zarr", relabel=True, kind=Kind.IMAGE)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["seg.npy"]
+
+
+def test_labels_are_not_counted_for_a_destination_that_is_refused(tmp_path: Path) -> None:
+    class Uncountable(Watched):
+        def _read(self, box: Box) -> np.ndarray:
+            raise AssertionError
+
+    np.save(tmp_path / "there.npy", np.ones((1, 1, 2)))
+    with pytest.raises(DestinationExistsError):
+        convert(Uncountable((2, 3, 4), chunks=(1, 3, 4)), tmp_path / "there.npy", relabel=True)
+
+
+# --- how it is done ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_any_number_of_threads_gives_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
+) -> None:
+    monkeypatch.setattr(block_plan, "BLOCK_BYTES", 150)
+    uri = source(CASES[5], tmp_path)
+    files = []
+    for threads in (1, 4):
+        folder = tmp_path / str(threads)
+        chunks = {"chunks": (2, 3, 4), **case.extra}
+        convert(uri, case.uri(folder), threads=threads, **chunks)
+        files.append(
+            {
+                path.relative_to(folder): path.read_bytes()
+                for path in folder.rglob("*")
+                if path.is_file() and ".floodem" not in str(path) and path.suffix != ".npz"
+            }
+        )
+    assert files[0] == files[1]
+
+
+def test_axes_channel_and_level_reach_the_source(tmp_path: Path) -> None:
+    np.save(tmp_path / "em.npy", np.stack([ARRAY.transpose(), ARRAY.transpose() + 1]))
+    convert(tmp_path / "em.npy", tmp_path / "out.zarr", axes="cxyz", channel=1, pyramid=1)
+    with open_volume(tmp_path / "out.zarr") as copy:
+        np.testing.assert_array_equal(copy.read(), ARRAY + 1)
+        coarse = copy.levels[1].read()
+    convert(tmp_path / "out.zarr", tmp_path / "coarse.npy", level=1)
+    np.testing.assert_array_equal(np.load(tmp_path / "coarse.npy"), coarse)
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from floodem.geometry import Box
+from floodem.volumes import Volume, block_plan, convert
+
+MIB = 2**20
+block_plan.BLOCK_BYTES, block_plan.MEMORY_BYTES = 4 * MIB, 32 * MIB
+
+class Endless(Volume):
+    uri, dtype, voxel_size = "endless", np.dtype(np.uint8), None
+
+    def __init__(self, shape, chunks):
+        self.box, self.chunks = Box.from_shape(shape), chunks
+
+    def _read(self, box):
+        return np.random.default_rng(box.start[0]).integers(0, 255, box.shape, np.uint8)
+
+    def _write(self, box, array):
+        raise AssertionError
+
+to = Path(sys.argv[1])
+convert(Endless((16, 64, 64), (16, 64, 64)), to / "warm.zarr", pyramid=2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name, chunks in (("cubes", (64, 64, 64)), ("sections", (1, 1024, 1024))):
+    convert(Endless((160, 1024, 1024), chunks), to / f"{name}.zarr", pyramid=2, threads=4)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 // MIB)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts otherwise elsewhere")
+def test_memory_stays_below_the_bound(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    # What the codecs and the allocator keep comes on top of the blocks.
+    assert int(ended.stdout) < 3 * 32
+
+
 # --- the command ---------------------------------------------------------------------
 
 
@@ -299,6 +510,13 @@ def test_small_integers_in_precomputed_are_said_to_be_an_image(
         (["em.npy", "em.npy"], 3, "choose another destination or --overwrite (overwrite=True)"),
         (["em.npy", "png://out", "--dtype=uint32"], 3, "choose one of these (convert --dtype"),
         (["em.npy", "out"], 3, "cannot tell the format of out"),
+        (["em.npy", "out.zarr", "--pyramid=many"], 2, "--pyramid: 'many' is no number of levels"),
+        (["em.npy", "out.zarr", "--pyramid=40"], 2, "has no 40 coarser levels: ask for 3"),
+        (["em.npy", "out.zarr", "--window=3"], 2, "'3' is not a window: write LOW,HIGH"),
+        (["em.npy", "out.zarr", "--axes=abc"], 2, "axes 'abc' do not name z, y and x"),
+        (["em.npy", "out.zarr", "--level=2"], 2, "has no level 2"),
+        (["em.npy", "out.npz", "--pyramid=1"], 3, "npz volumes have no levels"),
+        (["em.npy", "out.n5", "--shards=2,2,2"], 3, "n5 volumes have no shards"),
     ],
 )
 def test_the_command_ends_with_one_sentence(

@@ -18,7 +18,7 @@ from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.labels.relabel import label_dtype
 from floodem.labels.runs import Ids, require_labels
 from floodem.volumes.declared import number_dtype
-from floodem.volumes.destination import is_resumable, work_place
+from floodem.volumes.destination import is_resumable, serves_threads, work_place
 from floodem.volumes.fingerprint import fingerprint
 from floodem.volumes.location import Location, parse_location, require_format
 from floodem.volumes.pyramid import level_factors
@@ -168,11 +168,10 @@ def make_plan(
 
 
 def _serves_threads(uri: str) -> bool:
-    """Tell whether a source may be read from several threads at once."""
     try:
-        return is_resumable(parse_location(uri))
+        return serves_threads(parse_location(uri))
     except FloodemError:
-        return False
+        return False  # an open volume that is in no file
 
 
 def _declared_kind(source: Volume, options: ConversionOptions) -> Kind | None:

@@ -39,7 +39,7 @@ from floodem.volumes.conversion_record import (
     require_same,
 )
 from floodem.volumes.conversion_steps import Steps, Tally
-from floodem.volumes.destination import is_in_place, moved_by
+from floodem.volumes.destination import is_in_place, moved_by, serves_threads
 from floodem.volumes.parallel import usable_threads
 from floodem.volumes.pyramid_geometry import level_box
 from floodem.volumes.receipts import Key, Receipt
@@ -47,8 +47,8 @@ from floodem.volumes.recoding import Recoding, table_from_csv, table_to_csv
 from floodem.volumes.volume import Kind, Volume
 
 _SHOWN_DAMAGES = 3
-_STOPS = (StoppedError, StorageError, ResourceError, MemoryError, KeyboardInterrupt, SystemExit)
-"""After these the same call can succeed; whatever else ends a conversion would end it again."""
+_STOPS = (StoppedError, StorageError, ResourceError)
+"""After these the same call can succeed; other refusals would end it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +133,14 @@ class Run:
         try:
             values = self._write(before, receipts)
             return self._conclude(values, receipts, resumed=resumed)
-        except _STOPS as error:
+        except FloodemError as error:
+            if not isinstance(error, _STOPS):
+                self._clear()
+                raise
             self._keep(error, receipts)
             raise
-        except BaseException:
-            self._clear()
+        except BaseException as error:
+            self._keep(error, receipts)
             raise
 
     # --- the work --------------------------------------------------------------------
@@ -299,7 +302,7 @@ class Run:
         """
         wrong: list[Receipt] = []
         boxes = level_boxes(values)
-        is_safe = self._plan.writes_in_threads
+        is_safe = serves_threads(self._plan.location)
         for level, (volume, box) in enumerate(zip(copy.levels, boxes, strict=True)):
             moved = moved_by(volume, box, location=self._plan.location)
             with Reader(volume, serves_threads=is_safe, threads=self._threads) as reader:

@@ -12,6 +12,9 @@ from floodem.volumes.volume import Volume
 
 WORK_SUFFIX = ".converting"
 
+_THREADED_READERS = frozenset({"hdf5", "jpeg", "tiff"})
+"""Formats that are no chunked stores and unpack in many threads, locking what these share."""
+
 
 def is_resumable(location: Location) -> bool:
     """Tell whether a volume is kept in chunks or sections, each of them written alone.
@@ -23,6 +26,11 @@ def is_resumable(location: Location) -> bool:
         return "work" in record.options and record.remote == "write"
     is_one_file = not record.holds_datasets and location.path.lower().endswith(record.extensions)
     return "work" in record.options and not (is_one_file and record.extensions)
+
+
+def serves_threads(location: Location) -> bool:
+    """Tell whether several threads may read a volume at once."""
+    return require_format(location).name in _THREADED_READERS or is_resumable(location)
 
 
 def is_by_section(location: Location) -> bool:

@@ -30,6 +30,7 @@ from floodem.volumes.destination import (
     is_in_place,
     is_resumable,
     moved_by,
+    serves_threads,
     work_place,
 )
 from floodem.volumes.location import Location, parse_location
@@ -324,7 +325,7 @@ class _Check:
         self.damages += (Damage(level=level, box=one, reason=_NO_RECEIPT) for one in missing)
         wrong = 0
         moved = moved_by(volume, box, location=self._location)
-        in_threads = is_resumable(self._location)
+        in_threads = serves_threads(self._location)
         with Reader(volume, serves_threads=in_threads, threads=self._threads) as reader:
             receipts = own.values()
             for one, is_right in compared(reader, receipts, moved=moved, threads=self._threads):
