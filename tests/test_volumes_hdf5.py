@@ -18,9 +18,10 @@ from floodem.errors import (
     VolumeFormatError,
     VolumeNotFoundError,
 )
-from floodem.geometry import VoxelSize
+from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
 from floodem.volumes.hdf5_file import PatientFile
+from floodem.volumes.volume import Kind
 
 SHAPE = (3, 4, 5)
 
@@ -93,6 +94,44 @@ def test_channels_are_chosen_by_number(tmp_path: Path) -> None:
         np.testing.assert_array_equal(volume.read(), array[1])
     with open_volume(f"{tmp_path / 'em.h5'}@single") as volume:
         np.testing.assert_array_equal(volume.read(), array[0])
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "lzf"])
+@pytest.mark.parametrize(("axes", "channel"), [("xyz", None), ("yzxc", 1), ("zcyx", 0)])
+def test_axes_are_named_by_who_knows_them(
+    tmp_path: Path, axes: str, channel: int | None, compression: str | None
+) -> None:
+    zyx = np.arange(2 * 60, dtype=np.uint16).reshape(2, *SHAPE)
+    stored = np.einsum(f"czyx->{axes}", zyx) if "c" in axes else np.einsum(f"zyx->{axes}", zyx[0])
+    spatial = [letter for letter in axes if letter != "c"]
+    facts = {"z": (30.0, 1), "y": (6.0, 2), "x": (7.0, 3)}
+    with h5py.File(tmp_path / "em.h5", "w") as file:
+        dataset = file.create_dataset("raw", data=stored, chunks=True, compression=compression)
+        # One for each stored axis of space, whatever it is called.
+        dataset.attrs["voxel_size_nm_zyx"] = [facts[letter][0] for letter in spatial]
+        dataset.attrs["offset_zyx"] = [facts[letter][1] for letter in spatial]
+    with open_volume(tmp_path / "em.h5", axes=axes, channel=channel) as volume:
+        assert (volume.shape, volume.offset) == (SHAPE, (1, 2, 3))
+        assert volume.voxel_size == VoxelSize(30, 6, 7)
+        np.testing.assert_array_equal(volume.read(), zyx[channel or 0])
+        box = Box((2, 3, 4), (4, 5, 6))
+        np.testing.assert_array_equal(volume.read(box), zyx[channel or 0][1:3, 1:3, 1:3])
+
+
+@pytest.mark.parametrize("kind", [None, *Kind])
+def test_the_kind_is_kept(tmp_path: Path, kind: Kind | None) -> None:
+    create_volume(tmp_path / "em.h5", shape=SHAPE, dtype="uint8", kind=kind).close()
+    with open_volume(tmp_path / "em.h5") as volume:
+        assert volume.kind is kind
+
+
+def test_a_new_dataset_gives_back_what_was_just_written(tmp_path: Path) -> None:
+    array = np.arange(60, dtype=np.uint8).reshape(SHAPE)
+    with create_volume(tmp_path / "em.h5", shape=SHAPE, dtype="uint8", chunks=(2, 2, 2)) as volume:
+        volume.write(volume.box, np.zeros(SHAPE, np.uint8))
+        assert not volume.read().any()
+        volume.write(volume.box, array)
+        np.testing.assert_array_equal(volume.read(), array)
 
 
 @pytest.mark.parametrize("dtype", [">u2", ">f4", "<i8", "bool"])

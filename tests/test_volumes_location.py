@@ -160,14 +160,14 @@ def test_a_path_longer_than_windows_likes_is_written_and_read(tmp_path: Path) ->
             assert (volume.read() == 7).all()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no rights of this kind")
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="rights do not bind root")
 @pytest.mark.parametrize("name", ["em.zarr", "em.h5@raw", "em.npy"])
 def test_a_folder_that_may_only_be_read_is_read(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "read only"
     create_volume(folder / name, shape=(2, 3, 4), dtype="uint8").close()
     folder.chmod(0o500)
     try:
+        if os.access(folder, os.W_OK):
+            pytest.skip("rights do not bind this user")
         with open_volume(folder / name) as volume:
             assert volume.read().shape == (2, 3, 4)
         with pytest.raises(StorageError, match="check the address, the rights"):

@@ -411,6 +411,13 @@ def test_secrets_stay_out_of_messages(
     assert name in str(caught.value)
 
 
+def test_a_wrong_format_is_named_without_secrets(web: FileServer, tmp_path: Path) -> None:
+    fill(tmp_path / "em.zarr")
+    with pytest.raises(VolumeFormatError, match="is a zarr volume, not n5: open it as") as caught:
+        open_volume(f"n5://{web.address}/em.zarr?{SIGNED}")
+    assert "SECRET" not in str(caught.value)
+
+
 def test_a_password_is_sent(web: FileServer, tmp_path: Path) -> None:
     fill(tmp_path / "em.zarr")
     fill(tmp_path / "em.h5")

@@ -29,6 +29,7 @@ from floodem.volumes.description import Description
 from floodem.volumes.layouts import LAYOUTS, Folder, Layout, Level, Meaning, Pyramid, arrays_inside
 from floodem.volumes.mapped_volume import turned
 from floodem.volumes.registry import OpenRequest
+from floodem.volumes.remote import without_secrets
 from floodem.volumes.staging import Staged
 from floodem.volumes.volume import Volume
 
@@ -144,7 +145,7 @@ def _refuse_other_layout(request: OpenRequest, folder: Folder, layout: Layout) -
         if other is not layout and (other.is_array(folder) or other.is_pyramid(folder)):
             raise VolumeFormatError(
                 f"{uri} is a {other.name} volume, not {layout.name}: "
-                f"open it as {other.name}://{folder.path}"
+                f"open it as {other.name}://{without_secrets(folder.path)}"
             )
 
 
