@@ -23,7 +23,7 @@ from floodem.volumes import create_volume, open_volume
 from floodem.volumes.rawfile import RangedArray
 from floodem.volumes.remote_file import BLOCK_BYTES
 from floodem.volumes.transport import open_file
-from servers.base import RESET, TRUNCATE, FakeServer, Fault
+from servers.base import RESET, TRUNCATE, Answer, Asked, FakeServer, Fault
 from servers.files import FileServer
 from servers.gcs import GcsServer
 from servers.s3 import S3Server
@@ -173,6 +173,35 @@ def test_a_server_without_ranges_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="sends only whole files: download it"):
             open_volume(f"{server.address}/em.h5")
         assert server.sent_bytes <= BLOCK_BYTES
+
+
+class Elsewhere(FakeServer):
+    """Sends everybody to another server."""
+
+    target = ""
+
+    def answer(self, asked: Asked) -> Answer:
+        return Answer(302, headers={"Location": f"{self.target}{asked.path}?Signature=SECRET"})
+
+
+def test_a_file_that_is_elsewhere_is_read_there(web: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(noise(3000))
+    create_volume(tmp_path / "em.zarr", shape=(2, 3, 4), dtype="uint8").close()
+    with Elsewhere() as first:
+        first.target = web.address
+        address = first.address.replace("//", "//me:hush@")
+        with open_file(f"{address}/file") as file:
+            assert file.read() == noise(3000)
+        assert len(first.asked) == 1
+        assert "authorization" in first.asked[0].headers
+        # A password is for the server that it was given for.
+        assert not any("authorization" in asked.headers for asked in web.asked)
+        with pytest.raises(StorageError, match=r"sends us to another address \(HTTP 302") as caught:
+            open_volume(f"{first.address}/em.zarr")
+        assert "SECRET" not in str(caught.value)
+        first.target = "ftp://127.0.0.1"
+        with pytest.raises(StorageError):
+            open_file(f"{first.address}/file")
 
 
 # --- HDF5 -------------------------------------------------------------------------

@@ -21,7 +21,13 @@ from floodem.progress import ProgressListener
 from floodem.volumes.access import open_volume
 from floodem.volumes.contents import StoredArray, arrays_in
 from floodem.volumes.ids import IdCounts, count_ids
-from floodem.volumes.location import Location, parse_location, require_existing, require_format
+from floodem.volumes.location import (
+    Location,
+    parse_location,
+    recognised,
+    require_existing,
+    require_format,
+)
 from floodem.volumes.pairs import require_matching
 from floodem.volumes.storage import Storage, storage_of
 from floodem.volumes.volume import Kind, Volume, likely_kind
@@ -143,7 +149,7 @@ def inspect(
     FloodemError
         Whatever `open_volume` refuses.
     """
-    location = parse_location(uri)
+    location = recognised(parse_location(uri))
     require_existing(location)
     format_ = require_format(location).name
     arrays: tuple[StoredArray, ...] = ()

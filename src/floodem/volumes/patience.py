@@ -31,6 +31,7 @@ _FIRST_DELAY_S = 0.25
 _LONGEST_DELAY_S = 4.0
 _CODE = re.compile(r"(?:HTTP code |http_response_code=')(\d{3})")
 _TRANSIENT_CODES = {408, 429, 500, 502, 503, 504}
+_ELSEWHERE_CODES = {301, 302, 303, 307, 308}
 _DENIED_CODES = {401, 403}
 _TRANSIENT = re.compile(
     r"^(?:UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|CANCELLED): |curl_code="
@@ -192,6 +193,11 @@ class _Attempts(Generic[T]):
                 f"({reason_in(error)}); check your rights there and your credentials"
             ) from error
         is_transient = _TRANSIENT.search(str(error)) and not _LASTING.search(str(error))
+        if code in _ELSEWHERE_CODES:
+            raise StorageError(
+                f"cannot {self._action} {self._address}: the server sends us to another address "
+                f"({reason_in(error)}); give that one"
+            ) from error
         if code not in _TRANSIENT_CODES and (code or not is_transient):
             raise error
 

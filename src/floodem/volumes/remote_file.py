@@ -15,8 +15,15 @@ from typing import Any
 
 from floodem.errors import StorageError, VolumeNotFoundError
 from floodem.volumes.patience import insist, insist_all, remote_refusals
-from floodem.volumes.remote import context_spec, kvstore_spec, tensorstore, without_secrets
-from floodem.volumes.remote_size import find_size
+from floodem.volumes.remote import (
+    HTTP_SCHEMES,
+    context_spec,
+    kvstore_spec,
+    split_address,
+    tensorstore,
+    without_secrets,
+)
+from floodem.volumes.remote_size import count_bytes, find_http_file
 
 BLOCK_BYTES = 2**18
 """Small enough for random reads of one chunk, large enough for a file's scattered descriptions."""
@@ -49,16 +56,13 @@ class RemoteFile(io.RawIOBase):
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
         self._generation: bytes | None = None
-        library = tensorstore()
         with remote_refusals("open", address):
-            self._store = insist(
-                lambda: library.KvStore.open(
-                    kvstore_spec(address), context=library.Context(context_spec())
-                ),
-                address=address,
-                action="open",
-            )
-            self._size = find_size(address, self._store)
+            if split_address(address)[0] in HTTP_SCHEMES:
+                found_at, self._size = find_http_file(address)
+                self._store = _open_store(found_at)
+            else:
+                self._store = _open_store(address)
+                self._size = count_bytes(address, self._store)
 
     def readable(self) -> bool:
         """Return True: it can."""
@@ -173,6 +177,16 @@ class RemoteFile(io.RawIOBase):
             raise StorageError(
                 f"{self.name} was changed on the server while it was being read: open it again"
             )
+
+
+def _open_store(address: str) -> Any:
+    library = tensorstore()
+    context = library.Context(context_spec())
+    return insist(
+        lambda: library.KvStore.open(kvstore_spec(address), context=context),
+        address=address,
+        action="open",
+    )
 
 
 def _runs(blocks: list[int]) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """How long a file on a server is: an address in, a number of bytes out.
 
-An http server is asked for one byte and says of how many. For gs and s3
+An http server is asked for one byte and says of how many; it may also send us to
+another address, where the file really is. For gs and s3
 tensorstore has the credentials but tells no sizes: there the last byte is found
 by asking which bytes exist.
 """
@@ -30,15 +31,8 @@ _TOTAL = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
 _USER_AGENT = "floodem"
 
 
-def find_size(address: str, store: Any) -> int:
-    """Return how many bytes the file at a remote address has.
-
-    Parameters
-    ----------
-    address
-        Of one file.
-    store
-        The tensorstore.KvStore that was opened at it.
+def find_http_file(address: str) -> tuple[str, int]:
+    """Return where the file at an http address really is, and how many bytes it has.
 
     Raises
     ------
@@ -47,13 +41,11 @@ def find_size(address: str, store: Any) -> int:
     StorageError
         When the server denies it, does not answer, or sends only whole files.
     """
-    if split_address(address)[0] in HTTP_SCHEMES:
-        return insist(lambda: _FirstByte(address), address=address, action="open")
-    return _count_bytes(address, store)
+    return insist(lambda: _FirstByte(address), address=address, action="open")
 
 
 class _FirstByte:
-    """A request for the first byte of a file on an http server; its result is the file's size."""
+    """A request for the first byte of a file on an http server; it tells address and size."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -61,12 +53,13 @@ class _FirstByte:
     def cancel(self) -> bool:
         return False
 
-    def result(self, timeout: float | None = None) -> int:
+    def result(self, timeout: float | None = None) -> tuple[str, int]:
         request = _request(self._address)
         limit = stall_s() if timeout is None else min(timeout, stall_s())
         try:
             with urllib.request.urlopen(request, timeout=limit) as answer:  # noqa: S310 - as above
                 status, stated = answer.status, answer.headers.get("Content-Range", "")
+                found_at = answer.geturl()
         except urllib.error.HTTPError as error:
             with error:
                 status, stated = error.code, error.headers.get("Content-Range", "")
@@ -74,17 +67,23 @@ class _FirstByte:
                 raise _not_found(self._address) from None
             if status != _RANGE_NOT_SATISFIABLE:
                 raise OSError(f"[HTTP code {status}]") from None
+            return self._address, 0
         except (OSError, HTTPException) as error:
             raise OSError(_in_curls_words(error)) from error
         total = _TOTAL.fullmatch(stated)
-        if status == _RANGE_NOT_SATISFIABLE:
-            return 0
         if status != _PARTIAL or total is None:
             raise StorageError(
                 f"{without_secrets(self._address)} cannot be read in parts, because its server "
                 "sends only whole files: download it and open the copy"
             )
-        return int(total[1])
+        if found_at == request.full_url:
+            found_at = self._address
+        elif split_address(found_at)[0] not in HTTP_SCHEMES:
+            raise StorageError(
+                f"{without_secrets(self._address)} leads to {without_secrets(found_at)}, which is "
+                "no http address: give the address of the file itself"
+            )
+        return found_at, int(total[1])
 
 
 def _request(address: str) -> urllib.request.Request:
@@ -92,9 +91,12 @@ def _request(address: str) -> urllib.request.Request:
     user, _, host = place.rpartition("@")
     url = f"{scheme}://{host}/{quote(unquote(path))}" + (f"?{query}" if query else "")
     headers = {"Range": "bytes=0-0", "User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s) only
     if user:
-        headers["Authorization"] = "Basic " + base64.b64encode(unquote(user).encode()).decode()
-    return urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s) only
+        word = base64.b64encode(unquote(user).encode()).decode()
+        # Not for whoever the server sends us to.
+        request.add_unredirected_header("Authorization", f"Basic {word}")
+    return request
 
 
 def _in_curls_words(error: Exception) -> str:
@@ -132,8 +134,23 @@ class _Probe:
             raise
 
 
-def _count_bytes(address: str, store: Any) -> int:
-    """Close in on the last byte, many places at a time."""
+def count_bytes(address: str, store: Any) -> int:
+    """Close in on the last byte of a file, many places at a time.
+
+    Parameters
+    ----------
+    address
+        Of one file.
+    store
+        The tensorstore.KvStore that was opened at it.
+
+    Raises
+    ------
+    VolumeNotFoundError
+        When there is none.
+    StorageError
+        When the server denies it or does not answer.
+    """
 
     def which(places: list[int]) -> list[bool | None]:
         starts = [lambda at=at: _Probe(store, at) for at in places]
