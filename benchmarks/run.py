@@ -4,6 +4,8 @@
                against the arithmetic at the matrix product's measured peak
     overhead   a whole step of a flood against the bare forward pass
     start      `import floodem` and `floodem --help` against bare Python
+    reads      fields of view read at random places a second, in every format
+    convert    512^3 between chunked formats against a plain copy, stacks against reading
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything is
@@ -24,8 +26,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 def main() -> int:
     """Run the benchmarks that were named, or all."""
     import clahe_speed
+    import conversion_speed
     import flood_overhead
     import network_speed
+    import random_reads
     import start_time
     import torch
 
@@ -33,6 +37,8 @@ def main() -> int:
         "network": network_speed.run,
         "overhead": flood_overhead.run,
         "start": start_time.run,
+        "convert": conversion_speed.run,
+        "reads": random_reads.run,
         "clahe": clahe_speed.run,
     }
     names = sys.argv[1:] or list(benchmarks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -30,8 +31,9 @@ from floodem.volumes import (
 )
 from floodem.volumes.conversion_record import ConversionRecord, Status
 from floodem.volumes.destination import work_place
+from floodem.volumes.journal import LocalJournal
 from floodem.volumes.location import parse_location
-from floodem.volumes.receipts import LocalJournal, Receipt, read_line, receipt_for
+from floodem.volumes.receipts import Receipt, read_line, receipt_for
 from floodem.volumes.staging import Staged
 from volume_cases import Case
 
@@ -343,7 +345,6 @@ def test_dying_at_the_end_is_made_good(
             patch.setattr(Staged, "_remove", die)
         else:
             patch.setattr(ConversionRecord, "finish", die)
-        patch.setattr("floodem.volumes.conversion_run.Run._clear", lambda self: None)
         with pytest.raises(Died):
             convert(source, to, overwrite=overwrite and not is_resumed, **options)
     assert verify(to).is_whole
@@ -384,7 +385,7 @@ def test_receipts_come_back_from_their_lines() -> None:
 def test_a_journal_cut_at_any_byte_keeps_all_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "receipts.txt"
     receipts = some_receipts()
-    with LocalJournal(path) as journal:
+    with contextlib.closing(LocalJournal(path)) as journal:
         for receipt in receipts:
             journal.add(receipt)
     whole = path.read_bytes()
@@ -393,7 +394,7 @@ def test_a_journal_cut_at_any_byte_keeps_all_whole_lines(tmp_path: Path) -> None
         path.write_bytes(whole[:length])
         kept = sum(length >= end - 1 for end in ends)  # the line feed says nothing
         assert len(LocalJournal(path).read()) == kept
-        with LocalJournal(path) as journal:
+        with contextlib.closing(LocalJournal(path)) as journal:
             journal.add(receipts[2])
         found = LocalJournal(path).read()
         assert found[receipts[2].key] == receipts[2]
@@ -415,7 +416,7 @@ def test_a_changed_bit_in_a_line_makes_it_none(tmp_path: Path) -> None:
 
 def test_a_revoked_receipt_is_gone_until_it_is_written_anew(tmp_path: Path) -> None:
     first, second, _ = some_receipts()
-    with LocalJournal(tmp_path / "receipts.txt") as journal:
+    with contextlib.closing(LocalJournal(tmp_path / "receipts.txt")) as journal:
         journal.add(first)
         journal.add(second)
         journal.revoke(first)
@@ -427,7 +428,40 @@ def test_a_revoked_receipt_is_gone_until_it_is_written_anew(tmp_path: Path) -> N
 # --- damaged records -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2}', '{"version": 1, "status": "x"}'])
+GOOD = {"box": "0:1,0:1,0:1", "block": [1, 1, 1], "chunks": [1, 1, 1]}
+MADE = {
+    "format": "zarr",
+    "dtype": "uint8",
+    "is_lossy": False,
+    "replaces": False,
+    "labels": None,
+    "levels": [GOOD],
+}
+
+
+def record_with(**made: Any) -> str:
+    return json.dumps({"version": 1, "status": "running", "identity": {}, "made": {**MADE, **made}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"version": 2}',
+        '{"version": 1, "status": "x"}',
+        "[" * 100_000,
+        record_with(levels=[]),
+        record_with(levels=[{**GOOD, "box": "0:1"}]),
+        record_with(levels=[{**GOOD, "box": "0:0,0:1,0:1"}]),
+        record_with(levels=[{**GOOD, "block": [1, 0, 1]}]),
+        record_with(levels=[{**GOOD, "chunks": None}]),
+        record_with(replaces=None),
+        record_with(dtype=7),
+    ],
+)
 def test_a_damaged_record_is_refused_and_overwrite_begins_again(
     tmp_path: Path, source: Path, text: str
 ) -> None:

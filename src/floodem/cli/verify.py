@@ -11,7 +11,7 @@ from floodem.errors import EXIT_INPUT_REFUSED
 
 if TYPE_CHECKING:
     from floodem.flooding.verification import SegmentationCheck
-    from floodem.volumes.verification import Verification
+    from floodem.volumes.verification_result import Verification
 
 _SHOWN = 10
 """Damages named; --json names all."""

@@ -15,8 +15,9 @@ import numpy as np
 from floodem.geometry import Zyx
 from floodem.memory import available_memory, require_memory
 
-BLOCK_BYTES = 32 * 2**20
-"""Blocks are grown to about this size: enough to keep a disk busy, little to hold."""
+BLOCK_BYTES = 8 * 2**20
+"""Blocks are grown to about this size: large enough to cost little each, small enough that
+what is copied between reading and writing stays near the processor."""
 
 MEMORY_BYTES = 2 * 2**30
 """What all blocks that are worked on at once take together, unless one chunk takes more."""

@@ -18,7 +18,8 @@ from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import ProgressListener
 from floodem.volumes.access import open_volume
 from floodem.volumes.conversion_plan import ConversionOptions, make_plan
-from floodem.volumes.conversion_run import Conversion, Run
+from floodem.volumes.conversion_result import Conversion
+from floodem.volumes.conversion_run import Run
 from floodem.volumes.recoding import Window
 from floodem.volumes.volume import Kind, Volume
 

@@ -26,18 +26,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from floodem.errors import DestinationExistsError, RunConflictError, UsageError
+from floodem.errors import DestinationExistsError, GeometryError, RunConflictError, UsageError
 from floodem.files import exclusive, making_folders, remove_partial_files
 from floodem.geometry import Box
+from floodem.volumes.journal import Journal, open_journal
 from floodem.volumes.location import Location
-from floodem.volumes.receipts import (
-    Journal,
-    Key,
-    Receipt,
-    journal_text,
-    open_journal,
-    read_lines,
-)
+from floodem.volumes.receipts import Key, Receipt, journal_text, read_lines
 from floodem.volumes.transport import LocalStore, open_store
 
 RECORD_VERSION = 1
@@ -216,9 +210,40 @@ class ConversionRecord:
                 f"{where} has version {version!r}; this floodem reads {RECORD_VERSION}: "
                 f"{_BEGIN_AGAIN}"
             )
-        if not all(isinstance(values.get(key), dict) for key in ("identity", "made")):
-            raise RunConflictError(f"{where} is damaged (it names no identity): {_BEGIN_AGAIN}")
+        if not _is_complete(values):
+            raise RunConflictError(f"{where} is damaged (something is missing): {_BEGIN_AGAIN}")
         return values
+
+
+def _is_complete(values: dict[str, Any]) -> bool:
+    """Tell whether a conversion.json says all that is read from it."""
+    match values:
+        case {
+            "status": str(),
+            "identity": dict(),
+            "made": {
+                "format": str(),
+                "dtype": str(),
+                "is_lossy": bool(),
+                "replaces": bool(),
+                "labels": None | int(),
+                "levels": [_, *_] as levels,
+            },
+        }:
+            return all(_is_level(level) for level in levels)
+    return False
+
+
+def _is_level(level: Any) -> bool:
+    match level:
+        case {
+            "box": str() as box,
+            "block": [int(), int(), int()] as block,
+            "chunks": [int(), int(), int()] as chunks,
+        }:
+            with contextlib.suppress(GeometryError):
+                return Box.parse(box).size > 0 and min(*block, *chunks) > 0
+    return False
 
 
 def level_boxes(values: Mapping[str, Any]) -> list[Box]:

@@ -8,11 +8,7 @@ record last.
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,69 +21,25 @@ from floodem.errors import (
     StoppedError,
     StorageError,
 )
-from floodem.geometry import Box
 from floodem.labels.runs import Ids
 from floodem.progress import ProgressListener
 from floodem.volumes.access import create_volume, open_volume
 from floodem.volumes.block_plan import block_shape, coarse_voxel_bytes, voxel_bytes
 from floodem.volumes.block_reading import Reader
+from floodem.volumes.conversion_history import History, count_blocks, plain
 from floodem.volumes.conversion_plan import Plan
-from floodem.volumes.conversion_record import (
-    ConversionRecord,
-    Status,
-    level_boxes,
-    require_same,
-)
+from floodem.volumes.conversion_record import ConversionRecord, Status, level_boxes
+from floodem.volumes.conversion_result import Conversion
 from floodem.volumes.conversion_steps import Steps, Tally
-from floodem.volumes.destination import is_in_place, moved_by, serves_threads
+from floodem.volumes.destination import moved_by, serves_threads
 from floodem.volumes.parallel import usable_threads
 from floodem.volumes.pyramid_geometry import level_box
-from floodem.volumes.receipts import Key, Receipt
+from floodem.volumes.receipts import Receipt
 from floodem.volumes.recoding import Recoding, table_from_csv, table_to_csv
-from floodem.volumes.volume import Kind, Volume
+from floodem.volumes.volume import Volume
 
-_SHOWN_DAMAGES = 3
 _STOPS = (StoppedError, StorageError, ResourceError)
 """After these the same call can succeed; other refusals would end it again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversion:
-    """What a conversion has made.
-
-    Attributes
-    ----------
-    uri, format
-        Its address, and the name of its format.
-    kind
-        What the source or the caller said that its values mean, if they did.
-    record
-        Address of the folder with the receipts.
-    levels
-        How many levels it has.
-    blocks
-        How many blocks over all levels; `resumed_blocks` of them by earlier runs.
-    labels
-        How many objects were numbered anew; None where labels were not.
-    is_lossy
-        Whether the format gives back other values than it was given.
-    was_finished
-        Whether an earlier call had made all of it.
-    notices
-        What is odd about the source but no reason to refuse.
-    """
-
-    uri: str
-    format: str
-    kind: Kind | None
-    record: str
-    levels: int
-    blocks: int
-    resumed_blocks: int
-    labels: int | None
-    is_lossy: bool
-    was_finished: bool
-    notices: tuple[str, ...]
 
 
 class Run:
@@ -109,46 +61,63 @@ class Run:
         self._progress = progress
         self._should_stop = should_stop
         self._let_go = let_go
-        self._replaces = overwrite
+        self._resumed = 0
+        self._is_in_place = False
         self.record = ConversionRecord(plan.location)
+        self._history = History(plan, self.record, overwrite=overwrite)
+        self._steps: Steps | None = None
 
     def make(self) -> Conversion:
         """Do what is left to do; the record must be held."""
-        plan = self._plan
-        before = self._earlier_run()
-        if before is None:
-            finished = None if self._overwrite else self._finished()
-            if finished is not None:
-                return self._result(finished, resumed=_count(finished), was_finished=True)
-        elif before["status"] == Status.COMMITTING and is_in_place(before, plan.location):
-            receipts = self._receipts(before)
+        history = self._history
+        before = history.find()
+        self._resumed = len(history.receipts)
+        if before is not None and history.is_over(before):
             self._let_go()
             # What was there before may have been left where the copy grew.
-            self._remove_work()
-            return self._conclude(before, receipts, resumed=len(receipts))
-        receipts = {} if before is None else self._receipts(before)
-        resumed = len(receipts)
+            history.remove_work()
+            self._is_in_place = True
+            return self._conclude(before)
         if before is None:
-            self._clear()
+            finished = history.find_finished()
+            if finished is not None:
+                return self._result(finished, was_finished=True)
+            history.clear()
         try:
-            values = self._write(before, receipts)
-            return self._conclude(values, receipts, resumed=resumed)
+            return self._conclude(self._write(before))
         except FloodemError as error:
-            if not isinstance(error, _STOPS):
-                self._clear()
-                raise
-            self._keep(error, receipts)
+            if isinstance(error, _STOPS):
+                self._keep(error)
+            else:
+                history.clear()
             raise
         except BaseException as error:
-            self._keep(error, receipts)
+            self._keep(error)
             raise
+
+    def _keep(self, error: BaseException) -> None:
+        """Leave what the next run can go on with, and say so where the error does not."""
+        receipts = self._history.receipts
+        if self._is_in_place:
+            return
+        if not (self._plan.is_resumable and receipts):
+            if not self._plan.location.is_remote:
+                self._history.clear()
+        elif isinstance(error, StorageError | ResourceError):
+            raise type(error)(f"{error}; {self._how_to_go_on()}") from error
+
+    def _how_to_go_on(self) -> str:
+        if not self._plan.is_resumable:
+            return "the copy is written as a whole, and the same command begins again"
+        without = " without --overwrite" if self._overwrite else ""
+        return f"what is written is kept, run the same command again{without} to go on"
 
     # --- the work --------------------------------------------------------------------
 
-    def _write(self, before: dict[str, Any] | None, receipts: dict[Key, Receipt]) -> dict[str, Any]:
+    def _write(self, before: dict[str, Any] | None) -> dict[str, Any]:
         """Write the copy and put it into place; return what its record says."""
         plan = self._plan
-        steps = self._steps(receipts)
+        steps = self._prepare()
         reader = Reader(plan.source, serves_threads=plan.reads_in_threads, threads=self._threads)
         with reader:
             old_ids = self._old_ids(steps, reader, before)
@@ -165,13 +134,17 @@ class Run:
                 self.record.state(values, status=Status.COMMITTING)
                 self._let_go()
                 copy.close()
+                self._is_in_place = True
             except BaseException:
                 copy.discard()
                 raise
         return values
 
-    def _steps(self, receipts: dict[Key, Receipt]) -> Steps:
-        plan = self._plan
+    def _prepare(self) -> Steps:
+        """Return the steps of this run, which count together."""
+        if self._steps is not None:
+            return self._steps
+        plan, receipts = self._plan, self._history.receipts
         sizes = [level_box(plan.box, factors).size for factors in ((1, 1, 1), *plan.factors)]
         tally = Tally(
             total=2 * sum(sizes) + (plan.part.size if plan.options.relabel else 0),
@@ -180,7 +153,7 @@ class Run:
             how_to_go_on=self._how_to_go_on(),
         )
         tally.add(sum(receipt.box.size for receipt in receipts.values()), "")
-        return Steps(
+        self._steps = Steps(
             journal=self.record.journal,
             receipts=receipts,
             tally=tally,
@@ -188,6 +161,7 @@ class Run:
             writes_in_threads=plan.writes_in_threads,
             is_lossy=plan.is_lossy,
         )
+        return self._steps
 
     def _old_ids(self, steps: Steps, reader: Reader, before: dict[str, Any] | None) -> Ids | None:
         """Return the ids that are numbered anew, from the table of an earlier run or counted."""
@@ -229,7 +203,7 @@ class Run:
             encoding=options.encoding,
             levels=plan.factors,
             kind=plan.declared_kind,
-            overwrite=self._replaces,
+            overwrite=self._history.replaces,
             work=work,
         )
 
@@ -259,11 +233,11 @@ class Run:
             "voxel_size": None if copy.voxel_size is None else list(copy.voxel_size.zyx_nm),
             "kind": copy.kind,
             "is_lossy": plan.is_lossy,
-            "replaces": self._replaces,
+            "replaces": self._history.replaces,
             "labels": None if old_ids is None else len(old_ids),
             "levels": levels,
         }
-        values = {"identity": _plain(plan.identity), "made": made}
+        values = {"identity": plain(plan.identity), "made": made}
         self.record.begin(values)
         if old_ids is not None:
             self.record.write_table(table_to_csv(old_ids))
@@ -320,18 +294,15 @@ class Run:
 
     # --- the end ---------------------------------------------------------------------
 
-    def _conclude(
-        self, values: dict[str, Any], receipts: dict[Key, Receipt], *, resumed: int
-    ) -> Conversion:
+    def _conclude(self, values: dict[str, Any]) -> Conversion:
         """Check a copy that is in place where it was not checked before, and finish its record."""
-        plan = self._plan
-        if not plan.is_resumable:
-            with open_volume(plan.location.uri) as copy:
-                self._compare(self._steps(receipts), copy, values=values)
-        self.record.finish(values, receipts)
-        return self._result(values, resumed=resumed, was_finished=False)
+        if not self._plan.is_resumable:
+            with open_volume(self._plan.location.uri) as copy:
+                self._compare(self._prepare(), copy, values=values)
+        self.record.finish(values, self._history.receipts)
+        return self._result(values, was_finished=False)
 
-    def _result(self, values: dict[str, Any], *, resumed: int, was_finished: bool) -> Conversion:
+    def _result(self, values: dict[str, Any], *, was_finished: bool) -> Conversion:
         plan, made = self._plan, values["made"]
         return Conversion(
             uri=plan.location.uri,
@@ -339,95 +310,10 @@ class Run:
             kind=plan.declared_kind,
             record=self.record.address,
             levels=len(made["levels"]),
-            blocks=_count(values),
-            resumed_blocks=resumed,
+            blocks=count_blocks(values),
+            resumed_blocks=count_blocks(values) if was_finished else self._resumed,
             labels=made["labels"],
             is_lossy=made["is_lossy"],
             was_finished=was_finished,
             notices=plan.source.notices,
         )
-
-    # --- what earlier runs have left -------------------------------------------------
-
-    def _earlier_run(self) -> dict[str, Any] | None:
-        """Return the record of the run to go on with, or None to begin."""
-        if self._overwrite:
-            return None
-        plan = self._plan
-        before = self.record.running()
-        if before is None:
-            return None
-        is_same = before["identity"] == _plain(plan.identity)
-        self._replaces = is_same and bool(before["made"].get("replaces"))
-        if not plan.is_resumable:
-            is_over = before["status"] == Status.COMMITTING and is_in_place(before, plan.location)
-            return before if is_same and is_over else None
-        is_lost = (
-            plan.work is not None
-            and not plan.work.exists()
-            and not is_in_place(before, plan.location)
-        )
-        if is_lost or not self.record.journal.read():
-            return None
-        require_same(before["identity"], plan.identity, destination=plan.location.uri)
-        return before
-
-    def _finished(self) -> dict[str, Any] | None:
-        """Return the finished record if it is of this conversion, and the copy is there."""
-        record = self.record.finished()
-        if record is None or record["identity"] != _plain(self._plan.identity):
-            return None
-        try:
-            with open_volume(self._plan.location.uri) as copy:
-                is_there = copy.shape == self._plan.part.shape
-        except FloodemError:
-            return None
-        return record if is_there else None
-
-    def _receipts(self, before: dict[str, Any]) -> dict[Key, Receipt]:
-        """Return the receipts of an earlier run that lie on its grid."""
-        boxes = level_boxes(before)
-        return {
-            key: receipt
-            for key, receipt in self.record.journal.read().items()
-            if receipt.level < len(boxes) and boxes[receipt.level].contains(receipt.box)
-        }
-
-    def _clear(self) -> None:
-        """Forget what an earlier run, or this one, has not finished."""
-        self.record.forget_running()
-        self._remove_work()
-
-    def _remove_work(self) -> None:
-        work = self._plan.work
-        if work is not None and work.exists():
-            shutil.rmtree(work, ignore_errors=True)
-
-    def _keep(self, error: BaseException, receipts: dict[Key, Receipt]) -> None:
-        if not (self._plan.is_resumable and receipts):
-            if not self._plan.location.is_remote:
-                self._clear()
-        elif isinstance(error, StorageError | ResourceError):
-            raise type(error)(f"{error}; {self._how_to_go_on()}") from error
-
-    def _how_to_go_on(self) -> str:
-        if not self._plan.is_resumable:
-            return "the copy is written as a whole, and the same command begins again"
-        without = " without --overwrite" if self._overwrite else ""
-        return f"what is written is kept, run the same command again{without} to go on"
-
-
-def _plain(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return an identity as it comes back from a file."""
-    plain: dict[str, Any] = json.loads(json.dumps(identity))
-    return plain
-
-
-def _count(values: dict[str, Any]) -> int:
-    """Count the blocks of all levels."""
-    return sum(
-        math.prod(
-            -(-n // b) for n, b in zip(Box.parse(one["box"]).shape, one["block"], strict=True)
-        )
-        for one in values["made"]["levels"]
-    )

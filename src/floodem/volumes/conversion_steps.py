@@ -18,9 +18,10 @@ from floodem.labels.runs import Ids, require_labels, runs
 from floodem.progress import Progress, ProgressListener
 from floodem.volumes.block_plan import blocks_at_once, coarse_voxel_bytes, voxel_bytes
 from floodem.volumes.block_reading import Reader, compared
+from floodem.volumes.journal import Journal
 from floodem.volumes.parallel import in_order
 from floodem.volumes.pyramid import read_coarse
-from floodem.volumes.receipts import Journal, Key, Receipt, receipt_for
+from floodem.volumes.receipts import Key, Receipt, receipt_for
 from floodem.volumes.recoding import PIECE_VOXELS, IdCollector, Recoding
 from floodem.volumes.volume import Array, Kind, Volume
 
