@@ -214,7 +214,7 @@ class _Check:
         dtype = self._found.values["made"]["dtype"]
         shapes = [box.shape for box in self._boxes]
         there = [one.shape for one in volume.levels]
-        if there != shapes or volume.dtype != dtype:
+        if there != shapes or volume.dtype.name != dtype:
             raise VolumeFormatError(
                 f"{self._location.uri} holds {_words(there)} {volume.dtype} and was written as "
                 f"{_words(shapes)} {dtype}: it was replaced, or its metadata are damaged; convert "
