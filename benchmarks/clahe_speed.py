@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from floodem.volumes import create_volume
-from floodem.volumes.equalisation import clahe, clahe_section
+from floodem.volumes.grey.equalisation import clahe, clahe_section
 from floodem.volumes.parallel import usable_threads
 
 SHAPE = (100, 512, 512)

@@ -15,7 +15,7 @@ from clahe_speed import tissue
 from floodem.geometry import Box, VoxelSize, tiles
 from floodem.progress import Progress
 from floodem.volumes import Volume, convert, create_volume, open_volume
-from floodem.volumes.chunked_volume import ChunkedVolume
+from floodem.volumes.chunked.volume import ChunkedVolume
 
 EDGE = 512
 SHAPE = (EDGE, EDGE, EDGE)

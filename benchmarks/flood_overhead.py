@@ -15,7 +15,7 @@ from floodem.flooding.options import FloodOptions
 from floodem.flooding.predictor import Predictor
 from floodem.flooding.seeds import SeedContext, seed_positions
 from floodem.geometry import Zyx
-from floodem.volumes.intensity import normalise
+from floodem.volumes.grey.intensity import normalise
 
 ROUNDS = 15
 STEPS = 8

@@ -18,9 +18,11 @@ from floodem.errors import (
     VolumeFormatError,
 )
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes import block_plan, create_volume, equalisation, open_volume
-from floodem.volumes.clahe_tables import Rule, clip_histograms
-from floodem.volumes.equalisation import clahe, clahe_section
+from floodem.volumes import create_volume, open_volume
+from floodem.volumes.conversion import block_plan
+from floodem.volumes.grey import equalisation
+from floodem.volumes.grey.equalisation import clahe, clahe_section
+from floodem.volumes.grey.tables import Rule, clip_histograms
 from floodem.volumes.volume import Kind
 from reference import clahe as exact
 

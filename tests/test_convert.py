@@ -26,8 +26,8 @@ from floodem.errors import (
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import Progress
 from floodem.volumes import Volume, block_plan, convert, create_volume, open_volume
-from floodem.volumes.block_plan import block_shape
-from floodem.volumes.recoding import Window, WindowRecoding
+from floodem.volumes.conversion.block_plan import block_shape
+from floodem.volumes.conversion.recoding import Window, WindowRecoding
 from floodem.volumes.volume import Kind
 from volume_cases import CASES, Case
 

@@ -28,7 +28,8 @@ EARLIEST = 0.4
 
 CONVERT = """
 import json, sys
-from floodem.volumes import block_plan, convert
+from floodem.volumes import convert
+from floodem.volumes.conversion import block_plan
 block_plan.BLOCK_BYTES = 2 * 16**3
 block_plan.MEMORY_BYTES = 10**6
 source, to, options = json.loads(sys.argv[1])

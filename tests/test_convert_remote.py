@@ -13,7 +13,8 @@ import pytest
 from conversions import After
 from floodem.errors import DestinationExistsError, LabelError, RunConflictError, StoppedError
 from floodem.geometry import VoxelSize, Zyx
-from floodem.volumes import block_plan, convert, create_volume, open_volume, verify
+from floodem.volumes import convert, create_volume, open_volume, verify
+from floodem.volumes.conversion import block_plan
 from servers.base import FakeServer
 from servers.gcs import GcsServer
 from servers.s3 import S3Server

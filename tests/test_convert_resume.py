@@ -29,11 +29,11 @@ from floodem.volumes import (
     open_volume,
     verify,
 )
-from floodem.volumes.conversion_record import ConversionRecord, Status
-from floodem.volumes.destination import work_place
-from floodem.volumes.journal import LocalJournal
+from floodem.volumes.conversion.destination import work_place
+from floodem.volumes.conversion.journal import LocalJournal
+from floodem.volumes.conversion.receipts import Receipt, read_line, receipt_for
+from floodem.volumes.conversion.record import ConversionRecord, Status
 from floodem.volumes.location import parse_location
-from floodem.volumes.receipts import Receipt, read_line, receipt_for
 from floodem.volumes.staging import Staged
 from volume_cases import Case
 

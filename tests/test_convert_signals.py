@@ -20,7 +20,9 @@ SHAPE = (64, 400, 400)
 SLOWED = """
 import sys, time
 from floodem.cli.main import main
-from floodem.volumes import block_plan, chunked_volume, npz
+from floodem.volumes.arrays import npz
+from floodem.volumes.chunked import volume as chunked_volume
+from floodem.volumes.conversion import block_plan
 block_plan.BLOCK_BYTES = 2**20
 block_plan.MEMORY_BYTES = 2**20
 for kind in (chunked_volume.ChunkedVolume, npz.NewNpzVolume):

@@ -22,7 +22,7 @@ from floodem.errors import (
 )
 from floodem.geometry import VoxelSize
 from floodem.volumes import create_volume, open_volume
-from floodem.volumes.equalisation import clahe_section
+from floodem.volumes.grey.equalisation import clahe_section
 
 
 @pytest.fixture

@@ -14,12 +14,14 @@ from hypothesis.extra import numpy as npst
 from array_volume import ArrayVolume
 from floodem.errors import LabelError, OptionError, VolumeFormatError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes import create_volume, ids, inspection, storage
-from floodem.volumes.contents import StoredArray
-from floodem.volumes.ids import count_ids
-from floodem.volumes.inspection import inspect, require_together
+from floodem.volumes import create_volume
+from floodem.volumes.inspection import ids, storage
+from floodem.volumes.inspection import info as inspection
+from floodem.volumes.inspection.contents import StoredArray
+from floodem.volumes.inspection.ids import count_ids
+from floodem.volumes.inspection.info import inspect, require_together
+from floodem.volumes.inspection.storage import size_on_disk
 from floodem.volumes.location import parse_location
-from floodem.volumes.storage import size_on_disk
 from floodem.volumes.volume import Kind
 
 SHAPE = (20, 30, 40)
@@ -208,7 +210,7 @@ label_arrays = npst.arrays(
 @settings(deadline=None)
 def test_ids_are_counted_in_any_blocks_as_in_the_whole(array, chunks, threads):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("floodem.volumes.block_plan.BLOCK_BYTES", 1)
+        patch.setattr("floodem.volumes.conversion.block_plan.BLOCK_BYTES", 1)
         patch.setattr(ids, "_MERGED_AT", 3)
         found = count_ids(ArrayVolume(array, chunks=chunks), threads=threads)
     values, counts = np.unique(array[array > 0], return_counts=True)

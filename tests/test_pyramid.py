@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as stn
 
 from floodem.errors import OptionError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize, Zyx
-from floodem.volumes import block_plan, convert, create_volume, open_volume, pyramid
-from floodem.volumes.pyramid import downsample, level_factors, read_coarse
+from floodem.volumes import convert, create_volume, open_volume
+from floodem.volumes.conversion import block_plan, pyramid
+from floodem.volumes.conversion.pyramid import downsample, level_factors, read_coarse
 from floodem.volumes.pyramid_geometry import level_box, level_voxel_size
 from floodem.volumes.volume import Kind
 from reference import pyramid as slow

@@ -16,11 +16,13 @@ from hypothesis.extra import numpy as npst
 from array_volume import ArrayVolume
 from floodem.errors import GeometryError, OptionError
 from floodem.geometry import Box
-from floodem.volumes import block_plan, grey_statistics, open_volume
-from floodem.volumes.grey_notes import ranges
-from floodem.volumes.grey_report import Histogram
-from floodem.volumes.grey_statistics import modified_z_scores, statistics
-from floodem.volumes.moments import Moments, moments_of
+from floodem.volumes import open_volume
+from floodem.volumes.conversion import block_plan
+from floodem.volumes.grey import statistics as grey_statistics
+from floodem.volumes.grey.moments import Moments, moments_of
+from floodem.volumes.grey.notes import ranges
+from floodem.volumes.grey.report import Histogram
+from floodem.volumes.grey.statistics import modified_z_scores, statistics
 from floodem.volumes.parallel import in_order
 from floodem.volumes.volume import Kind
 from reference import statistics as slow

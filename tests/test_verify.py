@@ -19,7 +19,8 @@ from floodem.flooding.segment import segment
 from floodem.flooding.verification import verify_segmentation
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import Progress
-from floodem.volumes import block_plan, convert, create_volume, open_volume, verify
+from floodem.volumes import convert, create_volume, open_volume, verify
+from floodem.volumes.conversion import block_plan
 from volume_cases import CASES, Case
 
 SHAPE: Zyx = (8, 9, 10)

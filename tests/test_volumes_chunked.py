@@ -313,7 +313,7 @@ def test_going_up_from_a_link_leads_where_the_system_says(tmp_path: Path) -> Non
     ],
 )
 def test_the_reason_of_a_refusal_is_kept(said: str, kept: str) -> None:
-    from floodem.volumes.chunked_access import sentence
+    from floodem.volumes.chunked.access import sentence
 
     sentence = str(sentence("open", "em.zarr", ValueError(said)))
     assert sentence.startswith(f"cannot open em.zarr: {kept}; check the address")
@@ -391,7 +391,7 @@ def test_an_interrupted_write_does_not_go_on_behind_the_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What tensorstore writes after a failure would bring a discarded folder back."""
-    from floodem.volumes import chunked_volume
+    from floodem.volumes.chunked import volume as chunked_volume
 
     folder = tmp_path / "work"
     array = np.random.default_rng(0).integers(0, 255, (64, 64, 64), np.uint8)

@@ -20,7 +20,7 @@ from floodem.errors import (
 )
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
-from floodem.volumes.hdf5_file import PatientFile
+from floodem.volumes.hdf5.file import PatientFile
 from floodem.volumes.volume import Kind
 
 SHAPE = (3, 4, 5)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floodem.volumes.hdf5_chunks import DeflatedChunks
+from floodem.volumes.hdf5.chunks import DeflatedChunks
 
 SHAPE = (11, 20, 23)
 

@@ -14,7 +14,7 @@ import pytest
 from floodem.errors import FloodemError, OptionError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
-from floodem.volumes.mrc import DTYPES
+from floodem.volumes.arrays.mrc import DTYPES
 from floodem.volumes.volume import Kind
 
 SHAPE = (3, 4, 5)

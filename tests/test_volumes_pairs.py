@@ -11,7 +11,7 @@ from PIL import Image
 from floodem.errors import VolumeFormatError
 from floodem.geometry import VoxelSize
 from floodem.volumes import create_volume, open_volume
-from floodem.volumes.pairs import mismatches, require_matching
+from floodem.volumes.inspection.pairs import mismatches, require_matching
 from floodem.volumes.volume import Kind
 
 SHAPE = (4, 5, 6)

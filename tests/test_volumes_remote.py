@@ -21,7 +21,7 @@ from floodem.errors import (
 )
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
-from floodem.volumes.transport import open_store
+from floodem.volumes.servers.transport import open_store
 from servers.base import LOST, RESET, TRUNCATE, FakeServer, Fault
 from servers.files import FileServer
 from servers.gcs import GcsServer
@@ -51,7 +51,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull + "/none")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull + "/none")
-    monkeypatch.setattr("floodem.volumes.patience._FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("floodem.volumes.servers.patience._FIRST_DELAY_S", 0.01)
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_there_is_one_deadline(s3: S3Server, monkeypatch: pytest.MonkeyPatch, ac
 
 
 def test_a_host_that_nobody_reaches_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("floodem.volumes.patience.UNREACHABLE_DEADLINE_S", 0.5)
+    monkeypatch.setattr("floodem.volumes.servers.patience.UNREACHABLE_DEADLINE_S", 0.5)
     for address in ("zarr://http://127.0.0.1:9/em", "http://127.0.0.1:9/em.h5"):
         began = time.monotonic()
         with pytest.raises(StorageError, match="Could not connect to server"):

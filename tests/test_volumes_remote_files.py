@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from floodem.errors import StorageError, UnsafeFileError, VolumeFormatError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
-from floodem.volumes.rawfile import RangedArray
-from floodem.volumes.remote_file import BLOCK_BYTES
-from floodem.volumes.transport import open_file
+from floodem.volumes.arrays.rawfile import RangedArray
+from floodem.volumes.servers.file import BLOCK_BYTES
+from floodem.volumes.servers.transport import open_file
 from servers.base import RESET, TRUNCATE, Answer, Asked, FakeServer, Fault
 from servers.files import FileServer
 from servers.gcs import GcsServer
@@ -39,7 +39,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull + "/none")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull + "/none")
-    monkeypatch.setattr("floodem.volumes.patience._FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("floodem.volumes.servers.patience._FIRST_DELAY_S", 0.01)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_reads_in_any_order_give_the_bytes_of_the_file(
 def test_a_file_larger_than_what_is_kept_is_read(
     web: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("floodem.volumes.remote_file.CACHED_BLOCKS", 4)
+    monkeypatch.setattr("floodem.volumes.servers.file.CACHED_BLOCKS", 4)
     (tmp_path / "noise").write_bytes(noise(20 * BLOCK_BYTES + 7))
     with open_file(f"{web.address}/noise") as file:
         assert file.read() == noise(20 * BLOCK_BYTES + 7)
@@ -370,7 +370,7 @@ _STALLING = textwrap.dedent(
 
     from floodem.errors import StorageError
     from floodem.volumes import create_volume, open_volume
-    from floodem.volumes.transport import open_file
+    from floodem.volumes.servers.transport import open_file
     from servers.base import STALL, STALL_INSIDE, Fault
     from servers.files import FileServer
     from servers.s3 import S3Server

@@ -23,8 +23,9 @@ from floodem.errors import (
     VolumeFormatError,
 )
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes import create_volume, open_volume, stack_creation, staging
-from floodem.volumes.section_names import natural_order
+from floodem.volumes import create_volume, open_volume, staging
+from floodem.volumes.sections import creation as stack_creation
+from floodem.volumes.sections.names import natural_order
 
 
 def png(path: Path, value: int, *, shape: tuple[int, int] = (4, 5), dtype: str = "uint8") -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from floodem.errors import FloodemError, OptionError, UnsafeFileError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
-from floodem.volumes.tiff_segments import Source
+from floodem.volumes.sections.tiff_segments import Source
 
 
 def read_whole(uri: str | Path) -> np.ndarray:

@@ -14,7 +14,7 @@ from floodem.geometry import Box, VoxelSize, parse_zyx
 
 if TYPE_CHECKING:
     from floodem.volumes import Volume
-    from floodem.volumes.conversion import Conversion
+    from floodem.volumes.conversion.convert import Conversion
 
 _IMAGE_BYTES = 2  # wider integers are labels in precomputed unless the kind says otherwise
 
@@ -100,9 +100,9 @@ def convert(
     """
     from floodem import volumes
     from floodem.cli.progress import progress_bar
-    from floodem.volumes.destination import is_resumable
+    from floodem.volumes.conversion.destination import is_resumable
+    from floodem.volumes.conversion.recoding import Window
     from floodem.volumes.location import parse_location
-    from floodem.volumes.recoding import Window
     from floodem.volumes.volume import Kind
 
     def triple(option: str, text: str | None) -> Any:

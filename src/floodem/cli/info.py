@@ -11,8 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from floodem.geometry import Zyx
-    from floodem.volumes.ids import IdCounts
-    from floodem.volumes.inspection import Info, VolumeInfo
+    from floodem.volumes.inspection.ids import IdCounts
+    from floodem.volumes.inspection.info import Info, VolumeInfo
 
 _MAX_ARRAYS_LISTED = 100
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -54,7 +54,7 @@ def info(
     image and its labels: the first thing that does not match is named.
     """
     from floodem.cli.progress import progress_bar
-    from floodem.volumes.inspection import inspect, require_together
+    from floodem.volumes.inspection.info import inspect, require_together
 
     options: dict[str, Any] = {
         "channel": channel,

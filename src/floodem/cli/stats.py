@@ -13,7 +13,7 @@ from floodem.errors import VolumeNotFoundError
 from floodem.geometry import Box
 
 if TYPE_CHECKING:
-    from floodem.volumes.grey_report import Histogram, Statistics
+    from floodem.volumes.grey.report import Histogram, Statistics
 
 _BARS = 16
 _BAR_WIDTH = 40

@@ -11,7 +11,7 @@ from floodem.errors import EXIT_INPUT_REFUSED
 
 if TYPE_CHECKING:
     from floodem.flooding.verification import SegmentationCheck
-    from floodem.volumes.verification_result import Verification
+    from floodem.volumes.conversion.verification_result import Verification
 
 _SHOWN = 10
 """Damages named; --json names all."""
@@ -35,7 +35,7 @@ def verify(
     checked. Ends with 3 when something is wrong.
     """
     from floodem.cli.progress import progress_bar
-    from floodem.volumes.verification import verify as verify_conversion
+    from floodem.volumes.conversion.verification import verify as verify_conversion
 
     found: SegmentationCheck | Verification
     with progress_bar() as progress:
@@ -55,8 +55,8 @@ def verify(
 def _is_segmentation(destination: str) -> bool:
     """Tell whether the last record that was written is that of a segmentation."""
     from floodem.flooding.verification import written_ns as segmented_ns
+    from floodem.volumes.conversion.verification import written_ns as converted_ns
     from floodem.volumes.location import parse_location
-    from floodem.volumes.verification import written_ns as converted_ns
 
     if parse_location(destination).is_remote:
         return False

@@ -24,7 +24,7 @@ from floodem.flooding.seeds import SeedContext
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.memory import require_memory
 from floodem.volumes import open_volume
-from floodem.volumes.intensity import normalise
+from floodem.volumes.grey.intensity import normalise
 from floodem.volumes.volume import Array, Volume
 
 if TYPE_CHECKING:

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from floodem.volumes.access import create_volume as create_volume
     from floodem.volumes.access import open_volume as open_volume
-    from floodem.volumes.conversion import convert as convert
-    from floodem.volumes.equalisation import clahe as clahe
-    from floodem.volumes.equalisation import clahe_section as clahe_section
-    from floodem.volumes.grey_statistics import statistics as statistics
-    from floodem.volumes.inspection import inspect as inspect
-    from floodem.volumes.intensity import normalise as normalise
-    from floodem.volumes.verification import verify as verify
+    from floodem.volumes.conversion.convert import convert as convert
+    from floodem.volumes.conversion.verification import verify as verify
+    from floodem.volumes.grey.equalisation import clahe as clahe
+    from floodem.volumes.grey.equalisation import clahe_section as clahe_section
+    from floodem.volumes.grey.intensity import normalise as normalise
+    from floodem.volumes.grey.statistics import statistics as statistics
+    from floodem.volumes.inspection.info import inspect as inspect
     from floodem.volumes.volume import Volume as Volume
 
 _HOMES = {
     "Volume": "floodem.volumes.volume",
-    "clahe": "floodem.volumes.equalisation",
-    "clahe_section": "floodem.volumes.equalisation",
-    "convert": "floodem.volumes.conversion",
+    "clahe": "floodem.volumes.grey.equalisation",
+    "clahe_section": "floodem.volumes.grey.equalisation",
+    "convert": "floodem.volumes.conversion.convert",
     "create_volume": "floodem.volumes.access",
-    "inspect": "floodem.volumes.inspection",
-    "normalise": "floodem.volumes.intensity",
+    "inspect": "floodem.volumes.inspection.info",
+    "normalise": "floodem.volumes.grey.intensity",
     "open_volume": "floodem.volumes.access",
-    "statistics": "floodem.volumes.grey_statistics",
-    "verify": "floodem.volumes.verification",
+    "statistics": "floodem.volumes.grey.statistics",
+    "verify": "floodem.volumes.conversion.verification",
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ knows the names, or the user gives them where the file says nothing or is wrong.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from floodem.errors import OptionError, VolumeFormatError
@@ -144,6 +144,29 @@ def arrange(
     if "c" in axes:
         fixed["c"] = channel or 0
     return Arrangement(axes=axes, stored_shape=shape, fixed=fixed)
+
+
+def turned(description: Description, arrangement: Arrangement, *, believed: str) -> Description:
+    """Return the description of stored axes under the names that an arrangement gives them.
+
+    Parameters
+    ----------
+    description
+        What the file says about axes that it calls z, y and x.
+    arrangement
+        What they are called now.
+    believed
+        What the file calls them, in stored order.
+    """
+    names = [letter for letter in arrangement.axes if letter in SPATIAL]
+    order = [SPATIAL.index(believed[names.index(letter)]) for letter in SPATIAL]
+    z, y, x = (description.offset[at] for at in order)
+    size = description.voxel_size
+    return replace(
+        description,
+        offset=(z, y, x),
+        voxel_size=size and VoxelSize(*(size.zyx_nm[at] for at in order)),
+    )
 
 
 class TurnedVolume(StoredVolume):

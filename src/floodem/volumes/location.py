@@ -24,7 +24,12 @@ from floodem.errors import (
 )
 from floodem.files import storage_error
 from floodem.volumes.registry import VolumeFormat, formats
-from floodem.volumes.remote import REMOTE_SCHEMES, is_remote, split_address, without_secrets
+from floodem.volumes.servers.addresses import (
+    REMOTE_SCHEMES,
+    is_remote,
+    split_address,
+    without_secrets,
+)
 
 # At least two letters: C:// is a drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -237,8 +242,8 @@ def recognised(location: Location) -> Location:
 
 
 def _folder_formats(location: Location) -> list[str]:
-    from floodem.volumes.chunked_access import folder_of
-    from floodem.volumes.layouts import LAYOUTS
+    from floodem.volumes.chunked.access import folder_of
+    from floodem.volumes.chunked.layouts import LAYOUTS
 
     folder = folder_of(location)
     return [
@@ -249,8 +254,8 @@ def _folder_formats(location: Location) -> list[str]:
 
 
 def _file_formats(location: Location) -> list[str]:
-    from floodem.volumes.patience import AccessDeniedError
-    from floodem.volumes.transport import open_file
+    from floodem.volumes.servers.patience import AccessDeniedError
+    from floodem.volumes.servers.transport import open_file
 
     try:
         with open_file(location.path) as file:

@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "floodem.volume_formats"
 
 _BUILT_IN = (
-    "floodem.volumes.chunked:ZARR",
-    "floodem.volumes.chunked:ZARR3",
-    "floodem.volumes.chunked:N5",
-    "floodem.volumes.chunked:PRECOMPUTED",
-    "floodem.volumes.hdf5:HDF5",
-    "floodem.volumes.npz:NPZ",
-    "floodem.volumes.npy:NPY",
-    "floodem.volumes.stacks:PNG",
-    "floodem.volumes.stacks:TIFF",
-    "floodem.volumes.stacks:JPEG",
-    "floodem.volumes.nifti:NIFTI",
-    "floodem.volumes.mrc:MRC",
-    "floodem.volumes.dm:DM",
+    "floodem.volumes.chunked.formats:ZARR",
+    "floodem.volumes.chunked.formats:ZARR3",
+    "floodem.volumes.chunked.formats:N5",
+    "floodem.volumes.chunked.formats:PRECOMPUTED",
+    "floodem.volumes.hdf5.reading:HDF5",
+    "floodem.volumes.arrays.npz:NPZ",
+    "floodem.volumes.arrays.npy:NPY",
+    "floodem.volumes.sections.stacks:PNG",
+    "floodem.volumes.sections.stacks:TIFF",
+    "floodem.volumes.sections.stacks:JPEG",
+    "floodem.volumes.arrays.nifti:NIFTI",
+    "floodem.volumes.arrays.mrc:MRC",
+    "floodem.volumes.arrays.dm:DM",
 )
 
 

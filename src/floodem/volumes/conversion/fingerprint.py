@@ -1,0 +1,98 @@
+"""Whether a source is still the same: an open volume in, a few comparable values out.
+
+Local files are known by size and time of change, remote chunked stores by their
+metadata, everything else by what it declares. A resumed conversion compares them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from floodem.errors import FloodemError
+from floodem.volumes.location import Location, parse_location
+from floodem.volumes.servers.transport import open_store
+from floodem.volumes.stored import refusals
+from floodem.volumes.volume import Volume
+
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", "attributes.json", "info")
+"""What holds the description of a chunked store."""
+
+_OURS = (".floodem", ".partial", ".converting", ".replaced")
+"""Endings of what floodem puts beside volumes, perhaps into a folder that holds the source."""
+
+
+def fingerprint(volume: Volume) -> dict[str, Any]:
+    """Return what tells a volume from a changed one, as plain values.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses.
+    """
+    declared: dict[str, Any] = {
+        "box": str(volume.box),
+        "dtype": volume.dtype.name,
+        "voxel_size": None if volume.voxel_size is None else list(volume.voxel_size.zyx_nm),
+    }
+    try:
+        location = parse_location(volume.uri)
+    except FloodemError:
+        return declared
+    if location.is_remote:
+        return declared | _remote(location)
+    path = stored_path(location)
+    with refusals("look at", volume.uri):
+        if path.is_file():
+            return declared | _file(path)
+        if path.is_dir():
+            return declared | _folder(path)
+    return declared
+
+
+def stored_path(location: Location) -> Path:
+    """Return the local file or folder that holds the voxels of an address."""
+    inner = location.local / (location.dataset or "").strip("/")
+    return inner if inner.is_dir() else location.local
+
+
+def _file(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    return {"bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    """Return a digest of the names, sizes and times of all files below a folder."""
+    digest = hashlib.sha256()
+    count = 0
+    for name, stat in _walk(path, ""):
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="replace"))
+        count += 1
+    return {"files": count, "digest": digest.hexdigest()}
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.endswith(_OURS):
+            continue
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), f"{name}/")
+        else:
+            yield name, entry.stat()
+
+
+def _remote(location: Location) -> dict[str, Any]:
+    if Path(location.path).suffix and location.format in {"hdf5", "tiff"}:
+        return {}
+    store = open_store(location.path)
+    prefix = f"{location.dataset.strip('/')}/" if location.dataset else ""
+    digest = hashlib.sha256()
+    for name in _METADATA:
+        digest.update(store.read(f"{prefix}{name}") or b"")
+    return {"metadata": digest.hexdigest()}

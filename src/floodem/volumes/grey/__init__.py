@@ -1,0 +1,1 @@
+"""Grey values: normalised, counted, evened."""

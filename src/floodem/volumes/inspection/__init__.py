@@ -1,0 +1,1 @@
+"""What is at an address, and whether volumes belong together."""

@@ -1,0 +1,1 @@
+"""Files and small objects on http, gs and s3 servers, asked with patience."""
