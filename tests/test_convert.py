@@ -25,7 +25,8 @@ from floodem.errors import (
 )
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import Progress
-from floodem.volumes import Volume, block_plan, convert, create_volume, open_volume
+from floodem.volumes import Volume, convert, create_volume, open_volume
+from floodem.volumes.conversion import block_plan
 from floodem.volumes.conversion.block_plan import block_shape
 from floodem.volumes.conversion.recoding import Window, WindowRecoding
 from floodem.volumes.volume import Kind
@@ -407,7 +408,8 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from floodem.geometry import Box
-from floodem.volumes import Volume, block_plan, convert
+from floodem.volumes import Volume, convert
+from floodem.volumes.conversion import block_plan
 
 MIB = 2**20
 block_plan.BLOCK_BYTES, block_plan.MEMORY_BYTES = 4 * MIB, 32 * MIB
