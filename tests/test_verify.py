@@ -263,7 +263,7 @@ def test_of_a_stopped_conversion_what_is_written_is_checked(
 def test_a_stopped_whole_file_is_said_to_be_none(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("floodem.volumes.conversion_history.History.clear", lambda self: None)
+    monkeypatch.setattr("floodem.volumes.conversion.history.History.clear", lambda self: None)
     with pytest.raises(StoppedError):
         convert(source, tmp_path / "to.npz", should_stop=After(1))
     with pytest.raises(VolumeNotFoundError, match="written as a whole: run it again"):
