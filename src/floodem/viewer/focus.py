@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from floodem.geometry import Box, VoxelSize
-from floodem.viewer.layers import Kind, Layer, largest_objects, middle
+from floodem.viewer.layers import Kind, Layer, largest_objects
+from floodem.volumes.kinds import middle
 from floodem.volumes.volume import Array
 
 Position = tuple[float, float, float]

@@ -18,6 +18,7 @@ import numpy as np
 from floodem.errors import FloodemError, LabelError
 from floodem.geometry import Box, Zyx
 from floodem.labels import label_dtype, require_labels, sizes
+from floodem.volumes.kinds import SMALL_BYTES, looks_like_labels, middle
 from floodem.volumes.volume import Array, Volume, as_dtype
 
 MESH_VOXELS = 256**3
@@ -29,9 +30,6 @@ MESHES_AT_FIRST = 8
 _HIDING_SHARE = 1 / 16  # of the voxels: eight such objects would fill half of the box
 _CRUMB_SHARE = 1 / 256  # less than this is not worth a place of a large object
 
-_SMALL_BYTES = 2  # integers up to this size hold images as often as labels
-_SAMPLE_EDGE = 64
-_FLAT_SHARE = 0.5  # EM images reach 0.05, label volumes 0.96
 _DARKEST, _BRIGHTEST = 0.1, 99.9  # percent of the sample's voxels
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ class Layer:
     name
         What stands on the layer's tab, unique among the layers.
     is_guess
-        Whether type and voxels told the kind, not the user.
+        Whether the file, its type or voxels told the kind, not the user.
     """
 
     volume: Volume
@@ -68,7 +66,7 @@ class Layer:
     @property
     def may_be_otherwise(self) -> bool:
         """Whether small integers were taken for labels, which an image may hold as well."""
-        is_small = self.volume.dtype.itemsize <= _SMALL_BYTES
+        is_small = self.volume.dtype.itemsize <= SMALL_BYTES
         return self.is_guess and self.kind is Kind.SEGMENTATION and is_small
 
     @property
@@ -78,32 +76,8 @@ class Layer:
 
 
 def guess_kind(volume: Volume) -> Kind:
-    """Tell a segmentation from an image by its type and, for small integers, its voxels.
-
-    32- and 64-bit integers are labels, floats are images. 8- and 16-bit integers
-    may be both: labels are flat, so that most neighbours in the middle of the
-    volume are equal, while the noise of an image makes them differ.
-    """
-    if volume.dtype.kind not in "ui":
-        return Kind.IMAGE
-    if volume.dtype.itemsize > _SMALL_BYTES:
-        return Kind.SEGMENTATION
-    sample = volume.read(middle(volume.box))
-    left, right = sample[..., :-1], sample[..., 1:]
-    inside = (left != 0) & (right != 0)
-    is_flat = bool(inside.any()) and float(np.mean((left == right)[inside])) > _FLAT_SHARE
-    return Kind.SEGMENTATION if is_flat else Kind.IMAGE
-
-
-def middle(box: Box) -> Box:
-    """Return at most 64 voxels along each axis from the middle of a box."""
-    edges: list[tuple[int, int]] = []
-    for start, stop in zip(box.start, box.stop, strict=True):
-        edge = min(_SAMPLE_EDGE, stop - start)
-        first = start + (stop - start - edge) // 2
-        edges.append((first, first + edge))
-    (z0, z1), (y0, y1), (x0, x1) = edges
-    return Box((z0, y0, x0), (z1, y1, x1))
+    """Tell a segmentation from an image (see `floodem.volumes.kinds.looks_like_labels`)."""
+    return Kind.SEGMENTATION if looks_like_labels(volume) else Kind.IMAGE
 
 
 def grey_range(volume: Volume) -> tuple[float, float] | None:
