@@ -22,13 +22,13 @@ from floodem.errors import (
 from floodem.files import exclusive
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.volumes import (
-    block_plan,
     chunked_volume,
     convert,
     create_volume,
     open_volume,
     verify,
 )
+from floodem.volumes.conversion import block_plan
 from floodem.volumes.conversion.destination import work_place
 from floodem.volumes.conversion.journal import LocalJournal
 from floodem.volumes.conversion.receipts import Receipt, read_line, receipt_for
