@@ -22,12 +22,12 @@ from floodem.errors import (
 from floodem.files import exclusive
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.volumes import (
-    chunked_volume,
     convert,
     create_volume,
     open_volume,
     verify,
 )
+from floodem.volumes.chunked import volume as chunked_volume
 from floodem.volumes.conversion import block_plan
 from floodem.volumes.conversion.destination import work_place
 from floodem.volumes.conversion.journal import LocalJournal
