@@ -93,15 +93,70 @@ def test_pages_of_different_size_are_named(tmp_path: Path) -> None:
         open_volume(tmp_path / "em.tif")
 
 
-def test_the_description_is_plain_json(tmp_path: Path) -> None:
-    create_volume(
-        tmp_path / "em.tif", shape=(2, 3, 4), dtype="uint8", voxel_size=VoxelSize(30, 6, 6)
-    ).close()
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_imagej_finds_axes_unit_and_spacing(tmp_path: Path, dtype: str) -> None:
+    array = np.random.default_rng(0).integers(0, 250, (5, 6, 7)).astype(dtype)
+    size, offset = VoxelSize(30, 6, 8.5), (1, 2, 3)
+    with create_volume(
+        tmp_path / "em.tif", shape=array.shape, dtype=dtype, voxel_size=size, offset=offset
+    ) as volume:
+        for z in (3, 0, 4, 1, 2):
+            volume.write(Box((z + 1, 2, 3), (z + 2, 8, 10)), array[z : z + 1])
     with tifffile.TiffFile(tmp_path / "em.tif") as file:
-        described = json.loads(file.pages.first.description)
-    assert described == {
-        "floodem": {"version": 1, "offset_zyx": [0, 0, 0], "voxel_size_nm_zyx": [30, 6, 6]}
-    }
+        assert file.is_imagej
+        assert (file.series[0].axes, file.series[0].shape) == ("ZYX", array.shape)
+        np.testing.assert_array_equal(file.asarray(), array)
+        said = file.imagej_metadata
+        assert (said["unit"], said["spacing"], said["images"], said["slices"]) == ("nm", 30, 5, 5)
+        tags = file.pages.first.tags
+        (x_count, x_nm), (y_count, y_nm) = tags["XResolution"].value, tags["YResolution"].value
+        assert (x_nm / x_count, y_nm / y_count) == pytest.approx((8.5, 6))
+    with open_volume(tmp_path / "em.tif") as volume:
+        assert (volume.voxel_size, volume.offset) == (size, offset)
+        assert volume.notices == ()
+        np.testing.assert_array_equal(volume.read(), array)
+
+
+def test_imagej_finds_a_stack_without_a_voxel_size(tmp_path: Path) -> None:
+    create_volume(tmp_path / "em.tif", shape=(2, 3, 4), dtype="uint8").close()
+    with tifffile.TiffFile(tmp_path / "em.tif") as file:
+        assert file.is_imagej
+        assert "unit" not in file.imagej_metadata
+    with open_volume(tmp_path / "em.tif") as volume:
+        assert volume.voxel_size is None
+
+
+def test_what_imagej_does_not_show_has_a_plain_description(tmp_path: Path) -> None:
+    size = VoxelSize(30, 6, 8)
+    create_volume(tmp_path / "em.tif", shape=(2, 3, 4), dtype="uint32", voxel_size=size).close()
+    with tifffile.TiffFile(tmp_path / "em.tif") as file:
+        page = file.pages.first
+        assert json.loads(page.description) == {
+            "floodem": {"version": 1, "offset_zyx": [0, 0, 0], "voxel_size_nm_zyx": [30, 6, 8]}
+        }
+        assert page.get_resolution(tifffile.RESUNIT.MICROMETER) == (125, pytest.approx(1000 / 6))
+
+
+def test_sections_state_their_resolution(tmp_path: Path) -> None:
+    size = VoxelSize(30, 6, 8)
+    create_volume(
+        f"tiff://{tmp_path / 'sections'}", shape=(2, 3, 4), dtype="uint8", voxel_size=size
+    ).close()
+    with tifffile.TiffFile(tmp_path / "sections" / "z0001.tif") as file:
+        resolution = file.pages.first.get_resolution(tifffile.RESUNIT.MICROMETER)
+    assert resolution == (125, pytest.approx(1000 / 6))
+
+
+def test_a_plain_description_below_many_pages_is_read(tmp_path: Path) -> None:
+    block = {"version": 1, "offset_zyx": [1, 2, 3], "voxel_size_nm_zyx": [30, 6, 8]}
+    tifffile.imwrite(
+        tmp_path / "em.tif",
+        np.zeros((5, 6, 7), np.uint8),
+        description=json.dumps({"floodem": block}),
+        metadata=None,
+    )
+    with open_volume(tmp_path / "em.tif") as volume:
+        assert (volume.offset, volume.voxel_size) == ((1, 2, 3), VoxelSize(30, 6, 8))
 
 
 def test_a_description_of_a_newer_version_is_refused(tmp_path: Path) -> None:

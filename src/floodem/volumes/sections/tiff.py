@@ -16,8 +16,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from floodem.errors import VolumeFormatError
+from floodem.geometry import VoxelSize
 from floodem.volumes.damage import reading
 from floodem.volumes.declared import native_dtype
+from floodem.volumes.description import read_text
 from floodem.volumes.packages import require_package
 from floodem.volumes.sections.section import (
     IMAGE,
@@ -43,6 +45,8 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # TIFF 6.0, PhotometricInterpretation.
 _MIN_IS_WHITE = 0
 _PALETTE = 3
+
+_NM_PER_CM = 1e7
 
 
 def is_tiff(path: Path) -> bool:
@@ -167,8 +171,20 @@ def read(path: Path, expected: Section, window: Window) -> Array:
         return np.ascontiguousarray(pixels[0, :, :, 0], dtype=expected.dtype)
 
 
+def resolution_per_cm(voxel_size: VoxelSize | None) -> dict[str, Any]:
+    """Return what tifffile is to write into the tags of resolution: pixels per centimetre."""
+    if voxel_size is None:
+        return {}
+    _, y_nm, x_nm = voxel_size.zyx_nm
+    return {
+        "resolution": (_NM_PER_CM / x_nm, _NM_PER_CM / y_nm),
+        "resolutionunit": "CENTIMETER",
+    }
+
+
 def write(path: Path, section: Array, text: str) -> None:
-    """Write a section (y, x), deflated, with its description."""
+    """Write a section (y, x), deflated, with its description and resolution."""
+    ours = read_text(text, uri=str(path))
     tifffile_module().imwrite(
         path,
         np.ascontiguousarray(section),
@@ -176,6 +192,7 @@ def write(path: Path, section: Array, text: str) -> None:
         photometric="minisblack",
         description=text,
         metadata=None,
+        **resolution_per_cm(ours and ours.voxel_size),
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from floodem.errors import GeometryError, VolumeFormatError
 from floodem.geometry import VoxelSize
 from floodem.volumes.axes import SPATIAL, USUAL
+from floodem.volumes.sections.tiff_imagej import IMAGEJ
 from floodem.volumes.units import in_nm, nm_per
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def voxel_size_of(page: TiffPage) -> VoxelSize | None:
     """Read the calibration that ImageJ or OME keeps, None where there is none or it is odd."""
     text = page.description
     try:
-        if text.startswith("ImageJ="):
+        if text.startswith(IMAGEJ):
             return _imagej_voxel_size(text, page)
         if "<Pixels" in text or ":Pixels" in text:
             return _ome_voxel_size(text)

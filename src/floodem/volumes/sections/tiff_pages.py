@@ -23,7 +23,7 @@ from floodem.volumes.axes import Arrangement, arrange
 from floodem.volumes.channels import choose_channel
 from floodem.volumes.damage import reading
 from floodem.volumes.declared import size_in_bytes
-from floodem.volumes.description import Description, read_text
+from floodem.volumes.description import Description
 from floodem.volumes.registry import OpenRequest
 from floodem.volumes.sections.section import IMAGE, Section, damaged_image
 from floodem.volumes.sections.tiff import (
@@ -33,6 +33,7 @@ from floodem.volumes.sections.tiff import (
     tifffile_module,
 )
 from floodem.volumes.sections.tiff_axes import StoredAxes, stored_axes
+from floodem.volumes.sections.tiff_imagej import read_description
 from floodem.volumes.sections.tiff_segments import Cut, Place, Segments, Source
 from floodem.volumes.servers import transport
 from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
@@ -164,7 +165,7 @@ def _volume(file: TiffFile, request: OpenRequest, opened: contextlib.ExitStack) 
     page = series.keyframe
     axes = stored_axes(series, page, uri=uri, is_named_by_user=request.axes is not None)
     _require_grey(request, page, first)
-    ours = read_text(first.text, uri=uri)
+    ours = read_description(first.text, uri=uri)
     if math.prod(axes.shape[: axes.leading]) == 1 and ours is None and request.axes is None:
         raise VolumeFormatError(
             f"{uri} is a 2-D image ({first.shape[0]} x {first.shape[1]}), and a volume has three "
