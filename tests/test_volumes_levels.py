@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import json
+import re
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -15,9 +17,10 @@ import tensorstore as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from floodem.errors import OptionError, StorageError
+from floodem.errors import OptionError, StorageError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import Volume, create_volume, open_volume, pyramid_geometry
+from floodem.volumes.inspection.info import inspect
 from floodem.volumes.pyramid_geometry import finest_box, level_box, level_voxel_size
 from floodem.volumes.volume import Kind
 
@@ -303,3 +306,23 @@ def test_cloudvolume_reads_every_level_of_an_n5_volume(tmp_path: Path) -> None:
                 == level_voxel_size(VoxelSize(30, 6, 4), factors).zyx_nm[::-1]
             )
             assert (np.asarray(opened[:, :, :]) == mip + 1).all()
+
+
+@pytest.mark.parametrize("ending", ["em.ome.zarr", "em.zarr3"])
+def test_a_missing_level_is_named_and_the_others_are_read(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / ending
+    create_volume(path, shape=(4, 16, 16), dtype="uint8", levels=((1, 2, 2), (1, 4, 4))).close()
+    shutil.rmtree(path / "1")
+    missing = f"level 1 of {re.escape(str(path))} is missing: .*1 is no zarr3? array; copy"
+    with open_volume(path) as volume:
+        assert volume.read().shape == (4, 16, 16)
+        with pytest.raises(VolumeNotFoundError, match=missing):
+            _ = volume.levels
+    with open_volume(path, level=2) as volume:
+        assert volume.shape == (4, 4, 4)
+    with pytest.raises(VolumeNotFoundError, match=missing):
+        open_volume(path, level=1)
+    found = inspect(path)
+    assert found.volume is not None
+    assert [one.shape for one in found.volume.levels] == [(4, 16, 16)]
+    assert re.match(missing, found.notices[-1])

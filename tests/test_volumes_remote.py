@@ -138,6 +138,22 @@ def test_a_store_is_read_over_http(web: FileServer, tmp_path: Path, format_: str
     require_filled(f"{format_}://{web.address}/a%20b/em/")
 
 
+@pytest.mark.parametrize("format_", ["zarr3", "precomputed"])
+def test_shards_of_a_server_that_sends_whole_files_are_to_be_downloaded(
+    tmp_path: Path, format_: str
+) -> None:
+    fill(f"{format_}://{tmp_path / 'em'}", shards=(16, 32, 32))
+    with FileServer(tmp_path, ranges=False) as server:
+        address = f"{format_}://{server.address}/em"
+        with open_volume(address) as volume:
+            with pytest.raises(StorageError) as refusal:
+                volume.read()
+    assert str(refusal.value) == (
+        f"{address} cannot be read in parts, because its server sends only whole files: "
+        "download it and open the copy"
+    )
+
+
 def test_nothing_is_written_over_http(web: FileServer, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="http addresses are for reading only"):
         fill(f"zarr://{web.address}/em.zarr")
@@ -454,6 +470,16 @@ def test_nothing_to_be_known_is_one_sentence(web: FileServer, tmp_path: Path) ->
     for name in ("page", "nothing"):
         with pytest.raises(VolumeNotFoundError, match=f"no volume at {web.address}/{name} that"):
             open_volume(f"{web.address}/{name}")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_http_address_with_nothing_behind_it_is_named(web: FileServer, format_: str) -> None:
+    address = f"{format_}://{web.address}/nothing"
+    with pytest.raises(VolumeNotFoundError) as refusal:
+        open_volume(address)
+    assert str(refusal.value) == (
+        f"{address} is not there: this address has no {format_} volume; check it"
+    )
 
 
 def test_a_format_that_servers_do_not_serve_is_named(web: FileServer) -> None:

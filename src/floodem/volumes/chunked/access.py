@@ -33,11 +33,14 @@ from floodem.volumes.servers.addresses import (
     without_secrets,
 )
 from floodem.volumes.servers.patience import AccessDeniedError, Future, code_in, insist, reason_in
+from floodem.volumes.servers.size import whole_files_only
 
 _STATUS = re.compile(r"^([A-Z_]+): (.*?)(?: \[[a-z_]+=.*)?$", re.DOTALL)
 _DAMAGE = ("FAILED_PRECONDITION", "DATA_LOSS", "INVALID_ARGUMENT", "OUT_OF_RANGE")
 # Reasons come last in a status: `Permission denied`, or `Invalid file path: "/a/../b"`.
 _QUOTED_REASON = re.compile(r'[^:"]+: "[^"]*"$')
+# What tensorstore says of a server that answers a request for a part with the whole object.
+_WHOLE_FILES_ONLY = "was ignored by server"
 _ESCAPED_BYTES = re.compile(r"(?:\\x[0-9a-f]{2})+")
 
 T = TypeVar("T")
@@ -48,6 +51,8 @@ def sentence(action: str, uri: str, error: Exception) -> FloodemError:
     match = _STATUS.match(str(error))
     status, text = (match[1], match[2]) if match else ("", str(error))
     text = without_secrets(_ESCAPED_BYTES.sub(_unescape, text))
+    if _WHOLE_FILES_ONLY in text:
+        return whole_files_only(uri)
     if status == "NOT_FOUND":
         return VolumeNotFoundError(f"{uri} is not there: {text}; check the address")
     is_refusal = text.startswith("Error writing")
@@ -64,6 +69,12 @@ def sentence(action: str, uri: str, error: Exception) -> FloodemError:
     return StorageError(
         f"cannot {action} {uri}: {reason}; check the address, the rights and the free space"
     )
+
+
+def is_absence(error: Exception) -> bool:
+    """Tell whether tensorstore says that there is nothing."""
+    match = _STATUS.match(str(error))
+    return match is not None and match[1] == "NOT_FOUND"
 
 
 def already_there(uri: str) -> DestinationExistsError:

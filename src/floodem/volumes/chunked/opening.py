@@ -22,7 +22,7 @@ from floodem.errors import (
 from floodem.geometry import FARTHEST_POSITION, Zyx
 from floodem.memory import available_memory
 from floodem.volumes.axes import SPATIAL, Arrangement, arrange, turned
-from floodem.volumes.chunked.access import folder_of, open_array, sentence
+from floodem.volumes.chunked.access import folder_of, is_absence, open_array, sentence
 from floodem.volumes.chunked.layouts import (
     LAYOUTS,
     Folder,
@@ -85,6 +85,7 @@ def open_pyramid(
                     request,
                     layout,
                     uri=f"{request.location.uri} (level {at})",
+                    missing=_missing_level(at, level, request=request, layout=layout),
                     open_levels=lambda _: opened.levels,
                     owns_levels=False,
                 )
@@ -93,13 +94,25 @@ def open_pyramid(
 
     level = pyramid.levels[request.level]
     has_others = len(pyramid.levels) > 1
+    uri = request.location.uri
     return _open_level(
         level,
         request,
         layout,
-        uri=request.location.uri,
+        uri=uri,
+        missing=f"{uri} is not there: this address has no {layout.name} volume; check it"
+        if level.describe is None and not has_others
+        else _missing_level(request.level, level, request=request, layout=layout),
         open_levels=open_all if has_others else None,
         staged=staged,
+    )
+
+
+def _missing_level(at: int, level: Level, *, request: OpenRequest, layout: Layout) -> str:
+    return (
+        f"level {at} of {request.location.uri} is missing: {without_secrets(level.folder.path)} "
+        f"is no {layout.name} array; copy the volume again, or open another level (--level, in "
+        "Python level=)"
     )
 
 
@@ -162,8 +175,10 @@ def _open_level(
     layout: Layout,
     *,
     uri: str,
+    missing: str,
     **facts: Any,
 ) -> ChunkedVolume:
+    """Open one array of a pyramid; `missing` is the sentence for its absence."""
     location = request.location
     if level.folder.is_damaged(layout.metadata):
         # Deep nesting, for one, would end the process in tensorstore.
@@ -178,6 +193,8 @@ def _open_level(
     except FloodemError:
         raise
     except (ValueError, OSError) as error:
+        if is_absence(error):
+            raise VolumeNotFoundError(missing) from error
         raise sentence("open", uri, error) from error
     if own.description is None and level.describe is None:
         level = _enclosing(level, layout, uri=uri)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from floodem.errors import FloodemError, OptionError
+from floodem.errors import FloodemError, OptionError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import ProgressListener
 from floodem.volumes.access import open_volume
@@ -164,6 +164,8 @@ def inspect(
         return Info(uri=location.uri, format=format_, arrays=arrays, volume=None, notices=())
     volume, notices = _open(uri, channel, level=level, axes=axes, allow_external=allow_external)
     with volume:
+        levels, missing = _levels_of(volume)
+        notices += missing
         counted = None
         if _holds_small_labels(volume) if ids is None else ids:
             counted = count_ids(volume, threads=threads, progress=progress)
@@ -174,9 +176,7 @@ def inspect(
             kind=volume.kind,
             storage=storage_of(location, volume, level=level, axes=axes),
             chunks=volume.chunks,
-            levels=tuple(
-                LevelInfo(shape=one.shape, voxel_size=one.voxel_size) for one in volume.levels
-            ),
+            levels=tuple(LevelInfo(shape=one.shape, voxel_size=one.voxel_size) for one in levels),
             ids=counted,
         )
         notices += volume.notices
@@ -217,6 +217,14 @@ def _open(uri: str | Path, channel: int | None, **options: Any) -> tuple[Volume,
         if channel is not None:
             raise
         return open_volume(uri, channel=0, **options), (str(error),)
+
+
+def _levels_of(volume: Volume) -> tuple[tuple[Volume, ...], tuple[str, ...]]:
+    """Open the pyramid; of one with a missing level this level alone, with a notice."""
+    try:
+        return volume.levels, ()
+    except VolumeNotFoundError as error:
+        return (volume,), (str(error),)
 
 
 def _is_undecided(location: Location, arrays: tuple[StoredArray, ...]) -> bool:

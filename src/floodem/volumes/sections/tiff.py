@@ -192,7 +192,7 @@ def write(path: Path, section: Array, text: str) -> None:
         photometric="minisblack",
         description=text,
         metadata=None,
-        **resolution_per_cm(ours and ours.voxel_size),
+        **resolution_per_cm(None if ours is None else ours.voxel_size),
     )
 
 

@@ -44,6 +44,14 @@ def find_http_file(address: str) -> tuple[str, int]:
     return insist(lambda: _FirstByte(address), address=address, action="open")
 
 
+def whole_files_only(address: str) -> StorageError:
+    """Say that a server does not send parts of files."""
+    return StorageError(
+        f"{without_secrets(address)} cannot be read in parts, because its server "
+        "sends only whole files: download it and open the copy"
+    )
+
+
 class _FirstByte:
     """A request for the first byte of a file on an http server; it tells address and size."""
 
@@ -72,10 +80,7 @@ class _FirstByte:
             raise OSError(_in_curls_words(error)) from error
         total = _TOTAL.fullmatch(stated)
         if status != _PARTIAL or total is None:
-            raise StorageError(
-                f"{without_secrets(self._address)} cannot be read in parts, because its server "
-                "sends only whole files: download it and open the copy"
-            )
+            raise whole_files_only(self._address)
         if found_at == request.full_url:
             found_at = self._address
         elif split_address(found_at)[0] not in HTTP_SCHEMES:
