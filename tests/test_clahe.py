@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,14 +16,17 @@ from floodem.errors import (
     DestinationExistsError,
     GeometryError,
     OptionError,
+    RunConflictError,
+    StoppedError,
     StorageError,
     VolumeFormatError,
 )
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes import create_volume, open_volume
+from floodem.volumes import create_volume, open_volume, verify
 from floodem.volumes.conversion import block_plan
-from floodem.volumes.grey import equalisation
+from floodem.volumes.grey import equalised
 from floodem.volumes.grey.equalisation import clahe, clahe_section
+from floodem.volumes.grey.equalised import EqualisedVolume
 from floodem.volumes.grey.tables import Rule, clip_histograms
 from floodem.volumes.volume import Kind
 from reference import clahe as exact
@@ -155,7 +160,7 @@ def test_contrast_grows_where_it_was_low_and_light_becomes_even():
 def test_a_section_comes_out_the_same_in_pieces(monkeypatch, tile):
     section = tissue((70, 60))
     whole = clahe_section(section, block=31)
-    monkeypatch.setattr(equalisation, "_TILE", tile)
+    monkeypatch.setattr(equalised, "_TILE", tile)
     np.testing.assert_array_equal(clahe_section(section, block=31), whole)
 
 
@@ -167,20 +172,26 @@ def test_a_section_comes_out_the_same_in_pieces(monkeypatch, tile):
 @settings(max_examples=25, deadline=None)
 def test_a_volume_is_its_sections_whatever_box_blocks_and_threads(chunks, threads, corner):
     image = np.stack([tissue((44, 39), seed=z) for z in range(4)])
-    source = ArrayVolume(image, offset=(7, 100, -5))
-    copies = []
-
-    def create(uri, *, shape, dtype, offset, **_):
-        copies.append(ArrayVolume(np.zeros(shape, dtype), offset=offset, chunks=chunks))
-        return copies[-1]
-
+    source = ArrayVolume(image, offset=(7, 100, -5), chunks=chunks)
     box = Box((7 + corner[0], 100 + corner[1], -5 + corner[2]), source.box.stop)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(equalisation, "create_volume", create)
-        patch.setattr(block_plan, "BLOCK_BYTES", 3000)
-        clahe(source, "copy", block=21, box=box, threads=threads)
+    options = {"block": 21, "bins": 256, "slope": 1.5, "value_range": None}
     expected = np.stack([clahe_section(section, block=21) for section in image])
-    np.testing.assert_array_equal(copies[0].array, expected[box.slices(origin=source.offset)])
+    with EqualisedVolume(source, threads=threads, **options) as even:
+        np.testing.assert_array_equal(even.read(box), expected[box.slices(origin=source.offset)])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_small_blocks_give_the_same_copy(monkeypatch, tmp_path, threads):
+    image = np.stack([tissue((44, 39), seed=z) for z in range(4)])
+    source = ArrayVolume(image, offset=(7, 100, -5), chunks=(3, 20, 20))
+    monkeypatch.setattr(block_plan, "BLOCK_BYTES", 3000)
+    monkeypatch.setattr(block_plan, "MEMORY_BYTES", 5000)
+    options = {"block": 21, "threads": threads, "kind": Kind.IMAGE}
+    made = clahe(source, tmp_path / "even.zarr", chunks=(2, 16, 16), **options)
+    assert made.blocks > 4
+    with open_volume(tmp_path / "even.zarr") as copy:
+        expected = [clahe_section(section, block=21) for section in image]
+        np.testing.assert_array_equal(copy.read(), expected)
 
 
 @pytest.fixture
@@ -214,8 +225,8 @@ def test_sixteen_bit_volumes_have_one_range_for_all_sections_and_boxes(tmp_path)
     source, whole, part = (tmp_path / f"{name}.zarr" for name in ("em", "whole", "part"))
     with create_volume(source, shape=image.shape, dtype="uint16") as volume:
         volume.write(volume.box, image)
-    clahe(source, whole)
-    clahe(source, part, box=Box((0, 0, 5), (2, 40, 30)))
+    clahe(source, whole, kind=Kind.IMAGE)
+    clahe(source, part, kind=Kind.IMAGE, box=Box((0, 0, 5), (2, 40, 30)))
     with open_volume(whole) as a, open_volume(part) as b:
         assert np.array_equal(a.read()[:2, :, 5:30], b.read())
         span = (int(image.min()), int(image.max()))
@@ -246,25 +257,68 @@ def test_an_image_can_be_replaced_by_its_copy(image):
 def test_a_constant_volume_of_sixteen_bits_is_copied(tmp_path):
     with create_volume(tmp_path / "em.zarr", shape=(2, 5, 5), dtype="uint16") as volume:
         volume.write(volume.box, np.full((2, 5, 5), 700, np.uint16))
-    clahe(tmp_path / "em.zarr", tmp_path / "even.zarr")
+    clahe(tmp_path / "em.zarr", tmp_path / "even.zarr", kind=Kind.IMAGE)
     with open_volume(tmp_path / "even.zarr") as copy:
         assert (copy.read() == 700).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint32", "int64"])
 def test_other_types_are_refused_with_advice(dtype):
-    with pytest.raises(
-        VolumeFormatError, match=f"holds {dtype}, .* --window LOW,HIGH --dtype uint8"
-    ):
-        clahe(ArrayVolume(np.zeros((2, 2, 2), dtype)), "never.zarr")
+    for kind in (None, Kind.IMAGE):
+        with pytest.raises(
+            VolumeFormatError, match=f"holds {dtype}, .* --window LOW,HIGH --dtype uint8"
+        ):
+            clahe(ArrayVolume(np.zeros((2, 2, 2), dtype)), "never.zarr", kind=kind)
     with pytest.raises(VolumeFormatError, match="8 or 16 bits"):
         clahe_section(np.zeros((2, 2), dtype))
 
 
-def test_labels_are_refused():
-    labels = ArrayVolume(np.zeros((2, 2, 2), np.uint16), kind=Kind.LABELS)
-    with pytest.raises(VolumeFormatError, match="holds labels, not an image"):
-        clahe(labels, "never.zarr")
+def test_labels_are_refused_unless_they_are_said_to_be_an_image(tmp_path):
+    flat = np.full((2, 9, 9), 700, np.uint16)
+    wide = ArrayVolume(flat.astype(np.uint32))
+    with pytest.raises(VolumeFormatError, match="numbers of objects .* name the image"):
+        clahe(wide, tmp_path / "even.zarr")
+    declared = ArrayVolume(tissue((9, 9))[None], kind=Kind.LABELS)
+    with pytest.raises(VolumeFormatError, match=r"holds labels \(uint8\).*--kind image"):
+        clahe(declared, tmp_path / "even.zarr")
+    with pytest.raises(VolumeFormatError, match=r"looks like labels \(uint16\).*--kind image"):
+        clahe(ArrayVolume(flat), tmp_path / "even.zarr")
+    assert list(tmp_path.iterdir()) == []
+    clahe(declared, tmp_path / "even.zarr", kind=Kind.IMAGE)
+
+
+def test_the_copy_is_verified_and_an_identical_call_finds_it_finished(image, tmp_path):
+    made = clahe(image[0], tmp_path / "even.zarr", block=31, pyramid=1)
+    assert (made.levels, made.was_finished) == (2, False)
+    assert verify(tmp_path / "even.zarr").is_whole
+    again = clahe(image[0], tmp_path / "even.zarr", block=31, pyramid=1)
+    assert again.was_finished
+
+
+@pytest.mark.parametrize("change", [{"block": 33}, {"bins": 128}, {"slope": 2.0}])
+def test_a_stopped_run_goes_on_with_the_same_options_alone(monkeypatch, image, tmp_path, change):
+    monkeypatch.setattr(block_plan, "BLOCK_BYTES", 3000)
+    monkeypatch.setattr(block_plan, "MEMORY_BYTES", 3000)
+    destination = tmp_path / "even.zarr"
+    options = {"block": 31, "chunks": (1, 40, 40), "threads": 1}
+    questions = itertools.count()
+    with pytest.raises(StoppedError, match="same command again"):
+        clahe(image[0], destination, **options, should_stop=lambda: next(questions) == 4)
+    with pytest.raises(RunConflictError):
+        clahe(image[0], destination, **(options | change))
+    made = clahe(image[0], destination, **options)
+    assert made.resumed_blocks > 0
+    with open_volume(destination) as copy:
+        expected = [clahe_section(section, block=31) for section in image[1]]
+        np.testing.assert_array_equal(copy.read(), expected)
+
+
+def test_a_range_of_eight_bits_is_served_and_one_beyond_the_type_refused():
+    section = np.arange(256, dtype=np.uint8).repeat(16).reshape(64, 64)
+    found = clahe_section(section, value_range=(100, 160))
+    assert (found.min(), found.max()) == (100, 160)
+    with pytest.raises(OptionError, match="range 0 to 4000 is not within uint8"):
+        clahe_section(section, value_range=(0, 4000))
 
 
 @pytest.mark.parametrize(
@@ -318,9 +372,8 @@ def test_a_failure_on_the_way_leaves_what_was_there(image, tmp_path):
 def test_progress_is_told_in_voxels(image, tmp_path):
     reports = []
     clahe(image[0], tmp_path / "even.zarr", progress=reports.append)
-    assert {report.stage for report in reports} == {"clahe"}
-    assert reports[0].done == 0
-    assert reports[-1].done == reports[-1].total == image[1].size
+    assert {report.unit for report in reports} == {"voxels"}
+    assert reports[-1].done == reports[-1].total == 2 * image[1].size  # written, read back
 
 
 def test_a_denser_grid_is_nearer():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from floodem.cli.info import bytes_text, info, times
 from floodem.cli.stats import number, stats
 from floodem.errors import (
     EXIT_INPUT_REFUSED,
+    EXIT_STOPPED,
     EXIT_USAGE,
     DestinationExistsError,
     OptionError,
@@ -131,6 +134,38 @@ def test_clahe_writes_the_copy_and_says_where(image, tmp_path, capsys):
     with open_volume(copy) as volume:
         expected = clahe_section(array[0], block=15, slope=3.0)
         assert np.array_equal(volume.read()[0], expected)
+
+
+def test_clahe_leaves_receipts_and_says_when_it_was_done_before(image, tmp_path):
+    copy = str(tmp_path / "even.zarr")
+    assert floodem("clahe", image[0], copy).returncode == 0
+    assert floodem("verify", copy).returncode == 0
+    again = floodem("clahe", image[0], copy)
+    assert again.returncode == 0
+    assert "was finished by an earlier run" in again.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C reaches a whole console there")
+def test_ctrl_c_stops_clahe_and_the_same_command_goes_on(tmp_path):
+    uri, copy = str(tmp_path / "em.zarr"), str(tmp_path / "even.zarr")
+    array = np.random.default_rng(0).integers(0, 256, (256, 512, 512), np.uint8)
+    with create_volume(uri, shape=array.shape, dtype="uint8", chunks=(8, 512, 512)) as volume:
+        volume.write(volume.box, array)
+    start = "from floodem.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "clahe", uri, copy, "--threads", "1"]
+    receipts = tmp_path / "even.zarr.floodem" / "running" / "receipts.txt"
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not (receipts.exists() and receipts.stat().st_size):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == EXIT_STOPPED, said
+    assert "run the same command again to go on" in said
+    goes_on = floodem(*command[3:])
+    assert goes_on.returncode == 0, goes_on.stderr
+    assert floodem("verify", copy).returncode == 0
 
 
 def test_a_range_is_two_whole_numbers():

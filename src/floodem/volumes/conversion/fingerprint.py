@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from floodem.errors import FloodemError
+from floodem.volumes.conversion.derived import DerivedVolume
 from floodem.volumes.location import Location, parse_location
 from floodem.volumes.servers.transport import open_store
 from floodem.volumes.stored import refusals
@@ -33,7 +34,10 @@ def fingerprint(volume: Volume) -> dict[str, Any]:
     StorageError
         When the file system refuses.
     """
-    declared: dict[str, Any] = {
+    declared: dict[str, Any] = (
+        {"recipe": volume.recipe} if isinstance(volume, DerivedVolume) else {}
+    )
+    declared |= {
         "box": str(volume.box),
         "dtype": volume.dtype.name,
         "voxel_size": None if volume.voxel_size is None else list(volume.voxel_size.zyx_nm),

@@ -17,6 +17,7 @@ from floodem.errors import FloodemError, GeometryError, OptionError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.labels.relabel import label_dtype
 from floodem.labels.runs import Ids, require_labels
+from floodem.volumes.conversion.derived import DerivedVolume
 from floodem.volumes.conversion.destination import is_resumable, serves_threads, work_place
 from floodem.volumes.conversion.fingerprint import fingerprint
 from floodem.volumes.conversion.pyramid import level_factors
@@ -157,7 +158,7 @@ def make_plan(
         factors=factors,
         work=work_place(location) if keeps_blocks and not location.is_remote else None,
         is_resumable=keeps_blocks,
-        reads_in_threads=_serves_threads(source.uri),
+        reads_in_threads=_serves_threads(source),
         writes_in_threads=keeps_blocks,
         is_lossy=options.encoding in _LOSSY or record.name in _LOSSY,
         identity=_identity(source, options, factors=factors, origin=origin),
@@ -167,9 +168,11 @@ def make_plan(
     return plan
 
 
-def _serves_threads(uri: str) -> bool:
+def _serves_threads(source: Volume) -> bool:
+    if isinstance(source, DerivedVolume):
+        return True
     try:
-        return serves_threads(parse_location(uri))
+        return serves_threads(parse_location(source.uri))
     except FloodemError:
         return False  # an open volume that is in no file
 

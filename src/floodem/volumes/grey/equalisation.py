@@ -1,35 +1,30 @@
 """Even contrast over an image: a volume or a section in, the same equalised as in ImageJ out.
 
-Each section (y, x) stands for itself. The rule is in `floodem.volumes.grey.tables`;
-here a volume is read, equalised and written block by block.
+Each section (y, x) stands for itself. A volume is converted (see
+`floodem.volumes.conversion`) as `floodem.volumes.grey.equalised` shows it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from floodem.errors import GeometryError, VolumeFormatError
-from floodem.geometry import Box, Zyx, tiles
+from floodem.errors import OptionError, StoppedError, VolumeFormatError
+from floodem.geometry import Box, Zyx
 from floodem.progress import Progress, ProgressListener
-from floodem.volumes.access import create_volume, open_volume
-from floodem.volumes.conversion.block_reading import Reader
-from floodem.volumes.grey.reading import grey_blocks, grey_reader
-from floodem.volumes.grey.tables import Rule, Section, Span, equalise
-from floodem.volumes.parallel import in_order, usable_threads
+from floodem.volumes.access import open_volume
+from floodem.volumes.conversion.plan import ConversionOptions, make_plan
+from floodem.volumes.conversion.result import Conversion
+from floodem.volumes.conversion.run import Run
+from floodem.volumes.grey.equalised import EqualisedVolume, Part, equalise_part
+from floodem.volumes.grey.tables import Rule, Section
+from floodem.volumes.kinds import looks_like_labels
+from floodem.volumes.parallel import usable_threads
 from floodem.volumes.volume import Array, Kind, Volume
-
-BLOCKS_HELD = 3
-"""One is read, one is equalised, one is written."""
-
-_TILE = 512
-"""Edge of what is equalised at a time: its tables take a few megabytes."""
 
 _MAX_ITEMSIZE = 2
 
@@ -86,11 +81,12 @@ def clahe_section(
     if section.size == 0:
         return section.copy()
     low, high = _range_of(section) if value_range is None else value_range
+    _require_range(value_range, dtype=section.dtype)
     if value_range is None and low == high:
         return section.copy()
     rule = Rule(block=block, bins=bins, slope=slope, low=low, high=high, spacing=spacing or 0)
     result = np.empty_like(section, order="C")
-    _equalise_part(_Part(section, (0, 0), (0, 0), section.shape, result), rule)
+    equalise_part(Part(section, (0, 0), (0, 0), section.shape, result), rule)
     return result
 
 
@@ -104,6 +100,8 @@ def clahe(
     value_range: tuple[int, int] | None = None,
     box: Box | None = None,
     chunks: Zyx | None = None,
+    pyramid: int | Literal["auto"] | None = None,
+    kind: Kind | None = None,
     channel: int | None = None,
     level: int = 0,
     axes: str | None = None,
@@ -111,13 +109,16 @@ def clahe(
     overwrite: bool = False,
     threads: int | None = None,
     progress: ProgressListener | None = None,
-) -> None:
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Conversion:
     """Equalise the contrast of every section of an image (see `clahe_section`).
 
-    The copy keeps voxel size, offset and type. It is the same whatever the box,
-    the blocks and the number of threads: windows look beyond the box. Memory
-    stays bounded by a few blocks. When anything fails, what was at the
-    destination before is still there.
+    This is a conversion (see `floodem.volumes.convert`) of the image as it is with
+    even contrast: it is verified, leaves receipts, and goes on after a stop. The
+    copy keeps voxel size, offset and type. It is the same whatever the box, the
+    blocks and the number of threads: windows look beyond the box. Memory stays
+    bounded by a few blocks. When anything fails, what was at the destination
+    before is still there.
 
     Parameters
     ----------
@@ -132,8 +133,10 @@ def clahe(
         uint8, else those of the whole volume, which is then read twice.
     box
         The part to equalise, in the source's frame (z, y, x; offset included).
-    chunks
-        Of the destination, z, y, x.
+    chunks, pyramid
+        Of the destination, as for `convert`.
+    kind
+        `Kind.IMAGE` insists that the source is an image where it looks like labels.
     channel, level, axes, allow_external
         As for `open_volume`, when the source is an address.
     overwrite
@@ -141,7 +144,9 @@ def clahe(
     threads
         By default one for each core that this process may use.
     progress
-        Called after every block, in voxels.
+        Called after every block, in voxels over all steps.
+    should_stop
+        Asked after every block; when it answers True the work ends with `StoppedError`.
 
     Raises
     ------
@@ -151,53 +156,97 @@ def clahe(
         When an option has an impossible value.
     VolumeFormatError
         When the source is no image of 8 or 16 bits.
+    StoppedError
+        When `should_stop` said so.
     FloodemError
-        Whatever `open_volume` and `create_volume` refuse.
+        Whatever `open_volume`, `create_volume` and `convert` refuse.
     """
     Rule(block=block, bins=bins, slope=slope)
     workers = usable_threads(threads)
-    with contextlib.ExitStack() as stack:
+
+    def hear(report: Progress) -> None:
+        if progress is not None:
+            progress(report)
+        if should_stop():
+            raise StoppedError("stopped while the range was sought: run the same command again")
+
+    with contextlib.ExitStack() as opened:
         if not isinstance(source, Volume):
-            source = stack.enter_context(
+            source = opened.enter_context(
                 open_volume(
                     source, channel=channel, level=level, axes=axes, allow_external=allow_external
                 )
             )
-        _require_grey(source.dtype, uri=source.uri)
-        if source.kind is Kind.LABELS:
-            raise VolumeFormatError(f"{source.uri} holds labels, not an image: name the image")
-        part = source.box if box is None else box
-        if not source.box.contains(part) or part.size == 0:
-            raise GeometryError(
-                f"box {part} is empty or not inside {source.uri}, which holds {source.box} "
-                "(z,y,x): choose a box in it"
+        _require_image(source, kind=kind)
+        _require_range(value_range, dtype=source.dtype)
+        equalised = opened.enter_context(
+            EqualisedVolume(
+                source,
+                block=block,
+                bins=bins,
+                slope=slope,
+                value_range=value_range,
+                threads=workers,
+                progress=hear,
             )
-        low, high = value_range or _range_of_volume(source, threads=workers, progress=progress)
-        rule = None
-        if value_range is not None or low != high:
-            rule = Rule(block=block, bins=bins, slope=slope, low=low, high=high)
-        copy = create_volume(
-            destination,
-            shape=part.shape,
-            dtype=source.dtype,
-            voxel_size=source.voxel_size,
-            offset=part.start,
-            chunks=chunks,
-            kind=Kind.IMAGE,
-            overwrite=overwrite,
         )
-        try:
-            _equalise_blocks(source, copy, rule=rule, threads=workers, progress=progress)
+        plan = make_plan(
+            equalised,
+            destination,
+            options=ConversionOptions(box=box, chunks=chunks, pyramid=pyramid),
+            origin={"axes": axes, "channel": channel, "level": level},
+        )
+        run = Run(
+            plan,
+            threads=workers,
+            overwrite=overwrite,
+            progress=progress,
+            should_stop=should_stop,
             # The copy may take the place of the source, and an open file keeps its place.
-            stack.close()
-            copy.close()
-        except BaseException:
-            copy.discard()
-            raise
+            let_go=opened.close,
+        )
+        with run.record.hold():
+            return run.make()
+
+
+def _require_image(source: Volume, *, kind: Kind | None) -> None:
+    """Refuse labels, unless it is insisted that they are an image, and what is no grey value."""
+    is_labels = kind is Kind.LABELS or (kind is None and looks_like_labels(source))
+    if is_labels and is_grey(source.dtype):
+        verb = "holds" if kind or source.kind else "looks like"
+        raise VolumeFormatError(
+            f"{source.uri} {verb} labels ({source.dtype}), which have no contrast: name the image, "
+            "or say --kind image if it is one"
+        )
+    if is_labels:
+        raise VolumeFormatError(
+            f"{source.uri} holds {source.dtype}, which are numbers of objects rather than grey "
+            "values: name the image, or bring it to 8 bits first if it is one, as in "
+            "floodem convert --kind image --window LOW,HIGH --dtype uint8"
+        )
+    _require_grey(source.dtype, uri=source.uri)
+
+
+def _require_range(value_range: tuple[int, int] | None, *, dtype: np.dtype[Any]) -> None:
+    limits = np.iinfo(dtype)
+    if value_range is None:
+        return
+    low, high = value_range
+    Rule(low=low, high=high)
+    if low < limits.min or high > limits.max:
+        raise OptionError(
+            f"the range {low} to {high} is not within {dtype}, which holds {limits.min} to "
+            f"{limits.max}: give two values in it"
+        )
+
+
+def is_grey(dtype: np.dtype[Any]) -> bool:
+    """Tell whether values of a type can be equalised: integers of 8 or 16 bits."""
+    return dtype.kind in "ui" and dtype.itemsize <= _MAX_ITEMSIZE
 
 
 def _require_grey(dtype: np.dtype[Any], *, uri: str) -> None:
-    if dtype.kind not in "ui" or dtype.itemsize > _MAX_ITEMSIZE:
+    if not is_grey(dtype):
         raise VolumeFormatError(
             f"{uri} holds {dtype}, and histograms are equalised of grey values of 8 or 16 bits: "
             "bring it to 8 bits first, as in floodem convert --window LOW,HIGH --dtype uint8"
@@ -208,129 +257,3 @@ def _range_of(section: Array) -> tuple[int, int]:
     if section.dtype == np.uint8:
         return 0, int(np.iinfo(np.uint8).max)
     return int(section.min()), int(section.max())
-
-
-def _range_of_volume(
-    volume: Volume, *, threads: int, progress: ProgressListener | None
-) -> tuple[int, int]:
-    """Return what the bins span: of the whole volume, so that every box of it gets the same."""
-    if volume.dtype == np.uint8:
-        return 0, int(np.iinfo(np.uint8).max)
-    from floodem.volumes.grey.statistics import statistics
-
-    found = statistics(volume, threads=threads, progress=progress)
-    assert found.minimum is not None
-    assert found.maximum is not None
-    return int(found.minimum), int(found.maximum)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A rectangle of a section to be equalised, and the pixels around it.
-
-    Attributes
-    ----------
-    pixels
-        What was read of the section (y, x).
-    origin
-        Where its first pixel lies in the section.
-    start
-        Where the first pixel of `result` lies in the section.
-    shape
-        Of the whole section.
-    result
-        Where the new values go.
-    """
-
-    pixels: Array
-    origin: tuple[int, int]
-    start: tuple[int, int]
-    shape: tuple[int, ...]
-    result: Array
-
-
-def _equalise_part(part: _Part, rule: Rule | None) -> None:
-    (top, left), (y0, x0) = part.origin, part.start
-    height, width = part.result.shape
-    if rule is None:
-        part.result[...] = part.pixels[y0 - top :, x0 - left :][:height, :width]
-        return
-    for y, x in itertools.product(range(0, height, _TILE), range(0, width, _TILE)):
-        ys = (y0 + y, y0 + min(y + _TILE, height))
-        xs = (x0 + x, x0 + min(x + _TILE, width))
-        spans = (
-            Span.around(*ys, length=part.shape[0], rule=rule),
-            Span.around(*xs, length=part.shape[1], rule=rule),
-        )
-        (above, below), (before, behind) = spans[0].reach, spans[1].reach
-        part.result[y : y + _TILE, x : x + _TILE] = equalise(
-            part.pixels[above - top : below - top, before - left : behind - left],
-            ys,
-            xs,
-            spans=spans,
-            rule=rule,
-        )
-
-
-def _equalise_blocks(
-    source: Volume,
-    copy: Volume,
-    *,
-    rule: Rule | None,
-    threads: int,
-    progress: ProgressListener | None,
-) -> None:
-    report = progress or (lambda _: None)
-    # Read with what the windows cover beside it, and written.
-    core, held = grey_blocks(
-        source,
-        copy.shape,
-        chunks=copy.chunks,
-        voxel_bytes=2 * source.dtype.itemsize,
-        wanted=BLOCKS_HELD,
-    )
-    done, total = 0, copy.box.size
-
-    def blocks() -> Iterator[tuple[Box, Array, Iterator[_Part]]]:
-        for tile in tiles(copy.box, core=core):
-            result = np.empty(tile.core.shape, source.dtype)
-            yield tile.core, result, _parts(reader, tile.core, result=result, rule=rule)
-
-    def parts() -> Iterator[tuple[_Part, tuple[Box, Array] | None]]:
-        """Yield all sections of all blocks; with the last one of a block, the block itself."""
-        for box, result, sections in blocks():
-            last = box.shape[0] - 1
-            for index, section in enumerate(sections):
-                yield section, ((box, result) if index == last else None)
-
-    def work(item: tuple[_Part, tuple[Box, Array] | None]) -> tuple[Box, Array] | None:
-        _equalise_part(item[0], rule)
-        return item[1]
-
-    report(Progress(stage="clahe", done=0, total=total, unit="voxels"))
-    with grey_reader(source, threads=threads) as reader:
-        ahead = max(1, (held - 1) * core[0])
-        for finished in in_order(work, parts(), threads=threads, ahead=ahead):
-            # Results come in order, so the sections before the last one are finished too.
-            if finished is not None:
-                copy.write(*finished)
-                done += finished[0].size
-                report(Progress(stage="clahe", done=done, total=total, unit="voxels"))
-
-
-def _parts(reader: Reader, box: Box, *, result: Array, rule: Rule | None) -> Iterator[_Part]:
-    """Read a block with what its windows cover, and yield its sections."""
-    source = reader.volume
-    (_, oy, ox), (_, y0, x0), (_, y1, x1) = source.offset, box.start, box.stop
-    _, height, width = source.shape
-    ys, xs = (y0 - oy, y1 - oy), (x0 - ox, x1 - ox)
-    if rule is not None:
-        ys = Span.around(*ys, length=height, rule=rule).reach
-        xs = Span.around(*xs, length=width, rule=rule).reach
-    covered = Box(
-        (box.start[0], ys[0] + oy, xs[0] + ox),
-        (box.stop[0], ys[1] + oy, xs[1] + ox),
-    )
-    pixels = reader.read(covered)
-    for section, new in zip(pixels, result, strict=True):
-        yield _Part(section, (ys[0], xs[0]), (y0 - oy, x0 - ox), (height, width), new)
