@@ -112,7 +112,7 @@ def test_other_options_are_refused_until_overwrite_begins_again(bucket: Any, sou
     to = f"zarr://{bucket.root}/em"
     with pytest.raises(StoppedError):
         convert(source, to, should_stop=After(5), **OPTIONS)
-    with pytest.raises(RunConflictError, match="options.dtype = None, now it is uint32"):
+    with pytest.raises(RunConflictError, match="begun without --dtype, now with --dtype uint32"):
         convert(source, to, dtype="uint32", **OPTIONS)
     convert(source, to, dtype="uint32", overwrite=True, **OPTIONS)
     with open_volume(to) as copy:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from floodem.volumes import Volume
     from floodem.volumes.conversion.convert import Conversion
 
-_IMAGE_BYTES = 2  # wider integers are labels in precomputed unless the kind says otherwise
-
 
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="Volume: a path or address.")],
@@ -174,13 +172,6 @@ def _print(made: Conversion, copy: Volume) -> None:
         print(f"note: {objects}; old and new ids are in {made.record}", file=sys.stderr)
     if made.is_lossy:
         print("note: jpeg changes values; receipts are of what it gives back", file=sys.stderr)
-    is_small = copy.dtype.kind in "ui" and copy.dtype.itemsize <= _IMAGE_BYTES
-    if made.format == "precomputed" and made.kind is None and is_small:
-        print(
-            f"note: {copy.dtype} is taken for an image, as nothing says what it is: for labels "
-            "give --kind labels",
-            file=sys.stderr,
-        )
 
 
 def describe(volume: Volume) -> str:

@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from floodem.errors import DestinationExistsError, FloodemError, UsageError
 from floodem.geometry import Box, Zyx
+from floodem.volumes.chunked.layouts import LAYOUTS, Folder, Layout
+from floodem.volumes.chunked.layouts.folder import local_folder
 from floodem.volumes.location import Location, require_format
 from floodem.volumes.volume import Volume
 
@@ -44,6 +47,49 @@ def final_place(location: Location) -> Path:
     inner = (location.dataset or "").strip("/")
     is_folder = inner and "work" in require_format(location).options
     return Path(os.path.realpath(location.local / inner if is_folder else location.local))
+
+
+def require_place(location: Location) -> None:
+    """Refuse a local destination that no volume can have, whatever it is made of.
+
+    Raises
+    ------
+    UsageError
+        When it has no name, or a file's name that ends like a folder's.
+    DestinationExistsError
+        When it lies among the chunks of another volume.
+    """
+    if location.is_remote:
+        return
+    final = final_place(location)
+    if not final.name:
+        raise UsageError(
+            f"{location.uri!r} names no file or folder that could be made: give a path like "
+            "out.zarr"
+        )
+    if location.path.endswith(("/", os.sep)) and final.is_file():
+        raise UsageError(
+            f"{location.uri!r} ends like a folder, and a file is there: leave out the last "
+            f"{location.path[-1]!r}, or choose another destination"
+        )
+    for above in final.parents:
+        folder = local_folder(above)
+        for layout in LAYOUTS.values():
+            if _is_volume(folder, layout):
+                raise DestinationExistsError(
+                    f"{location.uri} would lie inside the {layout.name} volume {above} and become "
+                    "part of it: choose a destination outside"
+                )
+
+
+def _is_volume(folder: Folder, layout: Layout) -> bool:
+    # A damaged file of that name, far above perhaps, may be anybody's.
+    if folder.json(layout.metadata) is None:
+        return False
+    try:
+        return layout.is_array(folder) or layout.pyramid(folder, uri=folder.path) is not None
+    except (FloodemError, OSError):
+        return False
 
 
 def work_place(location: Location) -> Path:

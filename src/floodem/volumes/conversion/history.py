@@ -15,13 +15,13 @@ from floodem.errors import FloodemError
 from floodem.geometry import Box
 from floodem.volumes.access import open_volume
 from floodem.volumes.conversion.destination import is_in_place
+from floodem.volumes.conversion.differences import require_same
 from floodem.volumes.conversion.plan import Plan
 from floodem.volumes.conversion.receipts import Key, Receipt
 from floodem.volumes.conversion.record import (
     ConversionRecord,
     Status,
     level_boxes,
-    require_same,
 )
 
 

@@ -6,20 +6,26 @@ Everything that can be refused without reading voxels is refused here.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from floodem.errors import FloodemError, GeometryError, OptionError
+from floodem.errors import FloodemError, GeometryError, LabelError, OptionError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.labels.relabel import label_dtype
 from floodem.labels.runs import Ids, require_labels
 from floodem.volumes.conversion.derived import DerivedVolume
-from floodem.volumes.conversion.destination import is_resumable, serves_threads, work_place
+from floodem.volumes.conversion.destination import (
+    is_resumable,
+    require_place,
+    serves_threads,
+    work_place,
+)
 from floodem.volumes.conversion.fingerprint import fingerprint
+from floodem.volumes.conversion.notes import are_unstated_labels, label_note, unkept_notes
 from floodem.volumes.conversion.pyramid import level_factors
 from floodem.volumes.conversion.recoding import Recoding, Relabeling, Window, WindowRecoding
 from floodem.volumes.declared import number_dtype
@@ -76,6 +82,8 @@ class Plan:
         Whether the copy gives back other values than it was given.
     identity
         Plain values that a conversion must share with the one it goes on with.
+    notices
+        What is done or left out otherwise than the caller may think.
     """
 
     source: Volume
@@ -92,6 +100,7 @@ class Plan:
     writes_in_threads: bool
     is_lossy: bool
     identity: dict[str, Any]
+    notices: tuple[str, ...] = ()
 
     @property
     def steps(self) -> tuple[Zyx, ...]:
@@ -112,7 +121,13 @@ class Plan:
         if options.window is not None:
             dtype = number_dtype(_WINDOW_DTYPE if options.dtype is None else options.dtype)
             return WindowRecoding(options.window, source=source.dtype, dtype=dtype)
-        return Recoding(source.dtype if options.dtype is None else number_dtype(options.dtype))
+        dtype = source.dtype if options.dtype is None else number_dtype(options.dtype)
+        if source.dtype.kind == "f" and dtype.kind in "ui":
+            raise LabelError(
+                f"{source.dtype} values cannot become {dtype} without loss: say which of them "
+                "are to become its full range (--window LOW,HIGH, in Python window=)"
+            )
+        return Recoding(dtype)
 
     def kind(self, dtype: np.dtype[Any]) -> Kind:
         """Return how coarser levels are computed."""
@@ -137,6 +152,7 @@ def make_plan(
     """
     location = parse_location(destination)
     record = require_format(location)
+    require_place(location)
     part = source.box if options.box is None else options.box
     if not source.box.contains(part) or part.size == 0:
         raise GeometryError(
@@ -165,7 +181,27 @@ def make_plan(
     )
     if not options.relabel:
         plan.recoding(None)  # refuses types that do not go together
-    return plan
+    return _with_notices(plan)
+
+
+def _with_notices(plan: Plan) -> Plan:
+    """Decide what the values are where nobody says it, and say what else is not as asked."""
+    options, record = plan.options, require_format(plan.location)
+    asked: dict[str, object] = {
+        "voxel_size": options.voxel_size,
+        "offset": None if options.offset is None else ",".join(map(str, options.offset)),
+        "kind": options.kind,
+        "chunks": options.chunks,
+    }
+    notices = tuple(unkept_notes(record, asked))
+    has_levels = bool(plan.factors)
+    if plan.declared_kind is not None or plan.is_lossy:
+        return replace(plan, notices=notices)
+    dtype = plan.recoding(None).dtype
+    if not are_unstated_labels(plan.source, dtype=dtype, has_levels=has_levels, record=record):
+        return replace(plan, notices=notices)
+    note = label_note(plan.source.uri, has_levels=has_levels)
+    return replace(plan, declared_kind=Kind.LABELS, notices=(note, *notices))
 
 
 def _serves_threads(source: Volume) -> bool:

@@ -41,7 +41,6 @@ _RUNNING, _BLOCKS = "running/", "running/blocks/"
 CONVERSION_FILES = (_CONVERSION, f"{_RUNNING}{_CONVERSION}")
 _LOCK_DIGITS = 16
 _BEGIN_AGAIN = "begin again with --overwrite, or choose another destination"
-_NOTHING = "nothing"
 
 
 class Status(enum.StrEnum):
@@ -249,34 +248,6 @@ def _is_level(level: Any) -> bool:
 def level_boxes(values: Mapping[str, Any]) -> list[Box]:
     """Return where the levels lie, each in its own frame, by a conversion.json."""
     return [Box.parse(level["box"]) for level in values["made"]["levels"]]
-
-
-def require_same(before: Mapping[str, Any], now: Mapping[str, Any], *, destination: str) -> None:
-    """Refuse to go on with a conversion that was begun with something else.
-
-    Raises
-    ------
-    RunConflictError
-        Naming the first value that differs.
-    """
-    there, here = _flatten(before), _flatten(json.loads(json.dumps(now)))
-    for name in sorted({*there, *here}):
-        if there.get(name, _NOTHING) != here.get(name, _NOTHING):
-            raise RunConflictError(
-                f"{destination} was begun with {name} = {there.get(name, _NOTHING)}, now it is "
-                f"{here.get(name, _NOTHING)}: repeat the earlier command to go on, choose another "
-                "destination, or begin again with --overwrite"
-            )
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _remote_lock(address: str) -> Path:

@@ -30,7 +30,8 @@ class Conversion:
     was_finished
         Whether an earlier call had made all of it.
     notices
-        What is odd about the source but no reason to refuse.
+        What is odd about the source but no reason to refuse, and what of the options
+        has no effect or was decided by a look at the voxels.
     """
 
     uri: str

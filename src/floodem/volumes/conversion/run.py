@@ -151,6 +151,7 @@ class Run:
             listener=self._progress,
             should_stop=self._should_stop,
             how_to_go_on=self._how_to_go_on(),
+            unit=f"voxels {'counted, ' if plan.options.relabel else ''}written and read back",
         )
         tally.add(sum(receipt.box.size for receipt in receipts.values()), "")
         self._steps = Steps(
@@ -315,5 +316,5 @@ class Run:
             labels=made["labels"],
             is_lossy=made["is_lossy"],
             was_finished=was_finished,
-            notices=plan.source.notices,
+            notices=(*plan.source.notices, *plan.notices),
         )

@@ -38,7 +38,9 @@ class Tally:
         listener: ProgressListener | None,
         should_stop: Callable[[], bool],
         how_to_go_on: str,
+        unit: str,
     ) -> None:
+        self._unit = unit
         self._done = 0
         self._total = total
         self._listener = listener
@@ -56,7 +58,7 @@ class Tally:
         self._done += voxels
         if self._listener is not None:
             report = Progress(
-                stage=_STAGE, done=self._done, total=self._total, unit="voxels", note=note
+                stage=_STAGE, done=self._done, total=self._total, unit=self._unit, note=note
             )
             self._listener(report)
         if self._should_stop():
