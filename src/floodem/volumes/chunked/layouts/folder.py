@@ -45,6 +45,15 @@ class Folder:
             return None
         return parsed if isinstance(parsed, dict) else None
 
+    def has(self, name: str) -> bool:
+        """Tell whether a file is there, be it damaged or closed to us."""
+        try:
+            return self.read(self.child(name).path) is not None
+        except FloodemError:
+            raise
+        except (OSError, _TooLargeError):
+            return True
+
     def looks_like_json(self, name: str) -> bool:
         """Tell whether a file begins as a JSON object does, or cannot be looked at."""
         try:

@@ -42,11 +42,11 @@ class Zarr2(Layout):
 
     def is_array(self, folder: Folder) -> bool:
         """Tell whether a folder is an array of this format, be it damaged."""
-        return folder.json(self.metadata) != {}
+        return folder.has(self.metadata)
 
     def is_group(self, folder: Folder) -> bool:
         """Tell whether a folder is a group of this format, which may hold arrays."""
-        return folder.json(".zgroup") != {}
+        return folder.has(".zgroup")
 
     def pyramid(self, folder: Folder, *, uri: str) -> Pyramid | None:
         """Return the levels of an OME-Zarr group."""

@@ -43,7 +43,9 @@ class Zarr3(Layout):
     def is_array(self, folder: Folder) -> bool:
         """Tell whether a folder is an array of this format, be it damaged."""
         metadata = folder.json(_METADATA)
-        return metadata is None or metadata.get("node_type") == "array"
+        if not metadata:
+            return folder.has(_METADATA)
+        return metadata.get("node_type") == "array"
 
     def is_group(self, folder: Folder) -> bool:
         """Tell whether a folder is a group of this format, which may hold arrays."""
