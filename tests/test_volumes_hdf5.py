@@ -66,7 +66,7 @@ def test_a_group_is_no_dataset(tmp_path: Path, ones: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((4, 5), r"is 2-D \(4 x 5\): expected z, y, x or channel, z, y, x"),
+        ((4, 5), r"is a 2-D image \(4 x 5\), and a volume has three axes \(z, y, x\): put the"),
         ((4,), "is 1-D"),
         ((1, 1, 2, 3, 4, 5), "is 6-D"),
         ((), "is 0-D"),
@@ -88,7 +88,10 @@ def test_channels_are_chosen_by_number(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "em.h5", "w") as file:
         file["raw"] = array
         file["single"] = array[:1]
-    with pytest.raises(OptionError, match=r"has 2 channels: choose one with channel=0"):
+    with pytest.raises(
+        OptionError,
+        match="2 channels: choose one with --channel 0 to 1 .in Python",
+    ):
         open_volume(f"{tmp_path / 'em.h5'}@raw")
     with open_volume(f"{tmp_path / 'em.h5'}@raw", channel=1) as volume:
         np.testing.assert_array_equal(volume.read(), array[1])

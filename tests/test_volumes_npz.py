@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore as ts
 from numpy.lib import format as npy_format
 
 from floodem.errors import (
     DestinationExistsError,
     FloodemError,
+    OptionError,
     ResourceError,
     UnsafeFileError,
     VolumeFormatError,
@@ -141,7 +143,7 @@ def test_channels_and_flat_images_are_treated_as_in_hdf5(tmp_path: Path, name: s
     with open_volume(tmp_path / name, channel=1) as volume:
         np.testing.assert_array_equal(volume.read(), ARRAY + 1)
     save(ARRAY[0])
-    with pytest.raises(VolumeFormatError, match=r"is 2-D \(4 x 5\): expected z, y, x"):
+    with pytest.raises(VolumeFormatError, match=r"is a 2-D image \(4 x 5\)"):
         open_volume(tmp_path / name)
 
 
@@ -269,3 +271,21 @@ def test_the_published_segmentation_is_read(shared_data: Path) -> None:
     with open_volume(path) as volume:
         assert volume.voxel_size is None
         np.testing.assert_array_equal(volume.read(), expected)
+
+
+@pytest.mark.parametrize("name", ["em.npy", "em.zarr"])
+def test_a_small_last_axis_is_perhaps_the_channels(tmp_path: Path, name: str) -> None:
+    shape = (40, 6, 7, 2)
+    if name == "em.npy":
+        np.save(tmp_path / name, np.zeros(shape, np.uint8))
+    else:
+        spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": str(tmp_path / name)}}
+        ts.open(spec, create=True, dtype=ts.uint8, shape=shape).result()
+    with pytest.raises(OptionError) as refusal:
+        open_volume(tmp_path / name)
+    assert str(refusal.value).endswith(
+        "has 40 channels: choose one with --channel 0 to 39 (in Python channel=), or, if the last "
+        "axis holds its channels, say so with --axes zyxc (in Python axes=)"
+    )
+    with open_volume(tmp_path / name, axes="zyxc", channel=1) as volume:
+        assert volume.shape == (40, 6, 7)

@@ -22,6 +22,10 @@ SPATIAL = "zyx"
 USUAL = "tczyx"
 """What the last axes of an array are called when nobody says: (c, z, y, x) for four."""
 
+_CHANNELS_LAST = "zyxc"
+_FEW_CHANNELS = 4
+"""Grey, grey and alpha, RGB, RGB and alpha: what images are made of whose channels are last."""
+
 T = TypeVar("T")
 
 
@@ -120,6 +124,11 @@ def arrange(
     text = " x ".join(str(length) for length in shape)
     usual = USUAL[-len(shape) :] if len(SPATIAL) <= len(shape) <= len(USUAL) else ""
     axes = asked or declared or usual
+    if len(shape) == len(SPATIAL) - 1 and not asked:
+        raise VolumeFormatError(
+            f"{uri} is a 2-D image ({text}), and a volume has three axes (z, y, x): "
+            "put the sections into one folder and give that"
+        )
     if not axes or len(axes) != len(shape):
         raise VolumeFormatError(
             f"{uri} is {len(shape)}-D ({text}): expected "
@@ -137,13 +146,24 @@ def arrange(
     channels = lengths.get("c", 1)
     if channel is None and channels > 1:
         raise OptionError(
-            f"{uri} has {channels} channels: choose one with channel=0 to channel={channels - 1}"
+            f"{uri} has {channels} channels: choose one with --channel 0 to {channels - 1} "
+            f"(in Python channel=){'' if asked else _other_order(shape, axes=axes)}"
         )
     if channel is not None and channel >= channels:
         raise OptionError(f"{uri} has no channel {channel}: it has {channels}, counted from 0")
     if "c" in axes:
         fixed["c"] = channel or 0
     return Arrangement(axes=axes, stored_shape=shape, fixed=fixed)
+
+
+def _other_order(shape: tuple[int, ...], *, axes: str) -> str:
+    """Advise on an array whose channels seem to be last although it is read as (c, z, y, x)."""
+    if axes != USUAL[-len(_CHANNELS_LAST) :] or not shape[-1] <= _FEW_CHANNELS < shape[0]:
+        return ""
+    return (
+        f", or, if the last axis holds its channels, say so with --axes {_CHANNELS_LAST} "
+        "(in Python axes=)"
+    )
 
 
 def turned(description: Description, arrangement: Arrangement, *, believed: str) -> Description:
