@@ -394,3 +394,22 @@ def test_a_missing_package_is_named(
     create_volume("em.h5", shape=(1, 2, 3), dtype="uint8").close()
     with open_volume("em.h5") as volume:
         assert volume.shape == (1, 2, 3)
+
+
+def test_a_folder_that_is_no_volume_says_what_is_in_it(tmp_path: Path) -> None:
+    def said() -> str:
+        with pytest.raises(VolumeFormatError) as refusal:
+            open_volume(tmp_path)
+        return str(refusal.value).removeprefix(os.path.join(tmp_path, ""))
+
+    assert said() == " is an empty folder, no volume: check the address"
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    assert said().startswith(" is a folder in which there is no volume that floodem knows (1 ")
+    for name in ("a.npy", "b.npz", "c.zarr"):
+        create_volume(tmp_path / name, shape=(2, 3, 4), dtype="uint8").close()
+    assert said() == (
+        " is a folder and no volume itself, but holds a.npy, b.npz, c.zarr: give one of them, as "
+        f"in {tmp_path / 'a.npy'}"
+    )
+    create_volume(f"n5://{tmp_path / 'd'}", shape=(2, 3, 4), dtype="uint8").close()
+    assert "holds a.npy, b.npz, c.zarr and more: give one" in said()

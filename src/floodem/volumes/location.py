@@ -9,6 +9,7 @@ before a volume is opened (`recognised`).
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 from dataclasses import dataclass, replace
@@ -35,6 +36,9 @@ from floodem.volumes.servers.addresses import (
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _DATASET_SEPARATORS = "@:"
 _DRIVE_LENGTH = 2
+# What a message about a folder names, and how many entries are looked at for it.
+_MAX_NAMED = 3
+_MAX_LOOKED_AT = 200
 _FIRST_BYTES = (
     (b"\x89HDF\r\n\x1a\n", "hdf5"),
     (b"\x93NUMPY", "npy"),
@@ -292,16 +296,58 @@ def require_format(location: Location) -> VolumeFormat:
     return formats()[location.format]
 
 
+def _no_volume_itself(location: Location) -> VolumeFormatError:
+    """Say of a folder of no known format what volumes lie in it."""
+    shown = os.path.join(location.path, "")
+    try:
+        names = sorted(entry.name for entry in location.local.iterdir())
+    except OSError as error:
+        raise storage_error("look at", location.path, error) from error
+    if not names:
+        return VolumeFormatError(f"{shown} is an empty folder, no volume: check the address")
+    known = (name for name in names[:_MAX_LOOKED_AT] if _may_be_volume(location.local / name))
+    found = list(itertools.islice(known, _MAX_NAMED + 1))
+    if found:
+        more = " and more" if len(found) > _MAX_NAMED else ""
+        return VolumeFormatError(
+            f"{shown} is a folder and no volume itself, but holds "
+            f"{', '.join(found[:_MAX_NAMED])}{more}: give one of them, as in "
+            f"{location.local / found[0]}"
+        )
+    return VolumeFormatError(
+        f"{shown} is a folder in which there is no volume that floodem knows ({len(names)} other "
+        "things): check the address, or put the format in front, as in zarr://"
+        f"{location.path}"
+    )
+
+
+def _may_be_volume(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    try:
+        return _recognise(str(path)) is not None
+    except FloodemError:
+        return True  # of one format or another
+    except OSError:
+        return False
+
+
 def require_existing(location: Location) -> None:
-    """Refuse a local address where there is nothing, naming the nearest neighbours.
+    """Refuse a local address where there is nothing to read, naming what is near.
 
     Raises
     ------
     VolumeNotFoundError
         When there is no such file or folder.
+    VolumeFormatError
+        When there is a folder that is no volume.
     """
     path = location.local
-    if location.is_remote or path.exists():
+    if location.is_remote:
+        return
+    if path.exists():
+        if location.format is None and path.is_dir():
+            raise _no_volume_itself(location)
         return
     folder = path.parent
     if not folder.is_dir():
