@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -284,6 +285,30 @@ def test_numbers_without_a_gap_are_not_noticed(tmp_path: Path, names: list[str])
 def test_two_sections_of_one_number_are_noticed(tmp_path: Path) -> None:
     (said,) = notices(tmp_path, ["z1.png", "z2.png", "z02.PNG", "z3.png"])
     assert said == "z02.PNG and z2.png have the same number: both are sections"
+
+
+def test_an_image_without_a_number_among_numbered_sections_is_noticed(tmp_path: Path) -> None:
+    assert notices(tmp_path, ["0.png", "1.png", "montage.png"]) == [
+        (
+            "montage.png among numbered sections bears no number: it is taken as a section; if it is "
+            "none, move it to another folder"
+        )
+    ]
+    gap, stranger = notices(tmp_path, ["4.png", "average.png"])
+    assert gap.startswith("sections 2 to 3 are missing between 1.png and 4.png")
+    assert stranger.startswith("average.png (and 1 more image) among numbered")
+
+
+def test_one_image_of_the_working_folder_leads_to_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    png(tmp_path / "one.png", 0)
+    with pytest.raises(VolumeFormatError) as refusal:
+        open_volume("one.png")
+    assert str(refusal.value).endswith(
+        f"give the folder with all sections, {os.path.join('.', '')}"
+    )
 
 
 def test_what_lies_beside_the_sections_is_noticed(tmp_path: Path) -> None:

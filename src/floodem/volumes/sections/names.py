@@ -82,6 +82,8 @@ def gaps(names: Sequence[str], *, uri: str) -> list[str]:
     Numbers go up by the step that is most frequent (by ten, say), and a row in which
     it makes less than half of all steps has no numbering.
     """
+    odd = set(strangers(names))
+    names = [name for name in names if name not in odd]
     numbers = section_numbers(names)
     if numbers is None or len(numbers) < 2:
         return []
@@ -106,6 +108,27 @@ def gaps(names: Sequence[str], *, uri: str) -> list[str]:
             f"{uri}: {names[at]} and {names[at + 1]} have the same number: both are sections"
         )
     return said
+
+
+def strangers(names: Sequence[str]) -> list[str]:
+    """Return the names without any digit where most sections bear numbers."""
+    without = [name for name in names if not _DIGITS.search(Path(name).stem)]
+    return without if 2 * len(without) < len(names) else []
+
+
+def told_strangers(names: Sequence[str], *, uri: str) -> list[str]:
+    """Say which images bear no number although most sections do; they may be an overview."""
+    found = strangers(names)
+    if not found:
+        return []
+    one, more = found[0], len(found) - 1
+    rest = f" (and {more} more image{'s' * (more > 1)})" if more else ""
+    return [
+        (
+            f"{uri}: {one}{rest} among numbered sections bears no number: it is taken as a section; "
+            "if it is none, move it to another folder"
+        )
+    ]
 
 
 def _missing(name: str, first: int, last: int) -> str:

@@ -9,6 +9,7 @@ where it lies. Sections may be written by several threads at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from floodem.volumes.description import Description, read_text
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.sections import jpeg, png, tiff, tiff_creation, tiff_pages
 from floodem.volumes.sections.creation import create_stack
-from floodem.volumes.sections.names import Folder, gaps, ignored, list_folder
+from floodem.volumes.sections.names import Folder, gaps, ignored, list_folder, told_strangers
 from floodem.volumes.sections.section import (
     Section,
     SectionKind,
@@ -136,6 +137,7 @@ def _open_stack(request: OpenRequest, kind: SectionKind) -> Volume:
         description=Description(voxel_size=first.voxel_size) if ours is None else ours,
         notices=(
             *gaps(folder.sections, uri=uri),
+            *told_strangers(folder.sections, uri=uri),
             *ignored(folder, uri=uri),
             *filter(None, [first.notice]),
         ),
@@ -186,7 +188,7 @@ def _open_images(request: OpenRequest, kind: SectionKind) -> Volume:
         height, width = kind.inspect(path).shape
         raise VolumeFormatError(
             f"{request.location.uri} is a 2-D image ({height} x {width}), and a volume has three "
-            f"axes (z, y, x): give the folder with all sections, {path.parent}"
+            f"axes (z, y, x): give the folder with all sections, {os.path.join(path.parent, '')}"
         )
     return _open_stack(request, kind)
 
