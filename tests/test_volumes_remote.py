@@ -145,9 +145,8 @@ def test_shards_of_a_server_that_sends_whole_files_are_to_be_downloaded(
     fill(f"{format_}://{tmp_path / 'em'}", shards=(16, 32, 32))
     with FileServer(tmp_path, ranges=False) as server:
         address = f"{format_}://{server.address}/em"
-        with open_volume(address) as volume:
-            with pytest.raises(StorageError) as refusal:
-                volume.read()
+        with open_volume(address) as volume, pytest.raises(StorageError) as refusal:
+            volume.read()
     assert str(refusal.value) == (
         f"{address} cannot be read in parts, because its server sends only whole files: "
         "download it and open the copy"
