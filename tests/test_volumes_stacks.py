@@ -290,8 +290,8 @@ def test_two_sections_of_one_number_are_noticed(tmp_path: Path) -> None:
 def test_an_image_without_a_number_among_numbered_sections_is_noticed(tmp_path: Path) -> None:
     assert notices(tmp_path, ["0.png", "1.png", "montage.png"]) == [
         (
-            "montage.png among numbered sections bears no number: it is taken as a section; if it is "
-            "none, move it to another folder"
+            "montage.png among numbered sections bears no number: it is taken as a section; if "
+            "it is none, move it to another folder"
         )
     ]
     gap, stranger = notices(tmp_path, ["4.png", "average.png"])

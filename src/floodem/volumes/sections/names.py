@@ -125,8 +125,8 @@ def told_strangers(names: Sequence[str], *, uri: str) -> list[str]:
     rest = f" (and {more} more image{'s' * (more > 1)})" if more else ""
     return [
         (
-            f"{uri}: {one}{rest} among numbered sections bears no number: it is taken as a section; "
-            "if it is none, move it to another folder"
+            f"{uri}: {one}{rest} among numbered sections bears no number: it is taken as a "
+            "section; if it is none, move it to another folder"
         )
     ]
 
