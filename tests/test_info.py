@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import itertools
 import json
+import threading
 
 import h5py
 import numpy as np
@@ -12,9 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from array_volume import ArrayVolume
-from floodem.errors import LabelError, OptionError, VolumeFormatError, VolumeNotFoundError
+from floodem.errors import (
+    LabelError,
+    OptionError,
+    StoppedError,
+    VolumeFormatError,
+    VolumeNotFoundError,
+)
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes import create_volume
+from floodem.volumes import convert, create_volume
 from floodem.volumes.inspection import ids, storage
 from floodem.volumes.inspection import info as inspection
 from floodem.volumes.inspection.contents import StoredArray
@@ -28,10 +38,10 @@ SHAPE = (20, 30, 40)
 SIZE = VoxelSize(30, 6, 5)
 
 
-def make(uri, *, dtype="uint8", **options):
+def make(uri, *, dtype="uint8", offset=(1, 2, 3), **options):
     array = np.random.default_rng(0).integers(0, 7, SHAPE).astype(dtype)
     with create_volume(
-        uri, shape=SHAPE, dtype=dtype, voxel_size=SIZE, offset=(1, 2, 3), **options
+        uri, shape=SHAPE, dtype=dtype, voxel_size=SIZE, offset=offset, **options
     ) as volume:
         for level in volume.levels:
             level.write(level.box, array[tuple(slice(0, size) for size in level.shape)])
@@ -264,5 +274,58 @@ def test_an_image_and_its_labels_are_held_against_each_other(tmp_path):
     require_together([tmp_path / "em.zarr", tmp_path / "seg.zarr"])
     with create_volume(tmp_path / "few.zarr", shape=(3, 30, 40), dtype="uint32") as volume:
         volume.write(volume.box, np.zeros((3, 30, 40), np.uint32))
-    with pytest.raises(VolumeFormatError, match="has 20 sections and labels .* have 3"):
+    with pytest.raises(VolumeFormatError, match="has 20 sections and labels .*few.zarr 3"):
         require_together([tmp_path / name for name in ("em.zarr", "seg.zarr", "few.zarr")])
+
+
+def test_two_images_or_two_label_volumes_are_held_against_each_other(tmp_path):
+    for name, dtype in (("em", "uint8"), ("even", "uint8"), ("a", "uint64"), ("b", "uint32")):
+        make(tmp_path / f"{name}.zarr", dtype=dtype)
+    require_together([tmp_path / "em.zarr", tmp_path / "even.zarr"])
+    require_together([tmp_path / "a.zarr", tmp_path / "b.zarr"])
+    make(tmp_path / "far.zarr", dtype="uint8", offset=(9, 0, 0))
+    with pytest.raises(VolumeFormatError, match=r"far.zarr at \(9, 0, 0\)") as raised:
+        require_together([tmp_path / "em.zarr", tmp_path / "far.zarr"])
+    assert "labels" not in str(raised.value)
+    with pytest.raises(VolumeFormatError, match="give the image first, then its labels"):
+        require_together([tmp_path / "a.zarr", tmp_path / "em.zarr"])
+
+
+def test_the_only_array_of_a_file_is_named(tmp_path):
+    make(f"{tmp_path / 'em.h5'}@volumes/raw")
+    assert inspect(tmp_path / "em.h5").volume.dataset == "volumes/raw"
+    np.savez(tmp_path / "em.npz", raw=np.zeros((2, 3, 4), np.uint8))
+    assert inspect(tmp_path / "em.npz").volume.dataset == "raw"
+    make(tmp_path / "em.tif")
+    assert inspect(tmp_path / "em.tif").volume.dataset is None
+
+
+def test_a_stopped_conversion_is_told_from_nothing(tmp_path):
+    make(tmp_path / "em.zarr")
+    questions = itertools.count()
+    with pytest.raises(StoppedError):
+        convert(
+            tmp_path / "em.zarr",
+            tmp_path / "big.zarr",
+            chunks=(1, 8, 8),
+            threads=1,
+            should_stop=lambda: next(questions) == 2,
+        )
+    with pytest.raises(VolumeNotFoundError, match=r"a conversion to it was stopped .*floodem"):
+        inspect(tmp_path / "big.zarr")
+
+
+def test_ids_of_volumes_on_servers_are_counted_only_when_asked(tmp_path):
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    make(tmp_path / "seg.zarr", dtype="uint32")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"zarr://http://127.0.0.1:{server.server_port}/seg.zarr"
+        assert inspect(uri).volume.ids is None
+        assert inspect(uri, ids=True).volume.ids.number == 6
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass

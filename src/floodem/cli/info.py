@@ -27,7 +27,7 @@ def info(
         bool | None,
         typer.Option(
             "--ids/--no-ids",
-            help="Count ids, reading all voxels; by default of small label volumes.",
+            help="Count ids, reading all voxels; by default of small local label volumes.",
             show_default=False,
         ),
     ] = None,
@@ -50,8 +50,9 @@ def info(
 ) -> None:
     """Say what a volume is: shape, voxel size, type, chunks, levels, size on disk.
 
-    Files and folders with several volumes are listed. Several addresses are an
-    image and its labels: the first thing that does not match is named.
+    Files and folders with several volumes are listed. Several addresses are
+    held against the first, as an image and its labels, or as volumes of one kind: the
+    first thing that does not match is named.
     """
     from floodem.cli.progress import progress_bar
     from floodem.volumes.inspection.info import inspect, require_together
@@ -67,7 +68,8 @@ def info(
             inspect(
                 uri,
                 **options,
-                ids=None if index == 0 and len(uris) > 1 else ids,  # the first one is the image
+                # The first of several is an image, perhaps, in which ids are not counted unasked.
+                ids=None if ids and index == 0 and len(uris) > 1 else ids,
                 threads=threads,
                 progress=progress,
             )
@@ -102,6 +104,8 @@ def _rows(found: Info, volume: VolumeInfo) -> Iterator[tuple[str, str]]:
     storage = volume.storage
     encoding = f", {storage.encoding}" if storage.encoding else ""
     yield "format", f"{found.format}{encoding}"
+    if volume.dataset:
+        yield "dataset", volume.dataset
     yield "shape", f"{times(volume.box.shape)} (z,y,x)"
     kind = "" if volume.kind is None else f", {volume.kind}"
     yield "type", f"{volume.dtype}{kind}"

@@ -19,10 +19,12 @@ from floodem.errors import FloodemError, OptionError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.progress import ProgressListener
 from floodem.volumes.access import open_volume
+from floodem.volumes.conversion.record import ConversionRecord, record_address
 from floodem.volumes.inspection.contents import StoredArray, arrays_in
 from floodem.volumes.inspection.ids import IdCounts, count_ids
-from floodem.volumes.inspection.pairs import require_matching
+from floodem.volumes.inspection.pairs import require_alike, require_matching
 from floodem.volumes.inspection.storage import Storage, storage_of
+from floodem.volumes.kinds import looks_like_labels
 from floodem.volumes.location import (
     Location,
     parse_location,
@@ -50,6 +52,8 @@ class VolumeInfo:
 
     Attributes
     ----------
+    dataset
+        Name of the array in its file or folder; None where there are no names.
     box, dtype, voxel_size, kind
         As of the volume; see `floodem.volumes.Volume`.
     storage
@@ -62,6 +66,7 @@ class VolumeInfo:
         None where they were not counted.
     """
 
+    dataset: str | None
     box: Box
     dtype: np.dtype[Any]
     voxel_size: VoxelSize | None
@@ -136,7 +141,7 @@ def inspect(
         As for `open_volume`.
     ids
         Whether to count ids, which reads the volume. By default where it holds
-        labels and is small (`SMALL_VOXELS`).
+        labels, is small (`SMALL_VOXELS`) and lies on no server.
     threads
         For counting; by default one for each core that this process may use.
     progress
@@ -150,7 +155,7 @@ def inspect(
         Whatever `open_volume` refuses.
     """
     location = recognised(parse_location(uri))
-    require_existing(location)
+    _require_here(location)
     format_ = require_format(location).name
     arrays: tuple[StoredArray, ...] = ()
     with contextlib.suppress(FloodemError):  # what is wrong, opening it says better
@@ -167,9 +172,10 @@ def inspect(
         levels, missing = _levels_of(volume)
         notices += missing
         counted = None
-        if _holds_small_labels(volume) if ids is None else ids:
+        if _is_counted_unasked(volume, location) if ids is None else ids:
             counted = count_ids(volume, threads=threads, progress=progress)
         found = VolumeInfo(
+            dataset=location.dataset or _taken(location, arrays),
             box=volume.box,
             dtype=volume.dtype,
             voxel_size=volume.voxel_size,
@@ -184,12 +190,13 @@ def inspect(
 
 
 def require_together(uris: Sequence[str | Path], **options: Any) -> None:
-    """Refuse addresses of which the later ones are no labels for the first one, an image.
+    """Refuse addresses of which the later ones do not lie on the first one voxel by voxel.
 
     Parameters
     ----------
     uris
-        An image, then labels.
+        An image, then labels, whose types are looked at as well; or images alone, or
+        labels alone.
     options
         ``channel``, ``level``, ``axes`` and ``allow_external``, as for `inspect`.
 
@@ -201,12 +208,16 @@ def require_together(uris: Sequence[str | Path], **options: Any) -> None:
         Whatever `open_volume` refuses.
     """
     channel = options.pop("channel", None)
-    image, _ = _open(uris[0], channel, **options)
-    with image:
+    first, _ = _open(uris[0], channel, **options)
+    with first:
+        is_labels = looks_like_labels(first)
         for uri in uris[1:]:
-            labels, _ = _open(uri, channel, **options)
-            with labels:
-                require_matching(image, labels)
+            other, _ = _open(uri, channel, **options)
+            with other:
+                if looks_like_labels(other) == is_labels:
+                    require_alike(first, other)
+                else:
+                    require_matching(first, other)
 
 
 def _open(uri: str | Path, channel: int | None, **options: Any) -> tuple[Volume, tuple[str, ...]]:
@@ -236,13 +247,42 @@ def _is_undecided(location: Location, arrays: tuple[StoredArray, ...]) -> bool:
     return sum(array.may_be_volume for array in arrays) > 1
 
 
-def _holds_small_labels(volume: Volume) -> bool:
+def _is_counted_unasked(volume: Volume, location: Location) -> bool:
+    """Tell whether counting ids takes seconds: of small label volumes that are not far away."""
     kind = volume.kind or likely_kind(volume.dtype)
-    return kind is Kind.LABELS and volume.dtype.kind in "ui" and volume.box.size <= SMALL_VOXELS
+    is_labels = kind is Kind.LABELS and volume.dtype.kind in "ui"
+    return is_labels and volume.box.size <= SMALL_VOXELS and not location.is_remote
+
+
+def _taken(location: Location, arrays: tuple[StoredArray, ...]) -> str | None:
+    """Return the name of the array that an address without one stands for."""
+    from floodem.volumes.arrays.npz import DEFAULT_KEY
+
+    volumes = [array.name for array in arrays if array.may_be_volume]
+    if location.format == "npz" and DEFAULT_KEY in volumes:
+        return DEFAULT_KEY
+    return volumes[0] if len(volumes) == 1 else None
+
+
+def _require_here(location: Location) -> None:
+    """Refuse an address where there is nothing, saying so where a stopped conversion lies there."""
+    try:
+        require_existing(location)
+    except VolumeNotFoundError:
+        begun = None
+        with contextlib.suppress(FloodemError):  # what is wrong there is not what was asked
+            begun = ConversionRecord(location).running()
+        if begun is None:
+            raise
+        raise VolumeNotFoundError(
+            f"there is no {location.path} yet: a conversion to it was stopped or is under way "
+            f"({record_address(location)}): wait for it, or run the same command again to go on"
+        ) from None
 
 
 def _volume_dict(volume: VolumeInfo) -> dict[str, Any]:
     return {
+        "dataset": volume.dataset,
         "shape_zyx": volume.box.shape,
         "offset_zyx": volume.box.start,
         "dtype": volume.dtype.name,

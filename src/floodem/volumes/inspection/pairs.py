@@ -1,4 +1,4 @@
-"""An image and its labels, held against each other before anything relies on both.
+"""Two volumes of one place, held against each other before anything relies on both.
 
 Two open volumes come in; sentences about where they do not match go out, the
 first thing first. Nothing is read: count, size, type, voxel size and place are
@@ -26,7 +26,8 @@ def mismatches(image: Volume, labels: Volume) -> tuple[str, ...]:
     are known, the place of the first voxel, and, for two stacks of files, the numbers
     in the names of the files at each place.
     """
-    return tuple(_find(image, labels))
+    names = (f"image {image.uri}", f"labels {labels.uri}")
+    return (*_types(image, labels), *_find(image, labels, names=names))
 
 
 def require_matching(image: Volume, labels: Volume) -> None:
@@ -37,15 +38,30 @@ def require_matching(image: Volume, labels: Volume) -> None:
     VolumeFormatError
         With the first mismatch (see `mismatches`).
     """
-    for sentence in _find(image, labels):
+    for sentence in mismatches(image, labels):
         raise VolumeFormatError(sentence)
 
 
-def _find(image: Volume, labels: Volume) -> Iterator[str]:
-    yield from _types(image, labels)
-    yield from _shapes(image, labels)
-    yield from _order(image, labels)
-    yield from _places(image, labels)
+def require_alike(first: Volume, second: Volume) -> None:
+    """Refuse two images, or two label volumes, that do not lie on each other voxel by voxel.
+
+    Raises
+    ------
+    VolumeFormatError
+        With the first mismatch, the types left out (see `mismatches`).
+    """
+    for sentence in _find(first, second, names=(first.uri, second.uri)):
+        raise VolumeFormatError(sentence)
+
+
+_Names = tuple[str, str]
+"""What messages call the first and the second volume."""
+
+
+def _find(first: Volume, second: Volume, *, names: _Names) -> Iterator[str]:
+    yield from _shapes(first, second, names=names)
+    yield from _order(first, second)
+    yield from _places(first, second, names=names)
 
 
 def _types(image: Volume, labels: Volume) -> Iterator[str]:
@@ -72,17 +88,17 @@ def _what(kind: Kind) -> str:
     return "an image" if kind is Kind.IMAGE else "labels"
 
 
-def _shapes(image: Volume, labels: Volume) -> Iterator[str]:
-    if image.shape[0] != labels.shape[0]:
+def _shapes(first: Volume, second: Volume, *, names: _Names) -> Iterator[str]:
+    if first.shape[0] != second.shape[0]:
         yield (
-            f"image {image.uri} has {image.shape[0]} sections and labels {labels.uri} have "
-            f"{labels.shape[0]}: give both for the same sections{_first_alone(image, labels)}"
+            f"{names[0]} has {first.shape[0]} sections and {names[1]} {second.shape[0]}: give "
+            f"both for the same sections{_first_alone(first, second)}"
         )
-    if image.shape[1:] != labels.shape[1:]:
-        (height, width), (other_height, other_width) = image.shape[1:], labels.shape[1:]
+    if first.shape[1:] != second.shape[1:]:
+        (height, width), (other_height, other_width) = first.shape[1:], second.shape[1:]
         yield (
-            f"sections of image {image.uri} have {height} x {width} pixels (y,x) and those of "
-            f"labels {labels.uri} {other_height} x {other_width}: crop or pad them to one size"
+            f"sections of {names[0]} have {height} x {width} pixels (y,x) and those of "
+            f"{names[1]} {other_height} x {other_width}: crop or pad them to one size"
         )
 
 
@@ -92,41 +108,41 @@ def _names(volume: Volume) -> Sequence[str]:
     return names
 
 
-def _numbered(image: Volume, labels: Volume) -> tuple[list[int], list[int]] | None:
-    ours, others = section_numbers(_names(image)), section_numbers(_names(labels))
+def _numbered(first: Volume, second: Volume) -> tuple[list[int], list[int]] | None:
+    ours, others = section_numbers(_names(first)), section_numbers(_names(second))
     return None if ours is None or others is None else (ours, others)
 
 
-def _first_alone(image: Volume, labels: Volume) -> str:
+def _first_alone(first: Volume, second: Volume) -> str:
     """Name the first section that only one of two stacks has."""
-    numbered = _numbered(image, labels)
+    numbered = _numbered(first, second)
     if numbered is None:
         return ""
     alone = set(numbered[0]) ^ set(numbered[1])
-    for volume, numbers in zip((image, labels), numbered, strict=True):
+    for volume, numbers in zip((first, second), numbered, strict=True):
         if alone and min(alone) in numbers:
             name = _names(volume)[numbers.index(min(alone))]
             return f" ({name} of {volume.uri} has no counterpart)"
     return ""
 
 
-def _order(image: Volume, labels: Volume) -> Iterator[str]:
+def _order(first: Volume, second: Volume) -> Iterator[str]:
     """Hold the numbers in the names of two stacks against each other."""
-    numbered = _numbered(image, labels)
+    numbered = _numbered(first, second)
     if numbered is None:
         return
     for index, (ours, other) in enumerate(zip(*numbered, strict=False)):
         if ours != other:
             yield (
-                f"section {index} is image {_names(image)[index]} but label "
-                f"{_names(labels)[index]} (of {image.uri} and {labels.uri}): give sections of "
-                "the same number the same place"
+                f"section {index} is {_names(first)[index]} of {first.uri} but "
+                f"{_names(second)[index]} of {second.uri}: give sections of the same number the "
+                "same place"
             )
             return
 
 
-def _places(image: Volume, labels: Volume) -> Iterator[str]:
-    ours, other = image.voxel_size, labels.voxel_size
+def _places(first: Volume, second: Volume, *, names: _Names) -> Iterator[str]:
+    ours, other = first.voxel_size, second.voxel_size
     if (
         ours is not None
         and other is not None
@@ -136,11 +152,11 @@ def _places(image: Volume, labels: Volume) -> Iterator[str]:
         )
     ):
         yield (
-            f"image {image.uri} has voxels of {ours} nm (z,y,x) and labels {labels.uri} of "
-            f"{other} nm: correct the one that is wrong (convert --voxel-size)"
+            f"{names[0]} has voxels of {ours} nm (z,y,x) and {names[1]} of {other} nm: correct "
+            "the one that is wrong (convert --voxel-size)"
         )
-    if image.offset != labels.offset:
+    if first.offset != second.offset:
         yield (
-            f"image {image.uri} begins at voxel {image.offset} (z,y,x) and labels {labels.uri} at "
-            f"{labels.offset}: correct the one that is wrong (convert --offset)"
+            f"{names[0]} begins at voxel {first.offset} (z,y,x) and {names[1]} at "
+            f"{second.offset}: correct the one that is wrong (convert --offset)"
         )
