@@ -198,6 +198,74 @@ def test_damaged_sections_are_found(tmp_path: Path, source: Path, case: Case) ->
     assert (level, box) == (0, Box((8, 0, -3), (9, 9, 7)))
 
 
+@pytest.mark.parametrize("gone", [[0], [3], [7], [0, 1, 6]])
+@pytest.mark.parametrize("case", [c for c in RESUMABLE if c.by_section], ids=str)
+def test_missing_sections_are_named_and_the_others_checked(
+    tmp_path: Path, source: Path, case: Case, gone: list[int]
+) -> None:
+    to, _ = uris(tmp_path / "to", case)
+    convert(source, to)
+    sections = data_files(place(case, tmp_path / "to"))
+    for number in gone:
+        sections[number].unlink()
+    changed = sections[5].read_bytes()
+    sections[5].write_bytes(changed[:-40])
+    expected = sorted({*gone, 5})
+    places = damaged(to)
+    assert [box for _, box, _ in places] == [Box((z + 5, 0, -3), (z + 6, 9, 7)) for z in expected]
+    for number, (_, _, reason) in zip(expected, places, strict=True):
+        named = f"cannot be read: the section {sections[number].name} is missing"
+        assert (reason == named) is (number in gone)
+    sections[5].write_bytes(changed)
+    assert len(damaged(to)) == len(gone)
+
+
+def test_of_many_sections_in_a_block_only_the_missing_one_is_named(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_plan, "BLOCK_BYTES", 2**20)
+    convert(source, f"png://{tmp_path / 'to'}")
+    (tmp_path / "to" / "z0003.png").unlink()
+    ((level, box, reason),) = damaged(f"png://{tmp_path / 'to'}")
+    assert (level, box) == (0, Box((8, 0, -3), (9, 9, 7)))
+    assert reason == "cannot be read: the section z0003.png is missing"
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_missing_level_is_named_and_the_others_are_checked(
+    tmp_path: Path, source: Path, level: int, *, is_finished: bool
+) -> None:
+    to = tmp_path / "to.ome.zarr"
+    place = to
+    if is_finished:
+        convert(source, to, pyramid=2, chunks=(2, 3, 4))
+    else:
+        with pytest.raises(StoppedError):
+            convert(source, to, pyramid=2, chunks=(2, 3, 4), threads=1, should_stop=After(12))
+        place = tmp_path / ".to.ome.zarr.converting"
+    whole = verify(to)
+    assert whole.is_whole
+    shutil.rmtree(place / str(level))
+    found = verify(to)
+    written = [one.receipts if one.level == level else 0 for one in found.levels]
+    assert [one.damaged for one in found.levels] == written
+    if written[level]:
+        (damage,) = found.damages
+        assert damage.level == level
+        assert damage.reason.startswith("cannot be read: ")
+        assert found.levels[level].receipts == whole.levels[level].receipts
+
+
+def test_a_file_that_was_cut_short_is_said_so_once(tmp_path: Path, source: Path) -> None:
+    to = tmp_path / "to.nii.gz"
+    convert(source, to)
+    to.write_bytes(to.read_bytes()[:-300])
+    ((level, box, reason),) = damaged(str(to))
+    assert (level, box.shape) == (0, SHAPE)
+    assert "ended before" in reason
+
+
 @pytest.mark.parametrize("case", WHOLE, ids=str)
 def test_changed_values_in_whole_files_are_found(tmp_path: Path, source: Path, case: Case) -> None:
     to, record = uris(tmp_path / "to", case)

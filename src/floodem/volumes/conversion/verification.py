@@ -8,10 +8,12 @@ chunk by chunk, so that the damage is named as closely as the record allows.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from floodem.errors import FloodemError, StoppedError, VolumeFormatError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize, Zyx, tiles
@@ -26,6 +28,7 @@ from floodem.volumes.conversion.destination import (
     serves_threads,
     work_place,
 )
+from floodem.volumes.conversion.incomplete import open_levels, with_gaps
 from floodem.volumes.conversion.receipts import Key, Receipt, checksum
 from floodem.volumes.conversion.record import (
     CONVERSION_FILES,
@@ -45,6 +48,7 @@ _MOST_NARROWED = 10_000
 
 _NO_RECEIPT = "has no receipt: it was not written, or the record is damaged"
 _CHANGED = "holds other bytes than were written"
+_UNREADABLE = "cannot be read: "
 _EMPTY = "reads as background only: its file is missing or emptied"
 
 
@@ -96,9 +100,9 @@ def verify(
         progress=progress,
         should_stop=should_stop,
     )
-    with found.open() as volume:
-        check.require_as_recorded(volume)
-        levels = tuple(check.level(level, one) for level, one in enumerate(volume.levels))
+    with found.open() as opened:
+        check.require_as_recorded(opened)
+        levels = tuple(check.level(level, one) for level, one in enumerate(opened))
     return Verification(
         uri=location.uri,
         record=record.address,
@@ -119,20 +123,35 @@ class _Found:
     is_finished: bool
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[Volume]:
-        """Open the volume, of a stopped conversion where it grows."""
+    def open(self) -> Iterator[Sequence[Volume]]:
+        """Open all levels of the volume, of a stopped conversion where it grows."""
         location, work = self.location, work_place(self.location)
-        if self.is_finished or location.is_remote:
-            volume = open_volume(location.uri)
-        elif is_by_section(location):
-            # Sections that are not there yet would let the others move up.
-            volume = self._growing_stack(work)
-        else:
-            volume = open_volume(f"{location.format}://{work}")
-        try:
-            yield volume
-        finally:
-            volume.discard()
+        with contextlib.ExitStack() as opened:
+            if self.is_finished or location.is_remote:
+                levels = self._levels(location.uri)
+            elif is_by_section(location):
+                # Sections that are not there yet would let the others move up.
+                levels = (self._growing_stack(work),)
+            else:
+                levels = self._levels(f"{location.format}://{work}")
+            for level in levels:
+                opened.callback(level.discard)
+            yield levels
+
+    def _levels(self, uri: str) -> Sequence[Volume]:
+        """Open what is there; levels and sections that are missing refuse to be read."""
+        boxes = level_boxes(self.values)
+        with contextlib.ExitStack() as opened:
+            try:
+                volume = open_volume(uri)
+                opened.callback(volume.close)
+                levels = volume.levels
+            except (VolumeNotFoundError, VolumeFormatError):
+                if len(boxes) == 1:
+                    raise
+                return open_levels(uri, boxes=boxes, dtype=np.dtype(self.values["made"]["dtype"]))
+            opened.pop_all()
+        return levels if len(levels) > 1 else (with_gaps(volume, box=boxes[0]),)
 
     def _growing_stack(self, work: Path) -> Volume:
         made = self.values["made"]
@@ -209,14 +228,15 @@ class _Check:
         self._done = 0
         self._total = sum(receipt.box.size for receipt in found.receipts.values())
 
-    def require_as_recorded(self, volume: Volume) -> None:
+    def require_as_recorded(self, levels: Sequence[Volume]) -> None:
         """Refuse a volume that is not even of the recorded shape and type."""
         dtype = self._found.values["made"]["dtype"]
         shapes = [box.shape for box in self._boxes]
-        there = [one.shape for one in volume.levels]
-        if there != shapes or volume.dtype.name != dtype:
+        there = [one.shape for one in levels]
+        found = levels[0].dtype
+        if there != shapes or found.name != dtype:
             raise VolumeFormatError(
-                f"{self._location.uri} holds {_words(there)} {volume.dtype} and was written as "
+                f"{self._location.uri} holds {_words(there)} {found} and was written as "
                 f"{_words(shapes)} {dtype}: it was replaced, or its metadata are damaged; convert "
                 "again"
             )
@@ -230,6 +250,7 @@ class _Check:
         if not self._found.is_finished:
             missing = []
         self.damages += (Damage(level=level, box=one, reason=_NO_RECEIPT) for one in missing)
+        known = len(self.damages)
         wrong = 0
         moved = moved_by(volume, box, location=self._location)
         in_threads = serves_threads(self._location)
@@ -242,6 +263,8 @@ class _Check:
                         reader, one, chunks=_triple(made["chunks"]), moved=moved
                     )
                 self._report(one.box.size)
+        written = sum(one.box.size for one in own.values())
+        self.damages[known:] = _joined(self.damages[known:], box, voxels=written)
         return LevelCheck(
             level=level, blocks=len(blocks), receipts=len(own), damaged=wrong + len(missing)
         )
@@ -257,14 +280,14 @@ class _Check:
             try:
                 array = reader.read(box.translate(moved))
             except FloodemError as error:
-                reason = f"cannot be read: {error}"
+                reason = f"{_UNREADABLE}{error}"
             else:
                 if checksum(array) == crc:
                     continue
                 reason = _CHANGED if array.any() else _EMPTY
             damages.append(Damage(level=receipt.level, box=box, reason=reason))
         whole = Damage(level=receipt.level, box=receipt.box, reason=_CHANGED)
-        return damages or [whole]
+        return _joined(damages, receipt.box, voxels=receipt.box.size) or [whole]
 
     def _report(self, voxels: int) -> None:
         self._done += voxels
@@ -274,6 +297,21 @@ class _Check:
             )
         if self._should_stop():
             raise StoppedError("stopped before everything was checked: run it again")
+
+
+def _joined(damages: list[Damage], box: Box, *, voxels: int) -> list[Damage]:
+    """Name a box once where one cause keeps all that was written of it from being read.
+
+    Parameters
+    ----------
+    voxels
+        How many were written.
+    """
+    reasons = {damage.reason for damage in damages}
+    is_all = sum(damage.box.size for damage in damages) == voxels
+    if not is_all or len(reasons) != 1 or not damages[0].reason.startswith(_UNREADABLE):
+        return damages
+    return [replace(damages[0], box=box)]
 
 
 def _triple(values: list[int]) -> Zyx:
