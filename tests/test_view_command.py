@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from floodem.cli.view import has_screen
+from floodem.cli.view import has_screen, view
+from floodem.errors import OptionError
 from floodem.geometry import VoxelSize
 from floodem.volumes import create_volume
 
@@ -54,3 +56,11 @@ def test_no_browser_is_started_on_a_bare_terminal(monkeypatch):
     assert not has_screen()
     monkeypatch.setenv("DISPLAY", ":0")
     assert has_screen()
+
+
+@pytest.mark.parametrize("name", ["v.jpg", "picture", "/", ".png"])
+def test_a_screenshot_that_is_no_png_is_refused_before_anything_opens(labels, tmp_path, name):
+    place = tmp_path / name if name != "/" else Path("/")
+    with pytest.raises(OptionError, match=r"screenshot .* ends in \.png"):
+        view([labels], screenshot=place)
+    assert not (tmp_path / "v.jpg").exists()

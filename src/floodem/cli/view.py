@@ -47,7 +47,8 @@ def view(
         bool, typer.Option("--no-browser", help="Print the address only.")
     ] = False,
     screenshot: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Save a picture and end.")
+        Path | None,
+        typer.Option(metavar="PNG", help="Save a picture, replacing PNG, and end."),
     ] = None,
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Size of the window in pixels.")
@@ -65,6 +66,10 @@ def view(
     if not wanted:
         raise OptionError("there is nothing to show: floodem view IMAGE SEGMENTATION")
     window = parse_size(size)
+    if screenshot is not None:
+        from floodem.viewer.screenshot import require_png
+
+        require_png(screenshot)
     edges = None
     if voxel_size is not None:
         edges = option_value("--voxel-size", VoxelSize.parse, text=voxel_size)

@@ -70,12 +70,13 @@ def save_screenshot(
     DependencyError
         When selenium, a Chromium or its driver is not installed, or does not start.
     OptionError
-        When the size is not possible.
+        When the size is not possible, or the path does not end in ``.png``.
     ResourceError
         When the page is not drawn in time.
     StorageError
         When the file cannot be written.
     """
+    require_png(path)
     if not all(0 < edge <= LONGEST_EDGE for edge in size_wh):
         raise OptionError(f"size {size_wh} is not within 1 to {LONGEST_EDGE} pixels")
     if not path.absolute().parent.is_dir():
@@ -85,6 +86,20 @@ def save_screenshot(
         png = _draw(viewer, size_wh, drawn_within_s)
     with replacing(path) as partial:
         partial.write_bytes(png)
+
+
+def require_png(path: Path) -> None:
+    """Refuse a path that no PNG picture could have.
+
+    Raises
+    ------
+    OptionError
+        When it does not end in ``.png``, or is a folder.
+    """
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise OptionError(
+            f"screenshot {str(path)!r} is no name of a PNG file: give one that ends in .png"
+        )
 
 
 def find_browser() -> tuple[str, str]:
