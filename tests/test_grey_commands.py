@@ -249,3 +249,10 @@ def test_lengths_and_sizes_read_plainly():
     assert number(3.0) == "3"
     assert number(1e300) == "1e+300"
     assert number(131.77792) == "131.778"
+
+
+def test_segmenting_labels_is_noted(image, labels, tmp_path):
+    for uri, is_noted in ((labels, True), (image[0], False)):
+        found = floodem("segment", uri, str(tmp_path / "x.zarr"), "--model", "no.safetensors")
+        assert found.returncode == EXIT_INPUT_REFUSED
+        assert ("looks like labels" in found.stderr) is is_noted

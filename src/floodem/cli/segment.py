@@ -130,6 +130,7 @@ def segment(
         overwrite=overwrite,
         checkpoint_seconds=checkpoint_seconds,
     )
+    _warn_of_labels(image)
     try:
         with stopping_on_signals("saving the state") as should_stop, progress_bar() as progress:
             made = run(
@@ -148,6 +149,21 @@ def segment(
             f"{without} to go on"
         ) from None
     _print(made)
+
+
+def _warn_of_labels(image: str) -> None:
+    """Say so when what is given as image looks like labels; networks see grey values in it."""
+    from floodem.volumes import open_volume
+    from floodem.volumes.kinds import looks_like_labels
+
+    with open_volume(image) as volume:
+        if looks_like_labels(volume):
+            print(
+                f"note: {image} ({volume.dtype}) looks like labels, and IMAGE is what is to be "
+                "segmented: check the address",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _parse_edges(text: str) -> tuple[float, float, float]:
