@@ -347,6 +347,12 @@ def test_a_check_can_be_stopped(tmp_path: Path, source: Path) -> None:
 # --- the command ---------------------------------------------------------------------
 
 
+def test_the_root_is_no_volume() -> None:
+    code, _, err = verifying("zarr:///")
+    assert code == 2
+    assert "'zarr:///' names no file or folder that could be made" in err
+
+
 def test_the_command_prints_a_table_and_ends_with_3_when_something_is_wrong(
     tmp_path: Path, source: Path
 ) -> None:

@@ -60,7 +60,9 @@ def _is_segmentation(destination: str) -> bool:
 
     if parse_location(destination).is_remote:
         return False
-    return (segmented_ns(destination) or 0) > (converted_ns(destination) or 0)
+    # Asked first, as it refuses addresses that no volume can have.
+    converted = converted_ns(destination) or 0
+    return (segmented_ns(destination) or 0) > converted
 
 
 def _about_segmentation(found: SegmentationCheck) -> str:
