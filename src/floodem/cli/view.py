@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -80,12 +82,13 @@ def view(
             viewer.save_screenshot(running, screenshot, size_wh=window)
             print(f"saved {screenshot}")
             return
-        print(f"open {running.address}\nCtrl-C ends it", flush=True)
-        if not no_browser and has_screen():
-            import webbrowser
+        with until_ctrl_c():
+            print(f"open {running.address}\nCtrl-C ends it", flush=True)
+            if not no_browser and has_screen():
+                import webbrowser
 
-            webbrowser.open(running.address)
-        stay()
+                webbrowser.open(running.address)
+            stay()
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -109,10 +112,16 @@ def has_screen() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
-def stay() -> None:
-    """Wait for Ctrl-C."""
+@contextlib.contextmanager
+def until_ctrl_c() -> Iterator[None]:
+    """Take Ctrl-C in the body for its proper end."""
     try:
-        while True:
-            time.sleep(1)
+        yield
     except KeyboardInterrupt:
         print("closed")
+
+
+def stay() -> None:
+    """Wait for ever."""
+    while True:
+        time.sleep(1)
