@@ -181,23 +181,32 @@ def test_every_level_of_a_converted_pyramid_is_made_from_the_one_before(
 
 
 def test_labels_and_images_are_told_apart_by_type_declaration_and_request(tmp_path: Path) -> None:
-    ids = np.array([[[0, 200], [200, 200]]])
+    noisy = np.array([[[0, 200], [100, 200]]])
     for dtype, said, asked, coarse in (
-        ("uint8", None, None, 150),
+        ("uint8", None, None, 125),
         ("uint32", None, None, 200),
         ("uint8", Kind.LABELS, None, 200),
-        ("uint32", Kind.IMAGE, None, 150),
-        ("uint8", Kind.LABELS, Kind.IMAGE, 150),
-        ("float32", None, None, 150),
+        ("uint32", Kind.IMAGE, None, 125),
+        ("uint8", Kind.LABELS, Kind.IMAGE, 125),
+        ("float32", None, None, 125),
     ):
         with create_volume(
             tmp_path / "em.h5", shape=(1, 2, 2), dtype=dtype, kind=said, overwrite=True
         ) as volume:
-            volume.write(volume.box, ids.astype(dtype))
+            volume.write(volume.box, noisy.astype(dtype))
         convert(tmp_path / "em.h5", tmp_path / "to.zarr", pyramid=1, kind=asked, overwrite=True)
         with open_volume(tmp_path / "to.zarr", level=1) as level:
             assert level.read().tolist() == [[[coarse]]], (dtype, said, asked)
             assert level.kind == (asked or said)
+
+
+def test_small_flat_integers_whose_kind_nobody_states_get_no_means(tmp_path: Path) -> None:
+    np.save(tmp_path / "em.npy", np.array([[[0, 200], [200, 200]]], np.uint8))
+    made = convert(tmp_path / "em.npy", tmp_path / "to.zarr", pyramid=1)
+    assert any("looks like labels" in notice for notice in made.notices)
+    with open_volume(tmp_path / "to.zarr", level=1) as level:
+        assert level.read().tolist() == [[[200]]]
+        assert level.kind is Kind.LABELS
 
 
 @pytest.mark.parametrize("name", ["em.h5", "em.npz", "em.npy", "em.tif", "png://sections"])
