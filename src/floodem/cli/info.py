@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from floodem.cli import options
+
 if TYPE_CHECKING:
     from floodem.geometry import Zyx
     from floodem.volumes.inspection.ids import IdCounts
@@ -31,22 +33,12 @@ def info(
             show_default=False,
         ),
     ] = None,
-    channel: Annotated[
-        int | None, typer.Option(min=0, help="Which channel, counted from 0.")
-    ] = None,
-    level: Annotated[
-        int, typer.Option(min=0, help="Which level of a pyramid; 0 is the finest.")
-    ] = 0,
-    axes: Annotated[
-        str | None, typer.Option(help="Names of the stored axes, if URI is wrong: xyz, czyx.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="By default one for each core.")
-    ] = None,
-    allow_external: Annotated[
-        bool, typer.Option("--allow-external", help="Follow HDF5 links that leave the file.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    channel: options.Channel = None,
+    level: options.Level = 0,
+    axes: options.Axes = None,
+    threads: options.Threads = None,
+    allow_external: options.AllowExternal = False,
+    as_json: options.Json = False,
 ) -> None:
     """Say what a volume is: shape, voxel size, type, chunks, levels, size on disk.
 
@@ -57,7 +49,7 @@ def info(
     from floodem.cli.progress import progress_bar
     from floodem.volumes.inspection.info import inspect, require_together
 
-    options: dict[str, Any] = {
+    wanted: dict[str, Any] = {
         "channel": channel,
         "level": level,
         "axes": axes,
@@ -67,7 +59,7 @@ def info(
         found = [
             inspect(
                 uri,
-                **options,
+                **wanted,
                 # The first of several is an image, perhaps, in which ids are not counted unasked.
                 ids=None if ids and index == 0 and len(uris) > 1 else ids,
                 threads=threads,
@@ -84,7 +76,7 @@ def info(
             print_info(one)
     if len(uris) > 1:
         sys.stdout.flush()  # what there is comes before what is wrong with it
-        require_together(uris, **options)
+        require_together(uris, **wanted)
         if not as_json:
             print("\nnumber, size, order and place of the sections match")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from floodem.cli import options
 from floodem.cli.values import option_value
 from floodem.errors import VolumeNotFoundError
 from floodem.geometry import Box
@@ -27,26 +28,16 @@ def stats(
     box: Annotated[
         str | None, typer.Option(metavar="Z:Z,Y:Y,X:X", help="Look only at these voxels.")
     ] = None,
-    channel: Annotated[
-        int | None, typer.Option(min=0, help="Which channel, counted from 0.")
-    ] = None,
-    level: Annotated[
-        int, typer.Option(min=0, help="Which level of a pyramid; 0 is the finest.")
-    ] = 0,
-    axes: Annotated[
-        str | None, typer.Option(help="Names of the stored axes, if IMAGE is wrong: xyz, czyx.")
-    ] = None,
+    channel: options.Channel = None,
+    level: options.Level = 0,
+    axes: options.Axes = None,
     sections: Annotated[
         str | None, typer.Option(metavar="CSV", help="Also write one line for each section.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace CSV.")] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="By default one for each core.")
-    ] = None,
-    allow_external: Annotated[
-        bool, typer.Option("--allow-external", help="Follow HDF5 links that leave the file.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    threads: options.Threads = None,
+    allow_external: options.AllowExternal = False,
+    as_json: options.Json = False,
 ) -> None:
     """Mean, standard deviation, histogram and drift of an image.
 

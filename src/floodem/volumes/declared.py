@@ -26,6 +26,20 @@ BLOCK_VERSION = 1
 DEFAULT_CHUNKS: Zyx = (64, 64, 64)
 """A quarter of a megabyte of image: one field of view touches at most eight."""
 
+NUMBER_DTYPES = (
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float32",
+    "float64",
+)
+"""Every type of voxel that a volume may have."""
+
 VOLUME_NDIMS = (3, 4)
 """Axes z, y, x, or channel, z, y, x."""
 

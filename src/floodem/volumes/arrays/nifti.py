@@ -28,23 +28,10 @@ from floodem.volumes.arrays.raw_volume import create_raw
 from floodem.volumes.axes import SPATIAL, arrange, turned
 from floodem.volumes.channels import choose_channel
 from floodem.volumes.damage import reading
-from floodem.volumes.declared import require_plausible_deflate, size_in_bytes
+from floodem.volumes.declared import NUMBER_DTYPES, require_plausible_deflate, size_in_bytes
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
 from floodem.volumes.stored import refusals, refuse_writing
 from floodem.volumes.volume import UNCHECKED_BYTES, Array, Volume
-
-DTYPES = (
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "float32",
-    "float64",
-)
 
 _GZIP_SUFFIX = ".gz"
 _GZIP_SIGNATURE = b"\x1f\x8b"
@@ -132,9 +119,10 @@ def _unpack(path: Path, header: Header, *, uri: str) -> Array:
 
 
 def _create(request: CreateRequest) -> Volume:
-    if request.dtype.name not in DTYPES:
+    if request.dtype.name not in NUMBER_DTYPES:
         raise VolumeFormatError(
-            f"{request.location.uri}: nifti files hold {', '.join(DTYPES)}, not {request.dtype}; "
+            f"{request.location.uri}: nifti files hold {', '.join(NUMBER_DTYPES)}, not "
+            f"{request.dtype}; "
             "choose one of these (convert --dtype, in Python dtype=) or another format"
         )
     begin = header_bytes(request.shape, request.dtype, request.description)

@@ -16,7 +16,7 @@ from floodem.errors import OptionError, VolumeFormatError
 from floodem.geometry import Box, Zyx
 from floodem.volumes.axes import USUAL
 from floodem.volumes.chunked.layouts.folder import Folder
-from floodem.volumes.declared import DEFAULT_CHUNKS, fit_chunks
+from floodem.volumes.declared import DEFAULT_CHUNKS, NUMBER_DTYPES, fit_chunks
 from floodem.volumes.description import Description
 from floodem.volumes.pyramid_geometry import level_box, level_voxel_size, require_factors
 from floodem.volumes.registry import CreateRequest
@@ -80,18 +80,7 @@ class Layout(ABC):
     driver: str
     metadata: str
     """The file that describes an array."""
-    dtypes: tuple[str, ...] = (
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "float32",
-        "float64",
-    )
+    dtypes: tuple[str, ...] = NUMBER_DTYPES
     usual_axes: dict[int, str] = {n: USUAL[-n:] for n in (3, 4, 5)}  # noqa: RUF012 - never changed
 
     @abstractmethod
