@@ -24,8 +24,7 @@ from floodem.volumes.arrays.mrc_header import (
     read_header,
 )
 from floodem.volumes.arrays.raw_volume import create_raw
-from floodem.volumes.axes import SPATIAL, arrange, turned
-from floodem.volumes.channels import choose_channel
+from floodem.volumes.axes import SPATIAL, turned
 from floodem.volumes.damage import reading
 from floodem.volumes.declared import size_in_bytes
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
@@ -52,17 +51,7 @@ def _open(request: OpenRequest) -> Volume:
     with handle, reading(uri, kind=MRC_FILE):
         header = read_header(handle, uri=uri)
     mapped = map_array(path, header.shape, header.dtype, start=header.start, uri=uri)
-    if header.is_colour:
-        choose_channel(
-            request.channel,
-            channels=header.shape[-1],
-            path=uri,
-            uri=uri,
-            are_equal=lambda: False,
-        )
-    arrangement = arrange(
-        header.shape, uri=uri, channel=request.channel, asked=request.axes, declared=header.axes
-    )
+    arrangement = header.arranged(request)
     believed = "".join(letter for letter in header.axes if letter in SPATIAL)
     is_half = header.dtype.itemsize == np.dtype(np.float16).itemsize and header.dtype.kind == "f"
     return MappedVolume(

@@ -17,6 +17,7 @@ import numpy as np
 
 from floodem.errors import GeometryError, VolumeFormatError
 from floodem.geometry import VoxelSize, Zyx
+from floodem.volumes.arrays.header import Header
 from floodem.volumes.axes import SPATIAL
 from floodem.volumes.declared import BLOCK_KEY
 from floodem.volumes.description import Description, read_text
@@ -56,35 +57,6 @@ FARTHEST = 2**31 - 1
 
 _FLOAT32_DIGITS = 6
 _OUR_LABEL = f'{{"{BLOCK_KEY}":'
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """An MRC header, checked.
-
-    Attributes
-    ----------
-    shape, axes
-        Stored lengths in C order and their names.
-    dtype
-        Of the file, with its byte order.
-    start
-        Where the voxels begin.
-    description
-        Voxel size and offset of the axes called z, y and x.
-    is_colour
-        Whether the last axis is red, green, blue.
-    notices
-        Sentences about what is odd.
-    """
-
-    shape: tuple[int, ...]
-    axes: str
-    dtype: np.dtype[Any]
-    start: int
-    description: Description
-    is_colour: bool
-    notices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,10 +23,9 @@ from floodem.errors import VolumeFormatError
 from floodem.files import PARTIAL_SUFFIX
 from floodem.memory import require_memory
 from floodem.volumes.arrays.mapped_volume import MappedVolume, map_array
-from floodem.volumes.arrays.nifti_header import NIFTI_FILE, Header, header_bytes, read_header
+from floodem.volumes.arrays.nifti_header import NIFTI_FILE, NiftiHeader, header_bytes, read_header
 from floodem.volumes.arrays.raw_volume import create_raw
-from floodem.volumes.axes import SPATIAL, arrange, turned
-from floodem.volumes.channels import choose_channel
+from floodem.volumes.axes import SPATIAL, turned
 from floodem.volumes.damage import reading
 from floodem.volumes.declared import NUMBER_DTYPES, require_plausible_deflate, size_in_bytes
 from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
@@ -68,18 +67,7 @@ def _open(request: OpenRequest) -> Volume:
         stored_bytes = path.stat().st_size
     with reading(uri, kind=NIFTI_FILE), _unpacked(path) as handle:
         header = read_header(handle, uri=uri)
-    if header.is_colour:
-        # Nothing is known about its pixels before they are unpacked.
-        choose_channel(
-            request.channel,
-            channels=header.shape[-1],
-            path=uri,
-            uri=uri,
-            are_equal=lambda: False,
-        )
-    arrangement = arrange(
-        header.shape, uri=uri, channel=request.channel, asked=request.axes, declared=header.axes
-    )
+    arrangement = header.arranged(request)
     if is_packed:
         declared = header.start + size_in_bytes(header.shape, header.dtype)
         require_plausible_deflate(declared, stored_bytes=stored_bytes, uri=uri)
@@ -98,7 +86,7 @@ def _open(request: OpenRequest) -> Volume:
     )
 
 
-def _unpack(path: Path, header: Header, *, uri: str) -> Array:
+def _unpack(path: Path, header: NiftiHeader, *, uri: str) -> Array:
     """Unpack the voxels of a compressed file."""
     needed = size_in_bytes(header.shape, header.dtype)
     if needed > UNCHECKED_BYTES:

@@ -19,6 +19,7 @@ import numpy as np
 
 from floodem.errors import GeometryError, UnsafeFileError, VolumeFormatError
 from floodem.geometry import FARTHEST_POSITION, VoxelSize, Zyx
+from floodem.volumes.arrays.header import Header
 from floodem.volumes.axes import SPATIAL
 from floodem.volumes.declared import native_dtype
 from floodem.volumes.description import Description, read_text
@@ -52,35 +53,16 @@ _WIDE_ITEMSIZE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class NiftiHeader(Header):
     """A NIfTI header, checked.
 
     Attributes
     ----------
-    shape, axes
-        Stored lengths in C order and their names.
-    dtype
-        Of the file, with its byte order.
-    start
-        Where the voxels begin.
     scale
         What stored values are multiplied by, and what is added.
-    description
-        Voxel size, offset and kind for z, y, x as stored.
-    is_colour
-        Whether the last axis is red, green, blue.
-    notices
-        Sentences about what is odd.
     """
 
-    shape: tuple[int, ...]
-    axes: str
-    dtype: np.dtype[Any]
-    start: int
     scale: tuple[float, float]
-    description: Description
-    is_colour: bool
-    notices: tuple[str, ...]
 
     @property
     def volume_dtype(self) -> np.dtype[Any]:
@@ -103,7 +85,7 @@ def _nibabel() -> ModuleType:
     return require_package("nibabel", purpose=NIFTI_FILE, install="nibabel")
 
 
-def read_header(handle: IO[bytes], *, uri: str) -> Header:
+def read_header(handle: IO[bytes], *, uri: str) -> NiftiHeader:
     """Read and check the header at the beginning of an open file.
 
     Raises
@@ -143,7 +125,7 @@ def read_header(handle: IO[bytes], *, uri: str) -> Header:
     scale = _scale(header, uri=uri)
     if scale != (1, 0):
         notes.append(f"{uri} is scaled: its values are what is stored * {scale[0]} + {scale[1]}")
-    return Header(
+    return NiftiHeader(
         shape=shape,
         axes=axes,
         dtype=dtype,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from numpy.typing import DTypeLike
 
@@ -139,20 +139,48 @@ def convert(
                     source, channel=channel, level=level, axes=axes, allow_external=allow_external
                 )
             )
-        plan = make_plan(
+        return make_copy(
             source,
             destination,
             options=options,
             origin={"axes": axes, "channel": channel, "level": level},
-        )
-        run = Run(
-            plan,
             threads=threads,
             overwrite=overwrite,
             progress=progress,
             should_stop=should_stop,
-            # The copy may take the place of the source, and an open file keeps its place.
             let_go=opened.close,
         )
-        with run.record.hold():
-            return run.make()
+
+
+def make_copy(
+    source: Volume,
+    destination: str | Path,
+    *,
+    options: ConversionOptions,
+    origin: dict[str, Any],
+    threads: int | None,
+    overwrite: bool,
+    progress: ProgressListener | None,
+    should_stop: Callable[[], bool],
+    let_go: Callable[[], None],
+) -> Conversion:
+    """Copy an open volume, or one whose voxels are computed when they are read; see `convert`.
+
+    Parameters
+    ----------
+    origin
+        How the source was opened: part of what a resumed run must have in common.
+    let_go
+        Closes the source before the copy is put into place, which may be its own: an
+        open file keeps its place.
+    """
+    run = Run(
+        make_plan(source, destination, options=options, origin=origin),
+        threads=threads,
+        overwrite=overwrite,
+        progress=progress,
+        should_stop=should_stop,
+        let_go=let_go,
+    )
+    with run.record.hold():
+        return run.make()

@@ -17,9 +17,9 @@ from floodem.errors import OptionError, StoppedError, VolumeFormatError
 from floodem.geometry import Box, Zyx
 from floodem.progress import Progress, ProgressListener
 from floodem.volumes.access import open_volume
-from floodem.volumes.conversion.plan import ConversionOptions, make_plan
+from floodem.volumes.conversion.convert import make_copy
+from floodem.volumes.conversion.plan import ConversionOptions
 from floodem.volumes.conversion.result import Conversion
-from floodem.volumes.conversion.run import Run
 from floodem.volumes.grey.equalised import EqualisedVolume, Part, equalise_part
 from floodem.volumes.grey.tables import Rule, Section
 from floodem.volumes.kinds import looks_like_labels
@@ -190,23 +190,17 @@ def clahe(
                 progress=hear,
             )
         )
-        plan = make_plan(
+        return make_copy(
             equalised,
             destination,
             options=ConversionOptions(box=box, chunks=chunks, pyramid=pyramid),
             origin={"axes": axes, "channel": channel, "level": level},
-        )
-        run = Run(
-            plan,
             threads=workers,
             overwrite=overwrite,
             progress=progress,
             should_stop=should_stop,
-            # The copy may take the place of the source, and an open file keeps its place.
             let_go=opened.close,
         )
-        with run.record.hold():
-            return run.make()
 
 
 def _require_image(source: Volume, *, kind: Kind | None) -> None:
