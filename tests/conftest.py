@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from jaxtyping import config, install_import_hook
 
+from servers.base import FakeServer
+from servers.files import FileServer
+from servers.gcs import GcsServer
+from servers.s3 import S3Server
 from typechecker import modules_with_shapes
 
 # Before floodem is imported: from here on arrays are held against their annotated shapes.
@@ -42,3 +46,42 @@ def unchecked_shapes() -> Iterator[None]:
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials and no servers but those of the tests."""
+    for name in os.environ:
+        if name.startswith(("AWS_", "GOOGLE_", "STORAGE_", "FLOODEM_REMOTE")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull + "/none")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull + "/none")
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[FileServer]:
+    with FileServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    with S3Server() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        yield server
+
+
+@pytest.fixture
+def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsServer]:
+    with GcsServer() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.host)
+        # Set by floodem as well; here so that it is forgotten after the test.
+        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", server.address)
+        yield server
+
+
+@pytest.fixture(params=["s3", "gs"])
+def bucket(request: pytest.FixtureRequest) -> FakeServer:
+    server: FakeServer = request.getfixturevalue(request.param)
+    server.root = f"{request.param}://bucket"  # type: ignore[attr-defined]
+    return server

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,6 @@ from floodem.errors import DestinationExistsError, LabelError, RunConflictError,
 from floodem.geometry import VoxelSize, Zyx
 from floodem.volumes import convert, create_volume, open_volume, verify
 from floodem.volumes.conversion import block_plan
-from servers.base import FakeServer
-from servers.gcs import GcsServer
-from servers.s3 import S3Server
 
 SHAPE: Zyx = (8, 9, 10)
 ARRAY = np.random.default_rng(2).integers(0, 2**15, SHAPE).astype(np.uint16)
@@ -26,35 +21,8 @@ OPTIONS: dict[str, Any] = {"chunks": (2, 3, 4), "voxel_size": VoxelSize(30, 6, 4
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith(("AWS_", "GOOGLE_", "STORAGE_", "FLOODEM_REMOTE")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull + "/none")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull + "/none")
+def environment(no_servers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_plan, "BLOCK_BYTES", 600)
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with S3Server() as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
-        yield server
-
-
-@pytest.fixture
-def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsServer]:
-    with GcsServer() as server:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.host)
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", server.address)
-        yield server
-
-
-@pytest.fixture(params=["s3", "gs"])
-def bucket(request: pytest.FixtureRequest) -> FakeServer:
-    server: FakeServer = request.getfixturevalue(request.param)
-    server.root = f"{request.param}://bucket"  # type: ignore[attr-defined]
-    return server
 
 
 @pytest.fixture

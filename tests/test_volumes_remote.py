@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ from floodem.volumes import create_volume, open_volume
 from floodem.volumes.servers.transport import open_store
 from servers.base import LOST, RESET, TRUNCATE, FakeServer, Fault
 from servers.files import FileServer
-from servers.gcs import GcsServer
 from servers.s3 import S3Server
 
 SHAPE = (20, 40, 50)
@@ -44,43 +42,8 @@ def labels() -> np.ndarray:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No credentials and no servers but those of the tests, and short pauses."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "GOOGLE_", "STORAGE_", "FLOODEM_REMOTE")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull + "/none")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull + "/none")
+def environment(no_servers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("floodem.volumes.servers.patience._FIRST_DELAY_S", 0.01)
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[FileServer]:
-    with FileServer(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with S3Server() as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
-        yield server
-
-
-@pytest.fixture
-def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsServer]:
-    with GcsServer() as server:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.host)
-        # Set by floodem as well; here so that it is forgotten after the test.
-        monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", server.address)
-        yield server
-
-
-@pytest.fixture(params=["s3", "gs"])
-def bucket(request: pytest.FixtureRequest) -> FakeServer:
-    server = request.getfixturevalue(request.param)
-    server.root = f"{request.param}://bucket"
-    return server
 
 
 def fill(uri: str | Path, **options: object) -> None:

@@ -32,20 +32,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No credentials and no servers but those of the tests, and short pauses."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "GOOGLE_", "STORAGE_", "FLOODEM_REMOTE")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull + "/none")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull + "/none")
+def environment(no_servers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("floodem.volumes.servers.patience._FIRST_DELAY_S", 0.01)
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[FileServer]:
-    with FileServer(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture(params=["http", "s3", "gs"])
