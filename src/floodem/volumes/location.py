@@ -39,16 +39,6 @@ _DRIVE_LENGTH = 2
 # What a message about a folder names, and how many entries are looked at for it.
 _MAX_NAMED = 3
 _MAX_LOOKED_AT = 200
-_FIRST_BYTES = (
-    (b"\x89HDF\r\n\x1a\n", "hdf5"),
-    (b"\x93NUMPY", "npy"),
-    (b"PK\x03\x04", "npz"),
-    (b"II*\0", "tiff"),
-    (b"II+\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"MM\0+", "tiff"),
-)
-"""How files begin that are read from servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,14 +236,10 @@ def recognised(location: Location) -> Location:
 
 
 def _folder_formats(location: Location) -> list[str]:
-    from floodem.volumes.chunked.access import folder_of
-    from floodem.volumes.chunked.layouts import LAYOUTS
-
-    folder = folder_of(location)
     return [
-        name
-        for name, layout in LAYOUTS.items()
-        if layout.is_array(folder) or layout.is_group(folder)
+        record.name
+        for record in formats().values()
+        if record.recognises_remote is not None and record.recognises_remote(location)
     ]
 
 
@@ -261,15 +247,17 @@ def _file_formats(location: Location) -> list[str]:
     from floodem.volumes.servers.patience import AccessDeniedError
     from floodem.volumes.servers.transport import open_file
 
+    known = [(record.name, record.signatures) for record in formats().values()]
+    longest = max(len(signature) for _, signatures in known for signature in signatures)
     try:
         with open_file(location.path) as file:
-            first = file.read(max(len(signature) for signature, _ in _FIRST_BYTES))
+            first = file.read(longest)
     except AccessDeniedError:
         raise
     except (StorageError, VolumeNotFoundError):
         # A folder, of which some servers send a page.
         return []
-    return [name for signature, name in _FIRST_BYTES if first.startswith(signature)]
+    return [name for name, signatures in known if signatures and first.startswith(signatures)]
 
 
 def _ambiguous(location: Location, matches: list[str]) -> VolumeFormatError:

@@ -115,6 +115,10 @@ class VolumeFormat:
         How it is served over http, gs and s3: ``"write"``, ``"read"`` or None.
     recognises
         Tells from a look at an existing local file or folder whether it is one.
+    recognises_remote
+        The same for a folder on a server; None for formats that are files.
+    signatures
+        How its files begin that are read from servers.
     open, create
         Make the volume; `create` is None for formats that are only read.
     """
@@ -129,6 +133,8 @@ class VolumeFormat:
     reads_levels: bool = False
     remote: str | None = None
     recognises: Callable[[Path], bool]
+    recognises_remote: Callable[[Location], bool] | None = None
+    signatures: tuple[bytes, ...] = ()
     open: Callable[[OpenRequest], Volume]
     create: Callable[[CreateRequest], Volume] | None = None
 

@@ -161,6 +161,7 @@ NPY = VolumeFormat(
     reads_axes=True,
     remote="read",
     recognises=_recognises_npy,
+    signatures=(SIGNATURE,),
     open=_open_npy,
     create=_create_npy,
 )

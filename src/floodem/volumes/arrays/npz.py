@@ -42,6 +42,7 @@ from floodem.volumes.volume import Array, Kind, Volume
 
 DEFAULT_KEY = "segmentation"
 
+_ZIP_SIGNATURE = b"PK\x03\x04"
 _EVERY_VOXEL = (slice(None), slice(None), slice(None))
 _MEMBER_SUFFIX = ".npy"
 _KIND_MEMBER = "floodem_kind"
@@ -286,6 +287,7 @@ NPZ = VolumeFormat(
     reads_axes=True,
     remote="read",
     recognises=_recognises_npz,
+    signatures=(_ZIP_SIGNATURE,),
     open=_open_npz,
     create=_create_npz,
 )

@@ -7,9 +7,10 @@ each format keeps is in `layouts`; opening, creating and the volume itself are i
 
 from __future__ import annotations
 
+from floodem.volumes.chunked.access import folder_of
 from floodem.volumes.chunked.creation import create_chunked
 from floodem.volumes.chunked.layouts import LAYOUTS
-from floodem.volumes.chunked.layouts.folder import local_folder
+from floodem.volumes.chunked.layouts.folder import Folder, local_folder
 from floodem.volumes.chunked.opening import open_chunked
 from floodem.volumes.registry import VolumeFormat
 
@@ -18,6 +19,10 @@ def _format(
     name: str, summary: str, *, extensions: tuple[str, ...], options: frozenset[str]
 ) -> VolumeFormat:
     layout = LAYOUTS[name]
+
+    def is_volume(folder: Folder) -> bool:
+        return layout.is_array(folder) or layout.is_group(folder)
+
     return VolumeFormat(
         name=name,
         summary=summary,
@@ -27,9 +32,8 @@ def _format(
         reads_axes=True,
         reads_levels=True,
         remote="write",
-        recognises=lambda path: (
-            layout.is_array(local_folder(path)) or layout.is_group(local_folder(path))
-        ),
+        recognises=lambda path: is_volume(local_folder(path)),
+        recognises_remote=lambda location: is_volume(folder_of(location)),
         open=lambda request: open_chunked(request, layout),
         create=lambda request: create_chunked(request, layout),
     )

@@ -236,6 +236,7 @@ HDF5 = VolumeFormat(
     reads_axes=True,
     remote="read",
     recognises=_recognises,
+    signatures=(SIGNATURE,),
     open=_open,
     create=_create,
 )

@@ -248,6 +248,7 @@ TIFF = VolumeFormat(
     reads_axes=True,
     remote="read",
     recognises=lambda path: _holds_sections(path, _TIFF) or tiff.is_tiff(path),
+    signatures=tiff.SIGNATURES,
     open=_open_tiff,
     create=_create_tiff,
 )
