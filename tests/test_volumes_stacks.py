@@ -495,6 +495,31 @@ def test_a_section_cut_short_gives_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("axes", ["zyx", "zxy", "yzx", "yxz", "xzy", "xyz"])
+def test_sections_cut_along_another_axis_are_turned(tmp_path: Path, axes: str) -> None:
+    stored = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    place, edges = (
+        dict(zip(axes, (10, 20, 30), strict=True)),
+        dict(zip(axes, (7, 8, 9), strict=True)),
+    )
+    with create_volume(
+        f"png://{tmp_path / 's'}",
+        shape=stored.shape,
+        dtype="uint8",
+        offset=(10, 20, 30),
+        voxel_size=VoxelSize(7, 8, 9),
+    ) as volume:
+        volume.write(volume.box, stored)
+    expected = np.einsum(f"{axes}->zyx", stored)
+    with open_volume(tmp_path / "s", axes=axes) as volume:
+        assert volume.offset == (place["z"], place["y"], place["x"])
+        assert volume.voxel_size == VoxelSize(edges["z"], edges["y"], edges["x"])
+        np.testing.assert_array_equal(volume.read(), expected)
+        z, y, x = volume.offset
+        corner = Box((z + 1, y + 1, x + 1), (z + 3, y + 2, x + 3))
+        np.testing.assert_array_equal(volume.read(corner), expected[1:3, 1:2, 1:3])
+
+
 def test_files_of_several_pages_in_a_folder_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 6, 7), np.uint8))
     with pytest.raises(VolumeFormatError, match=r"a\.tif has 5 pages in a folder"):

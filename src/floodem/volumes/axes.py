@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from floodem.errors import OptionError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize, Zyx
@@ -192,16 +192,15 @@ def turned(description: Description, arrangement: Arrangement, *, believed: str)
 class TurnedVolume(StoredVolume):
     """A volume whose file calls its axes by wrong names: the same voxels under the right ones."""
 
-    def __init__(self, inner: Volume, *, asked: str, believed: str = SPATIAL) -> None:
-        if len(asked) != len(believed):
+    def __init__(self, inner: Volume, *, asked: str) -> None:
+        if len(asked) != len(SPATIAL):
             raise VolumeFormatError(
-                f"{inner.uri} has the axes {', '.join(believed)} and not {', '.join(asked)}: "
+                f"{inner.uri} has the axes {', '.join(SPATIAL)} and not {', '.join(asked)}: "
                 "name each of them once (--axes, in Python axes=)"
             )
         self._inner = inner
-        true_name = dict(zip(believed, asked, strict=True))
-        # For each of z, y, x: where the inner volume, ordered z, y, x, has it.
-        self._order = [SPATIAL.index(_key(true_name, letter)) for letter in SPATIAL]
+        # For each of z, y, x: which axis of the inner volume it is.
+        self._order = [asked.index(letter) for letter in SPATIAL]
         super().__init__(
             uri=inner.uri,
             shape=self._turn(inner.shape),
@@ -228,7 +227,3 @@ class TurnedVolume(StoredVolume):
 
     def _release(self) -> None:
         self._inner.close()
-
-
-def _key(mapping: dict[str, Any], value: str) -> str:
-    return next(key for key, found in mapping.items() if found == value)

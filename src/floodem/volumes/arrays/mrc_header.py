@@ -33,7 +33,6 @@ _DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _COLOUR_MODE = 16
 _REFUSED_MODES = {3: "complex int16", 4: "complex float32", 101: "4-bit"}
 _BIG_STAMPS = (b"\x11\x11",)
-_LITTLE_STAMPS = (b"\x44\x44", b"\x44\x41")
 _VOLUME_STACKS = range(401, 631)
 _VOLUME_GROUP = 1
 _IMOD_PLACE = 152
