@@ -1,0 +1,1 @@
+"""Training: an image and its labels become a network, scored by flooding held-out data."""

@@ -1,0 +1,1 @@
+"""Augmentation: examples are changed as electron microscopes change sections, and turned."""
