@@ -1,0 +1,120 @@
+"""A configuration becomes examples in flight: coordinates found or made, margins checked."""
+
+from __future__ import annotations
+
+import torch
+
+from floodem.errors import OptionError
+from floodem.geometry import Zyx
+from floodem.progress import ProgressListener
+from floodem.training.coordinates.index import CoordinateIndex, index_labels
+from floodem.training.coordinates.samplers import Sampler, make_sampler
+from floodem.training.examples import Examples
+from floodem.training.in_flight import InFlight
+from floodem.training.movement import make_policy, patch_shape
+from floodem.training.options import TrainOptions
+from floodem.training.sources import TrainingData
+
+
+def make_in_flight(
+    options: TrainOptions,
+    data: TrainingData,
+    *,
+    index: CoordinateIndex,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> InFlight:
+    """Return the slots of one process, each with its first example.
+
+    Parameters
+    ----------
+    index
+        From `find_coordinates`.
+    rank, world
+        Number of this process, and of all of them.
+
+    Raises
+    ------
+    OptionError
+        When the coordinates and the volumes of the run do not belong together.
+    GeometryError
+        When an example leaves its volume and may not.
+    """
+    policy = make_policy(options.network, options.movement, seed=options.seed)
+    if options.movement.init < options.movement.threshold:
+        raise OptionError(
+            f"movement.init {options.movement.init} lies below movement.threshold "
+            f"{options.movement.threshold}, so that no example would begin: raise init"
+        )
+    examples = Examples(
+        data,
+        _sampler(options, data, index),
+        augmentation=options.augmentation,
+        patch_shape=patch_shape(options.network, policy),
+        seed=options.seed,
+        pads=options.sampling.out_of_volume == "pad",
+    )
+    here = options.batch_size * options.accumulate
+    return InFlight(
+        examples,
+        policy,
+        network=options.network,
+        movement=options.movement,
+        batch_size=options.batch_size,
+        batches=options.accumulate,
+        first=rank * here,
+        total=world * here,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def find_coordinates(
+    options: TrainOptions, data: TrainingData, *, progress: ProgressListener | None = None
+) -> CoordinateIndex:
+    """Read the index of the configuration, or make one from the labels.
+
+    Raises
+    ------
+    OptionError
+        When no voxel is left to centre an example on.
+    """
+    if options.sampling.coordinates is not None:
+        return CoordinateIndex.load(options.sampling.coordinates)
+    return index_labels(
+        {name: volume.labels for name, volume in data.volumes.items()},
+        sampling=options.sampling,
+        margin=margin(options),
+        boxes={name: volume.box for name, volume in data.volumes.items()},
+        progress=progress,
+    )
+
+
+def margin(options: TrainOptions) -> Zyx:
+    """Return the voxels to keep free at each face, z, y, x: what a patch reaches."""
+    if options.sampling.margin is not None:
+        return options.sampling.margin
+    if options.sampling.out_of_volume == "pad":
+        return (0, 0, 0)
+    policy = make_policy(options.network, options.movement, seed=options.seed)
+    z, y, x = (size // 2 for size in patch_shape(options.network, policy))
+    return (z, y, x)
+
+
+def _sampler(options: TrainOptions, data: TrainingData, index: CoordinateIndex) -> Sampler:
+    unknown = [name for name in index.volume_names if name not in data.volumes]
+    missing = [name for name in data.volumes if name not in index.volume_names]
+    if unknown or missing:
+        raise OptionError(
+            f"the coordinates are of volumes {', '.join(index.volume_names)} and the run has "
+            f"{', '.join(data.volumes)}: use the same names"
+        )
+    return make_sampler(
+        options.sampling.sampler,
+        index,
+        seed=options.seed,
+        weights={name: volume.options.weight for name, volume in data.volumes.items()},
+        background=options.sampling.background,
+    )
