@@ -7,7 +7,6 @@ its help on the command line and its line in the documentation. Triples are z, y
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 from floodem.errors import OptionError
 from floodem.geometry import Box, Zyx
 from floodem.training.augmentation.options import AugmentationOptions
+from floodem.training.tables import to_plain
 
 FORMAT_VERSION = 1
 
@@ -69,7 +69,9 @@ class VolumeOptions:
     box: Box | None = key(None, "Train only on this part; the rest may be held out.")
     loss_mask: str | None = key(None, "Address of a mask; where it is 0 the loss does not count.")
     unlabelled: str = key("background", "What label 0 means: background or unknown.")
-    image_mean: float | None = key(None, "Grey levels are (v - mean) / stddev; measured if left out.")
+    image_mean: float | None = key(
+        None, "Grey levels are (v - mean) / stddev; measured if left out."
+    )
     image_stddev: float | None = key(None, "See image_mean.")
     weight: float = key(1.0, "How often examples come from here, relative to other volumes.")
 
@@ -118,9 +120,7 @@ class MovementOptions:
     window: int = key(8, "fixed_window: voxels around the step that are looked at.")
 
     def __post_init__(self) -> None:
-        _choice(
-            "movement.policy", self.policy, of=("fixed", "fixed_window", "max_pred_moves")
-        )
+        _choice("movement.policy", self.policy, of=("fixed", "fixed_window", "max_pred_moves"))
         _choice("movement.shuffle", self.shuffle, of=("run", "distance", "none"))
         _within("movement.moves", self.moves, low=0)
         for name in ("threshold", "pad", "init"):
@@ -186,7 +186,7 @@ class TrainOptions:
 
     run: str = key("training-run", "Folder of the run.")
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    volumes: tuple[VolumeOptions, ...] = ()
+    volumes: tuple[VolumeOptions, ...] = field(default=(), metadata={"key": "volume"})
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     movement: MovementOptions = field(default_factory=MovementOptions)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
@@ -222,13 +222,5 @@ class TrainOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        values = dataclasses.asdict(self)
-        return {"version": FORMAT_VERSION, **_plain(values)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(entry) for name, entry in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Box) else value
+        plain: dict[str, Any] = to_plain(self)
+        return {"version": FORMAT_VERSION, **plain}
