@@ -25,6 +25,7 @@ from floodem.errors import DestinationExistsError, ModelError, VolumeNotFoundErr
 from floodem.files import making_folders, replacing, storage_error
 from floodem.geometry import VoxelSize, Zyx
 from floodem.network.registry import build_network
+from floodem.network.shipped import SHIPPED, shipped_model
 
 FORMAT_VERSION = 1
 METADATA_KEY = "floodem"
@@ -231,7 +232,7 @@ def require_no_model(path: Path, *, overwrite: bool) -> None:
 
 
 def load_model(path: Path | str) -> Model:
-    """Read a model file.
+    """Read a model file, or a network that floodem ships (floodem.network.shipped) by its name.
 
     Raises
     ------
@@ -267,9 +268,13 @@ def _file_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
+        shipped = shipped_model(str(path))
+        if shipped is not None:
+            return shipped
         raise VolumeNotFoundError(
-            f"no model file {path}: give the path of a .safetensors model, or make one from a "
-            "TensorFlow checkpoint with `floodem import-model`"
+            f"no model file {path}: give the path of a .safetensors model, one that floodem ships "
+            f"({', '.join(SHIPPED)}), or make one with `floodem train` or, from a TensorFlow "
+            "checkpoint, with `floodem import-model`"
         ) from None
     except OSError as error:
         if path.is_dir():
