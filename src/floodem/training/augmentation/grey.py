@@ -76,8 +76,9 @@ def adjust_levels(
     darkest, brightest = torch.aminmax(image)
     # An even image has no range; any positive number keeps it as it is.
     span = (brightest - darkest).clamp_min(torch.finfo(image.dtype).tiny)
-    bent: torch.Tensor = darkest + span * torch.pow((image - darkest) / span, exponent)
-    return bent * factor + offset
+    bent = darkest + span * torch.pow((image - darkest) / span, exponent)
+    changed: torch.Tensor = bent * factor + offset
+    return changed
 
 
 def add_noise(
