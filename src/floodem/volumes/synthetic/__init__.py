@@ -1,0 +1,18 @@
+"""Synthetic electron microscopy with exact labels and skeletons, any box of it computed alone.
+
+Options come in (`SyntheticOptions`), a volume whose voxels are computed when they
+are read goes out (`SyntheticVolume`), or one box of it (`synthesize`).
+"""
+
+from floodem.volumes.synthetic.options import PRESETS, SectionOptions, SyntheticOptions
+from floodem.volumes.synthetic.synthesis import Synthetic, synthesize
+from floodem.volumes.synthetic.volume import SyntheticVolume
+
+__all__ = [
+    "PRESETS",
+    "SectionOptions",
+    "Synthetic",
+    "SyntheticOptions",
+    "SyntheticVolume",
+    "synthesize",
+]

@@ -1,0 +1,115 @@
+"""What the microscope shows: the territory of neurites in, grey values out.
+
+Cytoplasm is light and membranes are dark, as in stained tissue seen with
+backscattered electrons after inversion. Nothing here looks beyond the box.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from floodem.geometry import Box
+from floodem.volumes.synthetic.noise import (
+    Singles,
+    hashed,
+    make_key,
+    noise_over,
+    normal,
+    scaled,
+    voxel_words,
+)
+from floodem.volumes.synthetic.options import SyntheticOptions
+
+CYTOPLASM = 168.0
+"""Mean grey value of cytoplasm."""
+
+MEMBRANE_DEPTH = 105.0
+"""How much darker the middle of a membrane is."""
+
+_NEURITE_SHADES = 7.0
+"""Standard deviation of neurites' mean grey values."""
+
+_TEXTURE_NM = ((90.0, 0.6), (32.0, 1.0), (14.0, 1.0))
+"""Wavelengths of the cytoplasm's texture, and the share of each."""
+
+_PROFILE_STEPS = 64
+_PROFILE_REACH = 3.0
+"""A membrane's profile is tabulated up to this many of its widths."""
+
+Labels = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
+
+
+def membrane_profile(
+    surface_nm: Singles, steepness: Singles, *, width_nm: float, section_nm: float
+) -> Singles:
+    """Return how dark a membrane makes each voxel, 0 to 1.
+
+    A membrane is a band with soft edges around the surface. A section shows the
+    mean over its thickness, which smears the membranes that lie flat in it.
+
+    Parameters
+    ----------
+    surface_nm, steepness
+        Distance to the surface, and the z component of its normal.
+    width_nm
+        Thickness of the band.
+    section_nm
+        Thickness of a section.
+    """
+    half = width_nm / 2
+    smear = steepness * np.float32(section_nm / 2)
+    # The mean of a soft band over [b - s, b + s], by its integral.
+    upper = _integral((surface_nm + smear) / np.float32(half))
+    lower = _integral((surface_nm - smear) / np.float32(half))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (upper - lower) * np.float32(half) / (2 * smear)
+    soft = _band(surface_nm / np.float32(half))
+    return np.where(smear > half / 4, mean, soft).astype(np.float32)
+
+
+def _band(distance: Singles) -> Singles:
+    """Return a smooth bump: 1 at 0, one half at 1, 0 from 2 on."""
+    left = np.clip(1 - np.abs(distance) / 2, 0, 1)
+    return left * left * (3 - 2 * left)
+
+
+def _integral(distance: Singles) -> Singles:
+    """Return the integral of `_band` from 0."""
+    sign = np.sign(distance)
+    u = np.clip(np.abs(distance) / 2, 0, 1)
+    # With v = 1 - u the bump is 3v^2 - 2v^3 = 1 - 3u^2 + 2u^3.
+    return sign * 2 * (u - u**3 + u**4 / 2)
+
+
+class Painter:
+    """The appearance of one synthetic volume."""
+
+    def __init__(self, options: SyntheticOptions) -> None:
+        self._options = options
+        self._voxel_nm = options.voxel_size.zyx_nm
+        self._keys = {
+            purpose: make_key(options.seed, purpose)
+            for purpose in ("shade", "noise", "gain", "level")
+        }
+        self._textures = [
+            (make_key(options.seed, f"texture {octave}"), *row)
+            for octave, row in enumerate(_TEXTURE_NM)
+        ]
+
+    def cytoplasm(self, box: Box, labels: Labels) -> Singles:
+        """Return the grey values without membranes, for the owners of all voxels."""
+        ids, rows = np.unique(labels, return_inverse=True)
+        shade = normal(hashed(self._keys["shade"], ids)) * np.float32(_NEURITE_SHADES)
+        grey = np.float32(CYTOPLASM) + shade[rows.reshape(labels.shape)]
+        for key, length_nm, share in self._textures:
+            wavelength = scaled(max(length_nm, *self._voxel_nm[1:]), self._voxel_nm)
+            field = noise_over(key, box, wavelength=wavelength)
+            field *= np.float32(share * self._options.texture * 1.6)
+            grey += field
+        return grey
+
+    def noise(self, box: Box) -> Singles:
+        """Return what the detector adds."""
+        return normal(voxel_words(self._keys["noise"], box)) * np.float32(self._options.noise)
