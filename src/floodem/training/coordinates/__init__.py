@@ -1,0 +1,1 @@
+"""Where training examples are centred: labels, partitions, an index of them, draws."""
