@@ -44,7 +44,7 @@ def read_configuration(path: Path | str) -> Values:
         text = Path(path).read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise VolumeNotFoundError(
-            f"no configuration {path}: give the path of a TOML file, or flags (floodem train --help)"
+            f"no configuration {path}: give the path of a TOML file (floodem train --help)"
         ) from None
     except OSError as error:
         raise storage_error("read", path, error) from error
