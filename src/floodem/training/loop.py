@@ -65,9 +65,18 @@ class Window:
         if math.isfinite(result.gradient_norm):
             self.gradient_norm += result.gradient_norm
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "steps": self.steps,
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+            "counts": dict(self.counts),
+        }
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Window:
-        """Rebuild what `dataclasses.asdict` made."""
+        """Rebuild what `to_json` made."""
         return cls(**{**values, "counts": Counter(values["counts"])})
 
 
@@ -167,7 +176,7 @@ class Loop:
         facts |= {
             "hours": self.hours,
             "examples": self._examples,
-            "window": dataclasses.asdict(self._window),
+            "window": self._window.to_json(),
         }
         model = self.model()  # refuses weights that are no finite numbers
         save_checkpoint(
