@@ -145,14 +145,14 @@ def test_where_only_geometry_changes_the_centre_keeps_its_grey_level(name, shape
 )
 def test_what_changes_the_image_leaves_labels_and_weights(name):
     changed = 0
-    for number in range(5):
+    for number in range(20):
         drawn = plan(always(name), number)
         source = numbered_patch(drawn.source_shape)
         result = drawn.apply(source)
         changed += not torch.equal(result.image, source.image)
         assert torch.equal(result.labels, source.labels)
         assert torch.equal(result.weights, source.weights)
-    assert changed >= 4  # a blur may be too narrow to reach the next voxel
+    assert changed >= 10  # a blur may be too narrow to reach the next voxel
 
 
 def test_applying_a_plan_leaves_its_source_alone():
