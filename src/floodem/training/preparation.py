@@ -7,7 +7,8 @@ import torch
 from floodem.errors import OptionError
 from floodem.geometry import Zyx
 from floodem.progress import ProgressListener
-from floodem.training.coordinates.index import CoordinateIndex, index_labels
+from floodem.training.coordinates.index import CoordinateIndex
+from floodem.training.coordinates.indexing import index_labels
 from floodem.training.coordinates.samplers import Sampler, make_sampler
 from floodem.training.examples import Examples
 from floodem.training.in_flight import InFlight

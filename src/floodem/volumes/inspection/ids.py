@@ -64,11 +64,31 @@ def count_ids(
     LabelError
         When a value is negative or not an integer.
     """
+    return _summary(*id_sizes(volume, threads=threads, progress=progress))
+
+
+def id_sizes(
+    volume: Volume,
+    *,
+    box: Box | None = None,
+    threads: int | None = None,
+    progress: ProgressListener | None = None,
+) -> tuple[Ids, Counts]:
+    """Return the ids in a box of a label volume (default: all), ascending, and their voxels.
+
+    Memory holds a few blocks, and 16 bytes for each id. Background (0) is an id here.
+
+    Raises
+    ------
+    LabelError
+        When a value is negative or not an integer.
+    """
+    part = volume.box if box is None else box
     require_labels(np.zeros(0, volume.dtype), what=volume.uri)
     workers = usable_threads(threads)
     core, held = grey_blocks(
         volume,
-        volume.shape,
+        part.shape,
         chunks=volume.chunks,
         voxel_bytes=volume.dtype.itemsize + _BYTES_BESIDE,
         wanted=workers + 1,
@@ -82,21 +102,21 @@ def count_ids(
         require_labels(block[1], what=volume.uri)
         return block[0], sizes(block[1])
 
-    report(Progress(stage="ids", done=0, total=volume.box.size, unit="voxels"))
+    report(Progress(stage="ids", done=0, total=part.size, unit="voxels"))
     with grey_reader(volume, threads=workers) as reader:
 
         def blocks() -> Iterator[tuple[Box, Array]]:
-            for tile in tiles(volume.box, core=core):
+            for tile in tiles(part, core=core):
                 yield tile.core, reader.read(tile.core)
 
-        for box, found in in_order(count, blocks(), threads=workers, ahead=held):
+        for place, found in in_order(count, blocks(), threads=workers, ahead=held):
             waiting.append(found)
             if sum(len(some) for some, _ in waiting) > max(_MERGED_AT, len(ids)):
                 ids, counts = _merged([(ids, counts), *waiting])
                 waiting.clear()
-            done += box.size
-            report(Progress(stage="ids", done=done, total=volume.box.size, unit="voxels"))
-    return _summary(*_merged([(ids, counts), *waiting]))
+            done += place.size
+            report(Progress(stage="ids", done=done, total=part.size, unit="voxels"))
+    return _merged([(ids, counts), *waiting])
 
 
 def _merged(tables: list[tuple[Ids, Counts]]) -> tuple[Ids, Counts]:
