@@ -178,6 +178,7 @@ class ValidationOptions:
     device: str = key("same", "same as training, cpu or cuda:N.")
     threads: int = key(1, "Threads of the validating process on a CPU.")
     stop_when_flat: bool = key(False, "End training once the score has stopped improving.")
+    allow_overlap: bool = key(False, "Let the box overlap what is trained on; scores flatter then.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,241 @@
+"""Curves and bars as SVG text: numbers in, a drawing out that any browser shows without scripts.
+
+Colours and lines are classes of the page's style sheet (floodem.training.record.report),
+so that drawings follow its light and dark themes.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+WIDTH, HEIGHT = 460, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 26, 34
+_POINTS = 220
+"""Of one drawn curve; longer ones are averaged in bins, with a band from least to greatest."""
+
+_LOGARITHMIC_FROM = 30.0
+"""Ratio of greatest to least value from which the axis is logarithmic."""
+
+_TICKS = 5
+_LETTER = 6.2
+"""Pixels of one letter of a legend, about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One curve: its name, and y over x; what is not finite is left out.
+
+    `has_dots` draws its points, `marked` is the x of one that stands out.
+    """
+
+    name: str
+    x: Float64[np.ndarray, " n"]
+    y: Float64[np.ndarray, " n"]
+    has_dots: bool = False
+    marked: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Numbers to pixels, along one axis."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    is_logarithmic: bool = False
+
+    def place(self, value: float) -> float:
+        low, high, at = self.low, self.high, value
+        if self.is_logarithmic:
+            low, high, at = math.log(low), math.log(high), math.log(max(at, self.low))
+        return self.start + (at - low) / (high - low) * (self.stop - self.start)
+
+    def ticks(self) -> list[float]:
+        if self.is_logarithmic:
+            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            step = max(1, (last - first) // _TICKS)
+            ticks = [10.0**power for power in range(first, last + 1, step)]
+        else:
+            step_size = nice_step((self.high - self.low) / _TICKS)
+            first = math.ceil(self.low / step_size - 1e-9)
+            last = math.floor(self.high / step_size + 1e-9)
+            ticks = [number * step_size for number in range(first, last + 1)]
+        return [tick for tick in ticks if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
+
+
+def nice_step(size: float) -> float:
+    """Return the least of 1, 2, 5, 10, 20, ... (and tenths) that is at least `size`."""
+    power = 10.0 ** math.floor(math.log10(size))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= size * (1 - 1e-9))
+
+
+def curve_chart(title: str, series: Sequence[Series], *, floor: float | None = None) -> str:
+    """Draw curves over training steps; an empty text where there is nothing to draw.
+
+    Parameters
+    ----------
+    floor
+        Least value of the y axis; by default the least of the curves.
+    """
+    shown = [_finite(one) for one in series]
+    shown = [one for one in shown if len(one.x)]
+    if not shown:
+        return ""
+    x = _axis([one.x for one in shown], start=_LEFT, stop=WIDTH - _RIGHT, may_be_log=False)
+    y = _axis(
+        [one.y for one in shown],
+        start=HEIGHT - _BOTTOM,
+        stop=_TOP,
+        may_be_log=floor is None,
+        floor=floor,
+    )
+    parts = [_frame(title, x=x, y=y), _legend(title, [one.name for one in shown])]
+    parts += [_curve(one, number, x=x, y=y) for number, one in enumerate(shown)]
+    return _drawing(title, parts)
+
+
+def bar_chart(
+    title: str, bars: Sequence[tuple[str, Sequence[float]]], *, names: Sequence[str]
+) -> str:
+    """Draw one bar for each entry, divided into shares that sum to 1."""
+    if not bars:
+        return ""
+    thick = min(22.0, (HEIGHT - _TOP - _BOTTOM) / len(bars) - 2)
+    x = _Axis(0.0, 1.0, _LEFT, WIDTH - _RIGHT)
+    parts = [f'<text class="title" x="{_LEFT}" y="13">{html.escape(title)}</text>']
+    parts.append(_legend(title, names))
+    for row, (name, shares) in enumerate(bars):
+        top, left = _TOP + 4 + row * (thick + 2), 0.0
+        middle = top + thick / 2 + 4
+        parts.append(
+            f'<text class="tick" x="{_LEFT - 5}" y="{middle:.1f}" text-anchor="end">'
+            f"{html.escape(name)}</text>"
+        )
+        for number, share in enumerate(shares):
+            a, b = x.place(left), x.place(left + share)
+            parts.append(
+                f'<rect class="f{number}" x="{a:.1f}" y="{top:.1f}" width="{b - a:.1f}" '
+                f'height="{thick:.1f}"><title>{html.escape(names[number])} {share:.1%}</title>'
+                "</rect>"
+            )
+            left += share
+    return _drawing(title, parts)
+
+
+def _finite(series: Series) -> Series:
+    keep = np.isfinite(series.x) & np.isfinite(series.y)
+    return Series(
+        name=series.name,
+        x=series.x[keep],
+        y=series.y[keep],
+        has_dots=series.has_dots,
+        marked=series.marked,
+    )
+
+
+def _axis(
+    values: Sequence[Float64[np.ndarray, " n"]],
+    *,
+    start: float,
+    stop: float,
+    may_be_log: bool,
+    floor: float | None = None,
+) -> _Axis:
+    low = min(float(part.min()) for part in values)
+    high = max(float(part.max()) for part in values)
+    if may_be_log and low > 0 and high / low > _LOGARITHMIC_FROM:
+        return _Axis(low, high, start, stop, is_logarithmic=True)
+    low = low if floor is None else min(low, floor)
+    if high <= low:
+        wide = abs(low) / 2 or 0.5
+        low, high = low - wide, high + wide
+    return _Axis(low, high, start, stop)
+
+
+def _frame(title: str, *, x: _Axis, y: _Axis) -> str:
+    parts = [f'<text class="title" x="{_LEFT}" y="13">{html.escape(title)}</text>']
+    for tick in y.ticks():
+        at = y.place(tick)
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
+            f'<text class="tick" x="{_LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">'
+            f"{number_text(tick)}</text>"
+        )
+    for tick in x.ticks():
+        at = x.place(tick)
+        parts.append(
+            f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
+            f'<text class="tick" x="{at:.1f}" y="{HEIGHT - _BOTTOM + 14}" text-anchor="middle">'
+            f"{number_text(tick)}</text>"
+        )
+    parts.append(
+        f'<text class="tick" x="{WIDTH - _RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step</text>'
+    )
+    return "".join(parts)
+
+
+def _legend(title: str, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return ""
+    parts, right = [], float(WIDTH - _RIGHT)
+    for number, name in reversed(list(enumerate(names))):
+        right -= _LETTER * len(name)
+        parts.append(f'<text class="t{number}" x="{right:.1f}" y="13">{html.escape(name)}</text>')
+        right -= 2 * _LETTER
+    return "".join(parts)
+
+
+def _curve(series: Series, number: int, *, x: _Axis, y: _Axis) -> str:
+    parts = []
+    xs, middle, low, high = _binned(series)
+    if len(xs) < len(series.x):
+        upper = [(x.place(a), y.place(b)) for a, b in zip(xs, high, strict=True)]
+        lower = [(x.place(a), y.place(b)) for a, b in zip(xs, low, strict=True)]
+        parts.append(f'<polygon class="b{number}" points="{_points([*upper, *lower[::-1]])}"/>')
+    line = [(x.place(a), y.place(b)) for a, b in zip(xs, middle, strict=True)]
+    parts.append(f'<polyline class="l{number}" points="{_points(line)}"/>')
+    if series.has_dots or len(line) == 1:
+        parts += [f'<circle class="f{number}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in line]
+    if series.marked is not None:
+        at = int(np.argmin(np.abs(series.x - series.marked)))
+        a, b = x.place(float(series.x[at])), y.place(float(series.y[at]))
+        parts.append(f'<circle class="best" cx="{a:.1f}" cy="{b:.1f}" r="6"/>')
+    return "".join(parts)
+
+
+def _binned(series: Series) -> tuple[list[float], list[float], list[float], list[float]]:
+    if len(series.x) <= _POINTS:
+        y = series.y.tolist()
+        return series.x.tolist(), y, y, y
+    pieces = zip(np.array_split(series.x, _POINTS), np.array_split(series.y, _POINTS), strict=True)
+    rows = [(float(x.mean()), float(y.mean()), float(y.min()), float(y.max())) for x, y in pieces]
+    xs, middle, low, high = (list(column) for column in zip(*rows, strict=True))
+    return xs, middle, low, high
+
+
+def _points(places: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+
+
+def _drawing(title: str, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def number_text(value: float) -> str:
+    """Write a number of an axis in a few letters: 0.25, 40k, 1.5M, 1e-05."""
+    size = abs(value)
+    if size >= 1e6:
+        return f"{value / 1e6:.4g}M"
+    if size >= 1e4:
+        return f"{value / 1e3:.4g}k"
+    return f"{value:.4g}"

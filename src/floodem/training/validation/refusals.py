@@ -1,0 +1,169 @@
+"""What cannot be validated on is refused before the first step of training.
+
+In: the options of a run. Out: which voxels are held out, or one sentence. A score
+on data that was trained on would look better than the network is, so that an
+overlap is refused as well.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from floodem.errors import GeometryError, LabelError, OptionError
+from floodem.geometry import Box, Zyx, tiles
+from floodem.labels import require_labels
+from floodem.training.options import TrainOptions, ValidationOptions
+from floodem.volumes import open_volume
+from floodem.volumes.inspection.pairs import require_matching
+from floodem.volumes.location import Location, parse_location
+from floodem.volumes.volume import Volume
+
+_LOOKED_AT: Zyx = (64, 256, 256)
+"""Labels are looked for in pieces of this size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """What is flooded again and again, checked.
+
+    Attributes
+    ----------
+    image, labels
+        Addresses.
+    box
+        Voxels to segment, in the frame of both.
+    """
+
+    image: str
+    labels: str
+    box: Box
+
+
+def require_held_out(options: TrainOptions) -> HeldOut | None:
+    """Check the held-out data of a run; None when it has none.
+
+    Raises
+    ------
+    OptionError
+        When an option is missing or impossible, or the box overlaps what is trained on.
+    VolumeFormatError
+        When image and labels do not lie on each other.
+    GeometryError
+        When the box is not inside them, or smaller than the field of view.
+    LabelError
+        When no voxel of the box has a label.
+    FloodemError
+        Whatever opening the volumes refuses.
+    """
+    wanted = options.validation
+    if wanted.image is None:
+        _require_nothing_else(wanted)
+        return None
+    if wanted.labels is None:
+        raise OptionError(
+            f"validation.image {wanted.image} has no labels to score against: give "
+            "validation.labels, or leave out validation.image"
+        )
+    _require_possible(wanted)
+    with open_volume(wanted.image) as image, open_volume(wanted.labels) as labels:
+        require_matching(image, labels)
+        box = _box(wanted, image, fov=options.network.fov)
+        _require_labelled(labels, box)
+        if not wanted.allow_overlap:
+            _require_unseen(options, box)
+    return HeldOut(image=wanted.image, labels=wanted.labels, box=box)
+
+
+def _require_nothing_else(wanted: ValidationOptions) -> None:
+    if wanted.labels is not None:
+        raise OptionError(
+            f"validation.labels {wanted.labels} has no image to segment: give validation.image"
+        )
+    if wanted.stop_when_flat:
+        raise OptionError(
+            "validation.stop_when_flat needs scores: give validation.image and validation.labels"
+        )
+
+
+def _require_possible(wanted: ValidationOptions) -> None:
+    if not wanted.every_minutes > 0:
+        raise OptionError(
+            f"validation.every_minutes {wanted.every_minutes} is not positive: give minutes"
+        )
+    for name in ("min_segment_size", "max_calls", "threads"):
+        value = getattr(wanted, name)
+        if value is not None and value < 1:
+            raise OptionError(f"validation.{name} {value} is too small: give at least 1")
+    if (wanted.image_mean is None) != (wanted.image_stddev is None):
+        raise OptionError(
+            f"validation.image_mean {wanted.image_mean} and image_stddev {wanted.image_stddev}: "
+            "give both, or neither to take those of the training"
+        )
+
+
+def _box(wanted: ValidationOptions, image: Volume, *, fov: Zyx) -> Box:
+    box = image.box if wanted.box is None else wanted.box
+    if not image.box.contains(box) or box.size == 0:
+        raise GeometryError(
+            f"validation.box {box} (z,y,x) is empty or not inside {image.uri}, which holds "
+            f"{image.box}: give a part of that"
+        )
+    if any(size < needed for size, needed in zip(box.shape, fov, strict=True)):
+        raise GeometryError(
+            f"validation.box {box}, {box.shape} voxels (z,y,x), is smaller than the field of view "
+            f"{fov}: give a larger box"
+        )
+    return box
+
+
+def _require_labelled(labels: Volume, box: Box) -> None:
+    for tile in tiles(box, core=_LOOKED_AT):
+        piece = labels.read(tile.core)
+        require_labels(piece, what=labels.uri)
+        if np.any(piece):
+            return
+    raise LabelError(
+        f"{labels.uri} has no label in validation.box {box} (z,y,x): there is nothing to score "
+        "against, give a labelled box"
+    )
+
+
+def _require_unseen(options: TrainOptions, box: Box) -> None:
+    held_out = parse_location(str(options.validation.image))
+    for volume in options.volumes:
+        if not volume.image or not _is_same(parse_location(volume.image), held_out):
+            continue
+        trained_on = volume.box
+        if trained_on is None:
+            with open_volume(volume.image) as image:
+                trained_on = image.box
+        shared = box.intersection(trained_on)
+        if shared is not None:
+            raise OptionError(
+                f"validation.box {box} and volume {volume.name} {trained_on} (z,y,x) of "
+                f"{volume.image} share {shared}: scores on what is trained on say little, so give "
+                "one of them another box, or set validation.allow_overlap"
+            )
+
+
+def _is_same(first: Location, second: Location) -> bool:
+    """Tell whether two addresses may mean one volume, however they are written."""
+    if first.is_remote or second.is_remote:
+        return first.path.rstrip("/") == second.path.rstrip("/")
+    ours, others = _place(first), _place(second)
+    # A file with one volume may be named with or without its dataset.
+    return ours == others or (
+        ours[0] == others[0] and None in (ours[1], others[1]) and not ours[0].is_dir()
+    )
+
+
+def _place(location: Location) -> tuple[Path, str | None]:
+    path = Path(os.path.normcase(os.path.realpath(location.local)))
+    dataset = (location.dataset or "").strip("/") or None
+    if dataset is not None and path.is_dir():
+        return path / dataset, None
+    return path, dataset
