@@ -102,14 +102,14 @@ class Example:
     weight: np.ndarray
 
 
-def cut_example(image, labels, center, *, shape, mean, stddev):
-    """Cut a patch of odd shape; the object is the one at its centre."""
+def cut_example(image, labels, center, *, shape, mean, stddev, mask=None):
+    """Cut a patch of odd shape; the object is the one at its centre, the mask is the weight."""
     window = tuple(slice(c - s // 2, c + s // 2 + 1) for c, s in zip(center, shape, strict=True))
     wanted = labels[window] == labels[tuple(center)]
     return Example(
         image=(image[window].astype(float) - mean) / stddev,
         target=np.where(wanted, 0.95, 0.05),
-        weight=np.ones(shape),
+        weight=np.ones(shape) if mask is None else (mask[window] != 0).astype(float),
     )
 
 
@@ -151,7 +151,7 @@ def walk_fixed_window(example, seed, *, offsets, threshold, deltas, window, **_)
             voxel
             for voxel in near
             if all(abs(v) <= d for v, d in zip(voxel, deltas, strict=True))
-            and any(abs(v) == d for v, d in zip(voxel, deltas, strict=True))
+            and any(abs(v) == d > 0 for v, d in zip(voxel, deltas, strict=True))
         ]
         if any(at(seed, voxel) >= logit(threshold) for voxel in shell):
             yield offset
@@ -237,9 +237,9 @@ class Slot:
 
 def cross_entropy(logits, target):
     """Sigmoid cross entropy of every voxel, and its derivative by the logit."""
-    probability = 1 / (1 + np.exp(-logits))
-    loss = -target * np.log(probability) - (1 - target) * np.log(1 - probability)
-    return loss, probability - target
+    # -log(p) and -log(1 - p) where p = 1 / (1 + exp(-logit)), without overflow
+    loss = target * np.logaddexp(0, -logits) + (1 - target) * np.logaddexp(0, logits)
+    return loss, np.exp(-np.logaddexp(0, -logits)) - target
 
 
 @dataclass
@@ -248,8 +248,9 @@ class Step:
 
     loss: float
     positions: list
-    logits: list
-    seeds: list  # of the whole patches, after the step's logits were written back
+    seeds: list  # of whole patches, before the step
+    inputs: list  # image and seed of the fields of view
+    logits: list  # written back
 
 
 class Training:
@@ -263,36 +264,33 @@ class Training:
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.clip = clip
+        self.clipped = 0  # elements of gradients so far
 
     def step(self):
         total = [[np.zeros_like(part) for part in layer] for layer in self.parameters]
-        losses, logits = [], []
+        step = Step(loss=0.0, positions=[], seeds=[], inputs=[], logits=[])
         for slot in self.slots:
             slot.move()
-            seen = field(slot.seed, slot.position, self.fov)
+            seed = field(slot.seed, slot.position, self.fov)
             image = field(slot.example.image, slot.position, self.fov)
-            update, kept = network(self.parameters, np.stack([image, seen]))
-            new = seen + update[0]
-            loss, derivative = cross_entropy(
-                new, field(slot.example.target, slot.position, self.fov)
-            )
+            target = field(slot.example.target, slot.position, self.fov)
             weight = field(slot.example.weight, slot.position, self.fov)
-            losses.append((loss * weight).mean())
-            logits.append(new.copy())
+            step.positions.append(slot.position)
+            step.seeds.append(slot.seed.copy())
+            step.inputs.append(np.stack([image, seed]))
+            update, kept = network(self.parameters, step.inputs[-1])
+            step.logits.append(seed + update[0])
+            entropy, derivative = cross_entropy(step.logits[-1], target)
             # The loss of the step is the mean over all its voxels: those of every slot.
+            step.loss += (entropy * weight).mean() / len(self.slots)
             out = derivative * weight / (derivative.size * len(self.slots))
             gradients = network_backward(self.parameters, kept, out[None])
             for layer, gradient in zip(total, gradients, strict=True):
                 for part, g in zip(layer, gradient, strict=True):
                     np.add(part, g, out=part)
-            seen[...] = new
+            seed[...] = step.logits[-1]
         self.update(total)
-        return Step(
-            loss=float(np.mean(losses)),
-            positions=[slot.position for slot in self.slots],
-            logits=logits,
-            seeds=[slot.seed.copy() for slot in self.slots],
-        )
+        return step
 
     def update(self, gradients):
         """Clip each element, then descend."""
@@ -300,5 +298,6 @@ class Training:
             self.parameters, self.velocity, gradients, strict=True
         ):
             for part, v, g in zip(layer, velocity, gradient, strict=True):
+                self.clipped += int((abs(g) > self.clip).sum())
                 v[...] = self.momentum * v + np.clip(g, -self.clip, self.clip)
                 part[...] = part - self.learning_rate * v

@@ -26,11 +26,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from floodem.errors import ModelError
-from floodem.flooding.options import to_logit
 from floodem.geometry import Box, Zyx
 from floodem.training.examples import Example, Examples
 from floodem.training.metrics import Metrics
-from floodem.training.movement import CENTRE, Move, Policy, Walk
+from floodem.training.movement import CENTRE, Move, Policy, Walk, logit
 from floodem.training.options import MovementOptions, NetworkOptions
 
 
@@ -105,9 +104,9 @@ class InFlight:
         self._fov, self._deltas = network.fov, network.deltas
         self._batch_size, self._total = batch_size, total
         self._threshold = movement.threshold
-        self._move_logit = float(to_logit(movement.threshold))
-        self._init_logit = float(to_logit(movement.init))
-        self._pad_logit = float(to_logit(movement.pad))
+        self._move_logit = logit(movement.threshold)
+        self._init_logit = logit(movement.init)
+        self._pad_logit = logit(movement.pad)
         self.metrics = Metrics(policy.distances, device=device)
         shape = (batch_size * batches, *examples.patch_shape)
         self._images_szyx, self._targets_szyx, self._weights_szyx, self._seeds_szyx = (

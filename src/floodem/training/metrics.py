@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from floodem.flooding.options import to_logit
-from floodem.training.movement import Move, distance
+from floodem.training.movement import Move, distance, logit
 
-OBJECT_LOGIT = float(to_logit(0.9))
+OBJECT_LOGIT = logit(0.9)
 """From here on a voxel of a finished example counts as filled (eval_threshold there)."""
 
 _VOXELS = ("true_positive", "false_positive", "false_negative", "true_negative")

@@ -12,6 +12,7 @@ Januszewski et al. 2018, Nature Methods 15:605, Online Methods, "FFN training".
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,6 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from floodem.flooding.movement import MoveQueue, face_peaks
-from floodem.flooding.options import to_logit
 from floodem.geometry import Zyx
 from floodem.training.options import MovementOptions, NetworkOptions
 
@@ -268,11 +268,16 @@ class FollowingMoves(Policy):
     def __init__(self, deltas: Zyx, *, moves: int, threshold: float) -> None:
         self.deltas = deltas
         self.reach = (deltas[0] * (moves + 1), deltas[1] * (moves + 1), deltas[2] * (moves + 1))
-        self.threshold_logit = float(to_logit(threshold))
+        self.threshold_logit = logit(threshold)
 
     def begin(self) -> Walk:
         """Return the walk of a fresh example."""
         return _FollowingWalk(self)
+
+
+def logit(probability: float) -> float:
+    """Return log(p / (1 - p)) in full; seeds round it to their own precision."""
+    return math.log(probability / (1 - probability))
 
 
 def distance(offset: Zyx) -> int:
