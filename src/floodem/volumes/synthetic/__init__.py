@@ -5,14 +5,18 @@ are read goes out (`SyntheticVolume`), or one box of it (`synthesize`).
 """
 
 from floodem.volumes.synthetic.options import PRESETS, SectionOptions, SyntheticOptions
+from floodem.volumes.synthetic.skeletons import Skeleton, skeletons, write_swc
 from floodem.volumes.synthetic.synthesis import Synthetic, synthesize
 from floodem.volumes.synthetic.volume import SyntheticVolume
 
 __all__ = [
     "PRESETS",
     "SectionOptions",
+    "Skeleton",
     "Synthetic",
     "SyntheticOptions",
     "SyntheticVolume",
+    "skeletons",
     "synthesize",
+    "write_swc",
 ]

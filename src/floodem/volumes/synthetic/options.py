@@ -48,8 +48,7 @@ class SectionOptions:
     missing
         Share of sections that are lost: grey value 0, while labels go on.
     folded
-        Share of sections with a fold: a dark band across, into which the tissue on
-        both sides is drawn.
+        Share of sections with a fold: a dark band across, under which labels go on.
     shift_nm
         Standard deviation of each section's misalignment in y and x. Image, labels
         and skeletons all follow it.
@@ -115,9 +114,9 @@ class SyntheticOptions:
     shape: Zyx = (128, 128, 128)
     voxel_size: VoxelSize = _ISOTROPIC
     spacing_nm: float = 128.0
-    calibre: float = 0.5
+    calibre: float = 0.7
     bend: float = 3.0
-    wobble: float = 0.2
+    wobble: float = 0.25
     branching: float = 0.03
     ending: float = 0.015
     glia: float = 1.0

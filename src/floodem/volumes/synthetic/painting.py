@@ -12,6 +12,7 @@ import numpy as np
 
 from floodem.geometry import Box
 from floodem.volumes.synthetic.noise import (
+    Integers,
     Singles,
     hashed,
     make_key,
@@ -31,14 +32,15 @@ MEMBRANE_DEPTH = 105.0
 _NEURITE_SHADES = 7.0
 """Standard deviation of neurites' mean grey values."""
 
+_GLIA_SHADE = 16.0
+"""How much lighter glia is."""
+
 _TEXTURE_NM = ((90.0, 0.6), (32.0, 1.0), (14.0, 1.0))
 """Wavelengths of the cytoplasm's texture, and the share of each."""
 
 _PROFILE_STEPS = 64
 _PROFILE_REACH = 3.0
 """A membrane's profile is tabulated up to this many of its widths."""
-
-Labels = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
 
 
 def membrane_profile(
@@ -98,11 +100,21 @@ class Painter:
             for octave, row in enumerate(_TEXTURE_NM)
         ]
 
-    def cytoplasm(self, box: Box, labels: Labels) -> Singles:
-        """Return the grey values without membranes, for the owners of all voxels."""
+    def cytoplasm(
+        self, box: Box, labels: Integers, *, is_glia: np.ndarray[Any, np.dtype[np.bool_]]
+    ) -> Singles:
+        """Return the grey values without membranes and organelles.
+
+        Parameters
+        ----------
+        labels, is_glia
+            The neurite of each voxel, and where a sheet of glia has taken its place.
+        """
         ids, rows = np.unique(labels, return_inverse=True)
         shade = normal(hashed(self._keys["shade"], ids)) * np.float32(_NEURITE_SHADES)
-        grey = np.float32(CYTOPLASM) + shade[rows.reshape(labels.shape)]
+        grey = np.float32(CYTOPLASM) + np.where(
+            is_glia, np.float32(_GLIA_SHADE), shade[rows.reshape(labels.shape)]
+        )
         for key, length_nm, share in self._textures:
             wavelength = scaled(max(length_nm, *self._voxel_nm[1:]), self._voxel_nm)
             field = noise_over(key, box, wavelength=wavelength)

@@ -24,7 +24,7 @@ from floodem.volumes.synthetic.noise import (
 )
 from floodem.volumes.synthetic.options import SyntheticOptions
 
-_OCTAVES = ((1.2, 1.0), (0.45, 0.25))
+_OCTAVES = ((1.0, 1.0), (0.4, 0.2))
 """Wavelength in spacings and strength in `wobble` of what makes surfaces uneven."""
 
 

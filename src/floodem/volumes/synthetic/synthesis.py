@@ -15,9 +15,12 @@ import numpy as np
 
 from floodem.errors import GeometryError
 from floodem.geometry import Box
-from floodem.volumes.synthetic.noise import Singles
+from floodem.volumes.synthetic.glia import Glia
+from floodem.volumes.synthetic.noise import Integers, Singles
 from floodem.volumes.synthetic.options import SyntheticOptions
+from floodem.volumes.synthetic.organelles import Organelles
 from floodem.volumes.synthetic.painting import MEMBRANE_DEPTH, Painter, membrane_profile
+from floodem.volumes.synthetic.sections import Sections
 from floodem.volumes.synthetic.territory import Territory, territory
 from floodem.volumes.synthetic.tubes import Tubes
 
@@ -40,16 +43,44 @@ class Synthetic:
     labels: Labels
 
 
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """The neurites and the glia of one volume."""
+
+    tubes: Tubes
+    glia: Glia
+
+
 @functools.lru_cache(maxsize=4)
-def tubes_of(options: SyntheticOptions) -> Tubes:
-    """Return the neurites of a volume; made once."""
-    return Tubes(options)
+def tissue_of(options: SyntheticOptions) -> Tissue:
+    """Return what a volume is made of; made once."""
+    tubes = Tubes(options)
+    glia = Glia(options, first_label=tubes.forest.nodes + 1)
+    return Tissue(tubes, glia)
 
 
 def label_dtype(options: SyntheticOptions) -> np.dtype[Any]:
     """Return the type that holds all numbers of a volume: uint32 where it can."""
-    largest = tubes_of(options).forest.nodes + 1
+    tissue = tissue_of(options)
+    largest = tissue.tubes.forest.nodes + tissue.glia.labels
     return np.dtype(np.uint32 if largest < 2**32 else np.uint64)
+
+
+def require_part(options: SyntheticOptions, box: Box | None) -> Box:
+    """Return the box, or the whole volume where there is none.
+
+    Raises
+    ------
+    GeometryError
+        When the box is empty or not inside the volume.
+    """
+    box = options.box if box is None else box
+    if not options.box.contains(box) or box.size == 0:
+        raise GeometryError(
+            f"box {box} is empty or not inside the synthetic volume, which is {options.box} "
+            "(z,y,x): choose a box in it"
+        )
+    return box
 
 
 def synthesize(options: SyntheticOptions, box: Box | None = None) -> Synthetic:
@@ -65,18 +96,18 @@ def synthesize(options: SyntheticOptions, box: Box | None = None) -> Synthetic:
     GeometryError
         When the box is empty or not inside the volume.
     """
-    whole = options.box
-    box = whole if box is None else box
-    if not whole.contains(box) or box.size == 0:
-        raise GeometryError(
-            f"box {box} is empty or not inside the synthetic volume, which is {whole} (z,y,x): "
-            "choose a box in it"
-        )
-    found = territory(tubes_of(options), box)
+    box = require_part(options, box)
+    tissue = tissue_of(options)
+    found = territory(tissue.tubes, box)
     inner = box.slices(origin=found.box.start)
     owners = found.points.labels[found.owner]
-    labels = np.where(found.surface_nm < options.gap_nm / 2, 0, owners)
-    image = _paint(options, found, owners)
+    room = found.points.room_nm.astype(np.float32)[found.owner]
+    sheets = tissue.glia.sheets(found.box, room)
+    depth = found.surface_nm - sheets.half_nm
+    is_glia = depth < 0
+    labels = np.where(is_glia, sheets.labels, owners)
+    labels[np.abs(depth) < options.gap_nm / 2] = 0
+    image = _paint(options, found, owners=owners, depth_nm=depth, is_glia=is_glia)
     return Synthetic(
         image=np.ascontiguousarray(image[inner]),
         labels=labels[inner].astype(label_dtype(options)),
@@ -84,16 +115,22 @@ def synthesize(options: SyntheticOptions, box: Box | None = None) -> Synthetic:
 
 
 def _paint(
-    options: SyntheticOptions, found: Territory, owners: np.ndarray[Any, np.dtype[np.int64]]
+    options: SyntheticOptions,
+    found: Territory,
+    *,
+    owners: Integers,
+    depth_nm: Singles,
+    is_glia: np.ndarray[Any, np.dtype[np.bool_]],
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     painter = Painter(options)
-    grey: Singles = painter.cytoplasm(found.box, owners.astype(np.uint64))
-    dark = membrane_profile(
-        found.surface_nm,
+    grey = painter.cytoplasm(found.box, owners, is_glia=is_glia)
+    grey -= Organelles(options).darkness(found.box, found.points, owners, depth_nm)
+    grey -= np.float32(MEMBRANE_DEPTH) * membrane_profile(
+        np.abs(depth_nm),
         found.steepness,
         width_nm=options.membrane_nm,
         section_nm=options.voxel_size.z_nm,
     )
-    grey -= np.float32(MEMBRANE_DEPTH) * dark
     grey += painter.noise(found.box)
+    Sections(options).spoil(found.box, grey)
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)

@@ -27,7 +27,7 @@ from floodem.volumes.synthetic.placing import Placing
 SAMPLES = 4
 """Points on an edge, its first node among them."""
 
-MEAN_RADIUS = 0.45
+MEAN_RADIUS = 0.4
 """Of neurites, in spacings."""
 
 LARGEST_RADIUS = 1.2
