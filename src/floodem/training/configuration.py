@@ -14,7 +14,7 @@ from typing import Any
 
 from floodem.errors import OptionError, VolumeNotFoundError
 from floodem.files import storage_error
-from floodem.training.options import FORMAT_VERSION, TrainOptions
+from floodem.training.options import FORMAT_VERSION, NetworkOptions, TrainOptions
 from floodem.training.tables import from_plain, to_plain
 from floodem.training.toml import write_toml
 
@@ -26,6 +26,8 @@ CHANGEABLE = frozenset(
     }
 )
 """Keys that may differ when a run goes on: they decide how long and where, not what is learned."""
+
+DEFAULT_NETWORK = NetworkOptions().name
 
 Values = dict[str, Any]
 
@@ -93,7 +95,12 @@ def make_options(values: Mapping[str, Any], *, source: str = "configuration") ->
     """
     try:
         from_plain(TrainOptions, values)  # wrong keys are refused before a model is looked for
-        return from_plain(TrainOptions, completed_from_model(values))
+        completed = completed_from_model(values)
+        network = completed.get("network", {})
+        if network.get("name", DEFAULT_NETWORK) != DEFAULT_NETWORK:
+            # The defaults are those of the default network.
+            completed = merge({"network": {"arguments": {}}}, completed)
+        return from_plain(TrainOptions, completed)
     except OptionError as error:
         raise OptionError(f"{source}: {error}") from error
 

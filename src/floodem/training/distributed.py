@@ -9,6 +9,7 @@ there is nothing to gain from sending gradients while others are computed.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ import torch.distributed
 from torch import Tensor
 
 from floodem.errors import FloodemError, OptionError, StoppedError
+
+_PATIENCE = dt.timedelta(days=1)
+"""How long the others wait while the first process reads all data for its digests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,8 @@ class World:
     def add(self, vector: Tensor) -> Tensor:
         """Replace a tensor by the sum of all processes' tensors."""
         if self.size > 1:
-            torch.distributed.all_reduce(vector)
+            with _reporting_loss():
+                torch.distributed.all_reduce(vector)
         return vector
 
     def mean_(self, tensors: Sequence[Tensor], numbers: Sequence[float]) -> list[float]:
@@ -72,12 +77,12 @@ class World:
             return [data]
         length = torch.tensor([len(data)])
         lengths = [torch.zeros_like(length) for _ in range(self.size)]
-        torch.distributed.all_gather(lengths, length)
-        longest = max(int(one) for one in lengths)
-        padded = torch.zeros(longest, dtype=torch.uint8)
-        padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        gathered = [torch.zeros_like(padded) for _ in range(self.size)]
-        torch.distributed.all_gather(gathered, padded)
+        with _reporting_loss():
+            torch.distributed.all_gather(lengths, length)
+            padded = torch.zeros(max(int(one) for one in lengths), dtype=torch.uint8)
+            padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            gathered = [torch.zeros_like(padded) for _ in range(self.size)]
+            torch.distributed.all_gather(gathered, padded)
         return [
             one[: int(size)].numpy().tobytes() for one, size in zip(gathered, lengths, strict=True)
         ]
@@ -107,6 +112,18 @@ class World:
             raise StoppedError("another process of this run was refused; see what it says")
 
 
+@contextlib.contextmanager
+def _reporting_loss() -> Iterator[None]:
+    """Say in a sentence that another process has gone, which torch says in a traceback."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise StoppedError(
+            f"another process of this run has gone; see what it says ({reason})"
+        ) from error
+
+
 def is_among_several() -> bool:
     """Tell whether torchrun started this process as one of several."""
     return _number("WORLD_SIZE", 1) > 1
@@ -134,7 +151,9 @@ def joined(*, device_type: str) -> Iterator[World]:
     )
     if device_type == "cuda":
         torch.cuda.set_device(world.local_rank)
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo", timeout=_PATIENCE
+    )
     try:
         yield world
     finally:

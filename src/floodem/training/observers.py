@@ -67,7 +67,7 @@ class Observers:
             device=device,
             on_failure=self._record.failed_validation,
         )
-        self._validated_step: int | None = None
+        self._validated_step = max((score.step for score in self._record.scores), default=None)
         self._pictured = time.monotonic()
         self._rate = ""
         self._score = ""

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from floodem.errors import ModelError
+from floodem.errors import DeviceError, ModelError
 from floodem.training.averaging import WeightAverage
 from floodem.training.clock import StepClock
 from floodem.training.distributed import World
@@ -162,7 +162,7 @@ class Learner:
         if self.device.type == "cuda":
             inputs_bczyx = inputs_bczyx.contiguous(memory_format=torch.channels_last_3d)
         with computing_in(self.options.dtype, self.device):
-            update_bczyx = self._forward(inputs_bczyx)
+            update_bczyx = self._run(inputs_bczyx)
         seeds_bczyx = batch.seeds_bczyx
         if update_bczyx.shape != seeds_bczyx.shape:
             raise ModelError(
@@ -172,6 +172,21 @@ class Learner:
             )
         logits_bczyx: Tensor = seeds_bczyx + update_bczyx.to(seeds_bczyx.dtype)
         return logits_bczyx
+
+    def _run(self, inputs_bczyx: Tensor) -> Tensor:
+        """Ask the network, which is compiled at the first call where that is wanted."""
+        try:
+            update_bczyx: Tensor = self._forward(inputs_bczyx)
+            return update_bczyx
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if not self.options.compile or self.step_number:
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise DeviceError(
+                f"the network cannot be compiled here ({reason}): leave out --compile"
+            ) from error
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights that a model file gets: their average, where there is one."""

@@ -19,7 +19,13 @@ import numpy as np
 import torch
 
 import floodem
-from floodem.errors import FloodemError, OptionError, StoppedError, VolumeNotFoundError
+from floodem.errors import (
+    FloodemError,
+    OptionError,
+    ResourceError,
+    StoppedError,
+    VolumeNotFoundError,
+)
 from floodem.files import require_free_disk, storage_error
 from floodem.network.device import choose_device
 from floodem.network.model_file import ModelDescription
@@ -118,6 +124,11 @@ def train(
                 notice=notice if world.writes else lambda sentence: None,
                 should_stop=should_stop,
             ).run(overwrite=overwrite)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"the memory of {device} is not enough: give a smaller batch_size, and a larger "
+            "accumulate in return"
+        ) from error
     finally:
         torch.set_num_threads(threads)
 
@@ -148,35 +159,42 @@ class _Trainer:
                     if self.folder.has_run() and not overwrite:
                         self.folder.require_same_options(self.options)
                     require_held_out(self.options)
-            dtype = stored_dtype(self.options.dtype, self.device)
-            network = first_network(self.options).to(device=self.device, dtype=dtype)
-            if self.device.type == "cuda":
-                network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-                stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True))
-            data = stack.enter_context(
-                open_training_data(
-                    self.options, device=self.device, dtype=dtype, progress=self.progress
-                )
+            with self.world.together():
+                learner, data = self._prepare(stack)
+            identity, checkpoint = self._begin_or_go_on(
+                data, overwrite=overwrite, network=learner.network
             )
-            describe(self.options, data, facts={})  # refuses what no model file could say
-            index = find_coordinates(self.options, data, progress=self.progress)
-            in_flight = make_in_flight(
-                self.options,
-                data,
-                index=index,
-                rank=self.world.rank,
-                world=self.world.size,
-                device=self.device,
-                dtype=dtype,
-            )
-            stack.callback(in_flight.close)
-            learner = Learner(
-                network, in_flight, options=self.options, world=self.world, device=self.device
-            )
-            identity, checkpoint = self._begin_or_go_on(data, overwrite=overwrite, network=network)
             facts = {"data": digest(identity), "configuration": digest(self.options.to_dict())}
             description = describe(self.options, data, facts=facts)
             return self._train(learner, data, description=description, checkpoint=checkpoint)
+
+    def _prepare(self, stack: contextlib.ExitStack) -> tuple[Learner, TrainingData]:
+        """Make all that learns, or refuse; touches nothing on disk."""
+        dtype = stored_dtype(self.options.dtype, self.device)
+        network = first_network(self.options).to(device=self.device, dtype=dtype)
+        if self.device.type == "cuda":
+            network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True))
+        data = stack.enter_context(
+            open_training_data(
+                self.options, device=self.device, dtype=dtype, progress=self.progress
+            )
+        )
+        describe(self.options, data, facts={})  # refuses what no model file could say
+        in_flight = make_in_flight(
+            self.options,
+            data,
+            index=find_coordinates(self.options, data, progress=self.progress),
+            rank=self.world.rank,
+            world=self.world.size,
+            device=self.device,
+            dtype=dtype,
+        )
+        stack.callback(in_flight.close)
+        learner = Learner(
+            network, in_flight, options=self.options, world=self.world, device=self.device
+        )
+        return learner, data
 
     def _begin_or_go_on(
         self, data: TrainingData, *, overwrite: bool, network: torch.nn.Module
@@ -226,6 +244,11 @@ class _Trainer:
             if checkpoint is not None:
                 loop.restore(checkpoint)
                 self._log(f"goes on from step {checkpoint.step}")
+                if checkpoint.step >= self.options.max_steps:
+                    self.notice(
+                        f"run {self.folder.path} has all its {self.options.max_steps} steps: raise "
+                        "max_steps to go on"
+                    )
             else:
                 self._log("begins")
             try:
