@@ -8,6 +8,7 @@ from floodem.volumes.synthetic.options import PRESETS, SectionOptions, Synthetic
 from floodem.volumes.synthetic.skeletons import Skeleton, skeletons, write_swc
 from floodem.volumes.synthetic.synthesis import Synthetic, synthesize
 from floodem.volumes.synthetic.volume import SyntheticVolume
+from floodem.volumes.synthetic.writing import write_synthetic
 
 __all__ = [
     "PRESETS",
@@ -19,4 +20,5 @@ __all__ = [
     "skeletons",
     "synthesize",
     "write_swc",
+    "write_synthetic",
 ]

@@ -23,7 +23,15 @@ import itertools
 import numpy as np
 
 from floodem.geometry import Zyx
-from floodem.volumes.synthetic.noise import Floats, Integers, hashed, make_key, noise_at, uniform
+from floodem.volumes.synthetic.noise import (
+    Flags,
+    Floats,
+    Integers,
+    hashed,
+    make_key,
+    noise_at,
+    uniform,
+)
 from floodem.volumes.synthetic.options import SyntheticOptions
 
 _JITTER = 0.12
@@ -42,8 +50,6 @@ _GATHER_EDGE = 3
 """Edge of the groups of columns that may come together at once."""
 
 _DIRECTIONS = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)])
-
-Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
 class Forest:
@@ -107,8 +113,8 @@ class Forest:
 
     def are_inside(self, positions_nm: Floats) -> Flags:
         """Tell which positions lie in the volume."""
-        inside: Flags = ((positions_nm >= 0) & (positions_nm < self.extent_nm)).all(axis=1)
-        return inside
+        inside = (positions_nm >= 0) & (positions_nm < self.extent_nm)
+        return np.asarray(inside.all(axis=1))
 
     def are_ends(self, nodes: Integers) -> Flags:
         """Tell which nodes have no successor."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from floodem.geometry import Box
-from floodem.volumes.synthetic.noise import Integers, Singles, hashed, make_key, uniform
+from floodem.volumes.synthetic.noise import Floats, Integers, hashed, make_key, uniform
 from floodem.volumes.synthetic.options import SyntheticOptions
 
 _GRID = 4.5
@@ -46,7 +46,7 @@ class Sheets:
         Of the patch around each voxel.
     """
 
-    half_nm: Singles
+    half_nm: Floats
     labels: Integers
 
 
@@ -62,7 +62,7 @@ class Glia:
         self._grid = tuple(math.ceil(nm / self._edge_nm) for nm in extent_nm)
         self.labels = math.prod(self._grid)
 
-    def sheets(self, box: Box, room_nm: Singles) -> Sheets:
+    def sheets(self, box: Box, room_nm: Floats) -> Sheets:
         """Return the sheets of a box, given the half width of each voxel's neurite."""
         voxel_nm = self._options.voxel_size.zyx_nm
         half = np.zeros(box.shape, np.float32)
@@ -78,7 +78,7 @@ class Glia:
         np.minimum(half, np.float32(_MOST_OF_ROOM) * room_nm, out=half)
         return Sheets(half, labels)
 
-    def _add(self, patch: tuple[int, ...], box: Box, *, half: Singles, labels: Integers) -> None:
+    def _add(self, patch: tuple[int, ...], box: Box, *, half: Floats, labels: Integers) -> None:
         options = self._options
         if uniform(hashed(self._keys["is"], *patch))[0] >= _SHARE * options.glia:
             return

@@ -15,8 +15,8 @@ import numpy as np
 
 from floodem.geometry import Box, Zyx
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Singles = np.ndarray[Any, np.dtype[np.float32]]
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Words = np.ndarray[Any, np.dtype[np.uint32]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -63,7 +63,7 @@ def uniform(words: Words) -> Floats:
     return words.astype(np.float64) / _WORD
 
 
-def normal(words: Words) -> Singles:
+def normal(words: Words) -> Floats:
     """Turn words into nearly normal numbers of mean 0 and standard deviation 1.
 
     The sum of a word's four bytes; none is further than 3.5 from 0.
@@ -110,7 +110,7 @@ def noise_at(key: int, *positions: Floats) -> Floats:
     return total
 
 
-def noise_over(key: int, box: Box, *, wavelength: tuple[float, float, float]) -> Singles:
+def noise_over(key: int, box: Box, *, wavelength: tuple[float, float, float]) -> Floats:
     """Return smooth noise from -1 to 1 (standard deviation 0.4) for each voxel of a box.
 
     Parameters

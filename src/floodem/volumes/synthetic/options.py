@@ -125,7 +125,7 @@ class SyntheticOptions:
     membrane_nm: float = 22.0
     gap_nm: float = 9.0
     texture: float = 9.0
-    noise: float = 14.0
+    noise: float = 12.0
     sections: SectionOptions = field(default_factory=SectionOptions)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from floodem.geometry import Box
 from floodem.volumes.synthetic.noise import (
     Floats,
     Integers,
-    Singles,
     hashed,
     make_key,
     uniform,
@@ -50,6 +50,28 @@ _VESICLE_DEPTH = 72.0
 _FAR_NM = np.float32(1e6)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What organelles are put into.
+
+    Attributes
+    ----------
+    box
+        The voxels.
+    points
+        Of all neurites in and around it.
+    owners
+        Label of each voxel's neurite.
+    depth_nm
+        How far inside it the voxel is.
+    """
+
+    box: Box
+    points: Points
+    owners: Integers
+    depth_nm: Floats
+
+
 class Organelles:
     """The organelles of one synthetic volume."""
 
@@ -61,34 +83,18 @@ class Organelles:
             for name in ("mitochondrion", "cristae", "cluster", "vesicle")
         }
 
-    def darkness(self, box: Box, points: Points, owners: Integers, depth_nm: Singles) -> Singles:
-        """Return by how much organelles darken each voxel of a box.
-
-        Parameters
-        ----------
-        owners
-            Label of each voxel's neurite.
-        depth_nm
-            How far inside it the voxel is.
-        """
-        dark = np.zeros(box.shape, np.float32)
-        outside = np.full(box.shape, _FAR_NM, np.float32)
+    def darkness(self, scene: Scene) -> Floats:
+        """Return by how much organelles darken each voxel of a box."""
+        dark = np.zeros(scene.box.shape, np.float32)
+        outside = np.full(scene.box.shape, _FAR_NM, np.float32)
         if self._options.mitochondria > 0:
-            self._add_mitochondria(box, points, owners, depth_nm, dark=dark, outside=outside)
+            self._add_mitochondria(scene, dark=dark, outside=outside)
         if self._options.vesicles > 0:
-            self._add_vesicles(box, points, owners, depth_nm, dark=dark, outside=outside)
+            self._add_vesicles(scene, dark=dark, outside=outside)
         return dark
 
-    def _add_mitochondria(
-        self,
-        box: Box,
-        points: Points,
-        owners: Integers,
-        depth_nm: Singles,
-        *,
-        dark: Singles,
-        outside: Singles,
-    ) -> None:
+    def _add_mitochondria(self, scene: Scene, *, dark: Floats, outside: Floats) -> None:
+        points = scene.points
         spacing = self._options.spacing_nm
         wanted = _MITOCHONDRIA_SHARE * self._options.mitochondria
         chosen = uniform(hashed(self._keys["mitochondrion"], *points.nodes.T)) < wanted
@@ -98,21 +104,19 @@ class Organelles:
                 continue
             radius = min(_MITOCHONDRIA_RADIUS * room, _LARGEST_MITOCHONDRION * spacing)
             line = (points.voxels[edge] + 0.5) * self._voxel_nm
-            where, axes = self._around(box, line, reach_nm=radius)
+            where, axes = self._around(scene.box, line, reach_nm=radius)
             if where is None:
                 continue
             distance = _distance_to_line(axes, line) - np.float32(radius)
             # It gives way to the membrane rather than touching it.
-            wall = np.float32(self._options.membrane_nm / 2 + 6) - depth_nm[where]
+            wall = np.float32(self._options.membrane_nm / 2 + 6) - scene.depth_nm[where]
             distance = np.maximum(distance, wall)
-            mine = (owners[where] == points.labels[edge[0]]) & (distance < outside[where])
+            mine = (scene.owners[where] == points.labels[edge[0]]) & (distance < outside[where])
             outside[where] = np.where(mine, distance, outside[where])
             inside = self._inside_mitochondrion(axes, points.nodes[edge[0]], distance)
             dark[where] = np.where(mine & (distance < 0), inside, dark[where])
 
-    def _inside_mitochondrion(
-        self, axes: list[Singles], node: Integers, distance: Singles
-    ) -> Singles:
+    def _inside_mitochondrion(self, axes: list[Floats], node: Integers, distance: Floats) -> Floats:
         """Return the darkness: an outline, and cristae as bent parallel planes in the matrix."""
         direction = uniform(hashed(self._keys["cristae"], *node, np.arange(3))) - 0.5
         direction /= math.sqrt(float(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2))
@@ -124,18 +128,11 @@ class Organelles:
         wave = np.abs(phase - np.floor(phase) - np.float32(0.5)) * 4 - 1
         matrix = np.float32(_MATRIX_DEPTH) + np.float32(_CRISTAE_DEPTH) * wave
         edge = np.clip(1 - np.abs(distance / np.float32(_OUTLINE_NM) + 1), 0, 1)
-        return np.maximum(matrix, edge * np.float32(_OUTLINE_DEPTH)).astype(np.float32)
+        dark: Floats = np.maximum(matrix, edge * np.float32(_OUTLINE_DEPTH)).astype(np.float32)
+        return dark
 
-    def _add_vesicles(
-        self,
-        box: Box,
-        points: Points,
-        owners: Integers,
-        depth_nm: Singles,
-        *,
-        dark: Singles,
-        outside: Singles,
-    ) -> None:
+    def _add_vesicles(self, scene: Scene, *, dark: Floats, outside: Floats) -> None:
+        points = scene.points
         spacing = self._options.spacing_nm
         wanted = _CLUSTER_SHARE * self._options.vesicles
         chosen = uniform(hashed(self._keys["cluster"], *points.nodes.T)) < wanted
@@ -146,15 +143,15 @@ class Organelles:
             centre = (points.voxels[row] + 0.5) * self._voxel_nm
             size = min(points.room_nm[row], _LARGEST_CLUSTER * spacing)
             for at in self._vesicles(points.nodes[row], centre, radius_nm=size):
-                where, axes = self._around(box, at[None], reach_nm=reach_nm)
+                where, axes = self._around(scene.box, at[None], reach_nm=reach_nm)
                 if where is None:
                     continue
                 z, y, x = (axis - np.float32(a) for axis, a in zip(axes, at, strict=True))
                 z = np.maximum(np.abs(z) - np.float32(thickness), 0)
                 distance = np.sqrt(z * z + y * y + x * x) - np.float32(_VESICLE_RADIUS_NM)
                 ring = np.clip(1 - np.abs(distance) / np.float32(_VESICLE_WALL_NM), 0, 1)
-                mine = (owners[where] == points.labels[row]) & (outside[where] > 0)
-                mine &= depth_nm[where] > self._options.membrane_nm / 2
+                mine = (scene.owners[where] == points.labels[row]) & (outside[where] > 0)
+                mine &= scene.depth_nm[where] > self._options.membrane_nm / 2
                 ring = np.where(mine, ring * np.float32(_VESICLE_DEPTH), 0)
                 dark[where] = np.maximum(dark[where], ring)
 
@@ -170,7 +167,7 @@ class Organelles:
 
     def _around(
         self, box: Box, line: Floats, *, reach_nm: float
-    ) -> tuple[tuple[slice, ...] | None, list[Singles]]:
+    ) -> tuple[tuple[slice, ...] | None, list[Floats]]:
         """Return the part of a box near points, and its voxels' positions on each axis."""
         inside, axes = [], []
         for axis, nm in enumerate(self._voxel_nm):
@@ -196,7 +193,7 @@ def _edges(points: Points, chosen: Any) -> Iterator[Integers]:
     yield from np.split(rows, starts)
 
 
-def _distance_to_line(axes: list[Singles], line: Floats) -> Singles:
+def _distance_to_line(axes: list[Floats], line: Floats) -> Floats:
     """Return the distance of each voxel to a chain of points."""
     least: Any = None
     for a, b in zip(line, line[1:] if len(line) > 1 else line, strict=False):
@@ -210,5 +207,5 @@ def _distance_to_line(axes: list[Singles], line: Floats) -> Singles:
         z, y, x = (rest - share * part for rest, part in zip(away, way, strict=True))
         squared = z * z + y * y + x * x
         least = squared if least is None else np.minimum(least, squared)
-    distance: Singles = np.sqrt(least)
+    distance: Floats = np.sqrt(least)
     return distance

@@ -12,8 +12,8 @@ import numpy as np
 
 from floodem.geometry import Box
 from floodem.volumes.synthetic.noise import (
+    Floats,
     Integers,
-    Singles,
     hashed,
     make_key,
     noise_over,
@@ -44,8 +44,8 @@ _PROFILE_REACH = 3.0
 
 
 def membrane_profile(
-    surface_nm: Singles, steepness: Singles, *, width_nm: float, section_nm: float
-) -> Singles:
+    surface_nm: Floats, steepness: Floats, *, width_nm: float, section_nm: float
+) -> Floats:
     """Return how dark a membrane makes each voxel, 0 to 1.
 
     A membrane is a band with soft edges around the surface. A section shows the
@@ -71,13 +71,13 @@ def membrane_profile(
     return np.where(smear > half / 4, mean, soft).astype(np.float32)
 
 
-def _band(distance: Singles) -> Singles:
+def _band(distance: Floats) -> Floats:
     """Return a smooth bump: 1 at 0, one half at 1, 0 from 2 on."""
     left = np.clip(1 - np.abs(distance) / 2, 0, 1)
     return left * left * (3 - 2 * left)
 
 
-def _integral(distance: Singles) -> Singles:
+def _integral(distance: Floats) -> Floats:
     """Return the integral of `_band` from 0."""
     sign = np.sign(distance)
     u = np.clip(np.abs(distance) / 2, 0, 1)
@@ -102,7 +102,7 @@ class Painter:
 
     def cytoplasm(
         self, box: Box, labels: Integers, *, is_glia: np.ndarray[Any, np.dtype[np.bool_]]
-    ) -> Singles:
+    ) -> Floats:
         """Return the grey values without membranes and organelles.
 
         Parameters
@@ -122,6 +122,6 @@ class Painter:
             grey += field
         return grey
 
-    def noise(self, box: Box) -> Singles:
+    def noise(self, box: Box) -> Floats:
         """Return what the detector adds."""
         return normal(voxel_words(self._keys["noise"], box)) * np.float32(self._options.noise)

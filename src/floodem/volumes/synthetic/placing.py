@@ -13,7 +13,6 @@ from floodem.geometry import Box
 from floodem.volumes.synthetic.noise import (
     Floats,
     Integers,
-    Singles,
     hashed,
     make_key,
     noise_at,
@@ -56,9 +55,10 @@ class Placing:
     def _fade(self, axis: int, centres_nm: Floats) -> Floats:
         """Return 1 inside and less within one spacing of the faces, where it is 0."""
         edge = np.minimum(centres_nm, self._extent_nm[axis] - centres_nm)
-        return np.clip(edge / self._options.spacing_nm, 0, 1)
+        fade: Floats = np.clip(edge / self._options.spacing_nm, 0, 1)
+        return fade
 
-    def offsets_over(self, box: Box) -> tuple[Singles, Singles, Singles]:
+    def offsets_over(self, box: Box) -> tuple[Floats, Floats, Floats]:
         """Return by how many nanometres each voxel of a box is moved, in z, y and x."""
         spacing, strength = self._options.spacing_nm, self._options.wobble
         offsets = []
@@ -101,4 +101,5 @@ class Placing:
         voxels = np.clip(voxels, 0, last)
         moved = positions_nm[:, 1:] - self.shifts_nm(voxels[:, 0])
         voxels[:, 1:] = np.floor(moved / self.voxel_nm[1:]).astype(np.int64)
-        return np.clip(voxels, 0, last)
+        inside: Integers = np.clip(voxels, 0, last)
+        return inside

@@ -7,14 +7,14 @@ which moves labels too, is in `floodem.volumes.synthetic.placing`.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from floodem.geometry import Box
 from floodem.volumes.synthetic.noise import (
+    Flags,
+    Floats,
     Integers,
-    Singles,
     hashed,
     make_key,
     noise_at,
@@ -30,8 +30,6 @@ _FOLD_HALF_NM = (20.0, 70.0)
 _FOLD_WAVE_NM = 500.0
 _FOLD_BEND_NM = 60.0
 _FOLD_DARKNESS = 0.8
-
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Sections:
@@ -55,7 +53,7 @@ class Sections:
         folds: Flags = uniform(hashed(self._keys["fold"], sections, [0])) < self._wrong.folded
         return folds
 
-    def spoil(self, box: Box, grey: Singles) -> None:
+    def spoil(self, box: Box, grey: Floats) -> None:
         """Change the grey values of a box in place."""
         sections = np.arange(box.start[0], box.stop[0])
         gain = 1 + normal(hashed(self._keys["gain"], sections)) * np.float32(self._wrong.contrast)
@@ -67,7 +65,7 @@ class Sections:
             grey[row] *= self._fold(int(sections[row]), box)
         grey[self.missing(sections)] = 0
 
-    def _fold(self, section: int, box: Box) -> Singles:
+    def _fold(self, section: int, box: Box) -> Floats:
         """Return what the fold of a section leaves of the light at each pixel (y, x)."""
         key = self._keys["fold"]
         way_y, way_x, at, width = uniform(hashed(key, section, np.arange(1, 5)))
@@ -91,5 +89,5 @@ class Sections:
         low, high = _FOLD_HALF_NM
         half = low + (high - low) * width
         band = np.clip(1.5 - np.abs(across) / half, 0, 1)
-        light: Singles = (1 - _FOLD_DARKNESS * band).astype(np.float32)
+        light: Floats = (1 - _FOLD_DARKNESS * band).astype(np.float32)
         return light

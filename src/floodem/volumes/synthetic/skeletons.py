@@ -67,7 +67,7 @@ def skeletons(options: SyntheticOptions, box: Box | None = None) -> list[Skeleto
     tubes = tissue_of(options).tubes
     points = tubes.points_near(box, reach_nm=2 * options.spacing_nm)
     inside = ((points.voxels >= box.start) & (points.voxels < box.stop)).all(axis=1)
-    points = points.select(inside)
+    points = points.select(np.asarray(inside))
     edges = _edges(points, tubes.forest.successors(points.nodes))
     centres = (points.voxels + 0.5) * np.array(options.voxel_size.zyx_nm)
     made = []

@@ -16,9 +16,9 @@ import numpy as np
 from floodem.errors import GeometryError
 from floodem.geometry import Box
 from floodem.volumes.synthetic.glia import Glia
-from floodem.volumes.synthetic.noise import Integers, Singles
+from floodem.volumes.synthetic.noise import Floats, Integers
 from floodem.volumes.synthetic.options import SyntheticOptions
-from floodem.volumes.synthetic.organelles import Organelles
+from floodem.volumes.synthetic.organelles import Organelles, Scene
 from floodem.volumes.synthetic.painting import MEMBRANE_DEPTH, Painter, membrane_profile
 from floodem.volumes.synthetic.sections import Sections
 from floodem.volumes.synthetic.territory import Territory, territory
@@ -119,12 +119,14 @@ def _paint(
     found: Territory,
     *,
     owners: Integers,
-    depth_nm: Singles,
+    depth_nm: Floats,
     is_glia: np.ndarray[Any, np.dtype[np.bool_]],
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     painter = Painter(options)
     grey = painter.cytoplasm(found.box, owners, is_glia=is_glia)
-    grey -= Organelles(options).darkness(found.box, found.points, owners, depth_nm)
+    grey -= Organelles(options).darkness(
+        Scene(box=found.box, points=found.points, owners=owners, depth_nm=depth_nm)
+    )
     grey -= np.float32(MEMBRANE_DEPTH) * membrane_profile(
         np.abs(depth_nm),
         found.steepness,

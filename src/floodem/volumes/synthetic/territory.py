@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from floodem.geometry import Box, Zyx
-from floodem.volumes.synthetic.noise import Singles, cell_shape
+from floodem.volumes.synthetic.noise import Floats, cell_shape
 from floodem.volumes.synthetic.tubes import LARGEST_RADIUS, Points, Tubes
 
 _CELL = 0.5
@@ -49,8 +49,8 @@ class Territory:
     box: Box
     points: Points
     owner: np.ndarray[Any, np.dtype[np.int32]]
-    surface_nm: Singles
-    steepness: Singles
+    surface_nm: Floats
+    steepness: Floats
 
 
 def cell_grid(tubes: Tubes) -> Zyx:
@@ -92,7 +92,7 @@ def territory(tubes: Tubes, box: Box) -> Territory:
                 one = Box.from_shape(cell, start=(z, y, x)).intersection(box)
                 assert one is not None
                 where = one.slices(origin=box.start)
-                local = [
+                local: list[Floats] = [
                     _axis_centres(one, axis, voxel_nm[axis]) + offsets[axis][where]
                     for axis in range(3)
                 ]
@@ -102,7 +102,7 @@ def territory(tubes: Tubes, box: Box) -> Territory:
     return Territory(box, points, owner, surface, steepness)
 
 
-def _axis_centres(box: Box, axis: int, voxel_nm: float) -> Singles:
+def _axis_centres(box: Box, axis: int, voxel_nm: float) -> Floats:
     along = [1, 1, 1]
     along[axis] = -1
     centres = (np.arange(box.shape[axis]) + 0.5) * voxel_nm
@@ -118,8 +118,8 @@ class _Search:
     spacing_nm: float
 
     def divide(
-        self, local_nm: list[Singles], *, origin_nm: np.ndarray[Any, np.dtype[np.float64]]
-    ) -> tuple[Any, Singles, Singles]:
+        self, local_nm: list[Floats], *, origin_nm: np.ndarray[Any, np.dtype[np.float64]]
+    ) -> tuple[Any, Floats, Floats]:
         """Return owner, surface distance and steepness of a cell's voxels.
 
         Parameters
@@ -174,4 +174,5 @@ class _Search:
                 break
         assert len(found), "the lattice leaves no hole this large"
         least = np.maximum(distance - half_nm, 0) ** 2 - weights
-        return found[least <= bound]
+        chosen: Indices = found[least <= bound]
+        return chosen

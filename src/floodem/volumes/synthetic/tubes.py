@@ -14,6 +14,7 @@ import numpy as np
 from floodem.geometry import Box
 from floodem.volumes.synthetic.forest import Forest, nodes_of_range
 from floodem.volumes.synthetic.noise import (
+    Flags,
     Floats,
     Integers,
     hashed,
@@ -78,7 +79,7 @@ class Points:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, which: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Points:
+    def select(self, which: Flags) -> Points:
         """Return some of the points."""
         return Points(
             self.labels[which],
@@ -131,9 +132,8 @@ class Tubes:
         is_end = forest.are_ends(nodes)
         owners = np.where(is_inside[:, None], nodes, onward)
         is_known = is_inside | (leads_inside & ~is_end)
-        nodes, at, to, onward, is_end, owners = (
-            rows[is_known] for rows in (nodes, at, to, onward, is_end, owners)
-        )
+        nodes, onward, owners = nodes[is_known], onward[is_known], owners[is_known]
+        at, to, is_end = at[is_known], to[is_known], is_end[is_known]
         roots = forest.roots(owners)
         radii = self._radii(nodes, roots)
         next_radii = self._radii(onward, roots)
@@ -143,7 +143,7 @@ class Tubes:
         positions = at[row] + (to - at)[row] * share[:, None]
         keep = forest.are_inside(positions) & ((steps == 0) | ~is_end[row])
         keep &= ((positions >= start_nm) & (positions <= stop_nm)).all(axis=1)
-        row, steps, share, positions = (rows[keep] for rows in (row, steps, share, positions))
+        row, steps, share, positions = row[keep], steps[keep], share[keep], positions[keep]
         radius = radii[row] + (next_radii - radii)[row] * share
         voxels = self.placing.voxels_near(positions)
         return Points(
@@ -164,7 +164,7 @@ class Tubes:
         tips = np.where(self.forest.have_predecessors(nodes), 1.0, _TIP)
         radii = MEAN_RADIUS * np.exp(options.calibre * spread) * (1 + _VARICOSITY * swelling)
         limited = np.clip(radii * tips, _SMALLEST_RADIUS, LARGEST_RADIUS)
-        return options.spacing_nm * limited
+        return np.asarray(options.spacing_nm * limited)
 
     def _with_room(self, points: Points) -> Points:
         """Leave each point enough room between those of other neurites.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from floodem.geometry import Box, Zyx
+from floodem.geometry import Box, Zyx, tiles
 from floodem.volumes.conversion.derived import DerivedVolume
 from floodem.volumes.description import Description
 from floodem.volumes.synthetic.options import SyntheticOptions
@@ -15,7 +15,10 @@ from floodem.volumes.synthetic.synthesis import label_dtype, synthesize
 from floodem.volumes.volume import Array, Kind
 
 _BLOCK = 64
-"""Edge of what is computed at a time; what is around it makes smaller ones slower."""
+"""Edge of the boxes that are cheap to read; what is around them makes smaller ones slower."""
+
+_TILE = (128, 128, 128)
+"""What is computed at a time, whatever is read: it takes 200 MB of memory."""
 
 
 class SyntheticVolume(DerivedVolume):
@@ -49,9 +52,12 @@ class SyntheticVolume(DerivedVolume):
         self.recipe = {"synthetic": _plain(dataclasses.asdict(options)), "part": part}
 
     def _read(self, box: Box) -> Array:
-        made = synthesize(self.options, box)
-        array: Array = made.image if self._part == "image" else made.labels
-        return array
+        result = np.empty(box.shape, self.dtype)
+        for tile in tiles(box, core=_TILE):
+            made = synthesize(self.options, tile.core)
+            part = made.image if self._part == "image" else made.labels
+            result[tile.core.slices(origin=box.start)] = part
+        return result
 
 
 def _chunks(shape: Zyx) -> Zyx:
