@@ -21,6 +21,10 @@ def segment(
     destination: Annotated[str, typer.Argument(metavar="DST", help="Where the labels go.")],
     *,
     model: Annotated[str, typer.Option(help="Model file (.safetensors).")],
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="PACKAGE:FACTORY", help="Code of the model's network, if not ours."),
+    ] = None,
     box: Annotated[
         str | None, typer.Option(metavar="Z:Z,Y:Y,X:X", help="Part of the image; default: all.")
     ] = None,
@@ -130,6 +134,10 @@ def segment(
         overwrite=overwrite,
         checkpoint_seconds=checkpoint_seconds,
     )
+    if network is not None:
+        from floodem.network.registry import register_network
+
+        register_network(network)
     _warn_of_labels(image)
     try:
         with stopping_on_signals("saving the state") as should_stop, progress_bar() as progress:

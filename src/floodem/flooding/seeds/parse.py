@@ -10,18 +10,21 @@ from pathlib import Path
 
 from floodem.errors import OptionError
 from floodem.flooding.seeds.explicit import seeds_from_csv
-from floodem.flooding.seeds.registry import SeedPolicySpec, make_policy
+from floodem.flooding.seeds.registry import SeedPolicySpec, make_policy, register_policy
+from floodem.plugins import is_written_out
 
 SEEDS_SYNTAX = """\
 Seeds are the name of a policy (PolicyPeaks), a name with arguments in JSON
 (PolicyGrid3d {"step": 16}), or a CSV file with columns z,y,x in voxels of the volume
-(points.csv)."""
+(points.csv). A policy of another package is written package.module:Policy."""
 
 CSV_SUFFIX = ".csv"
 
 
 def parse_seeds(text: str) -> SeedPolicySpec:
     """Read ``NAME``, ``NAME {"argument": value}`` or the path of a ``.csv`` file.
+
+    The user wrote it, so that ``package.module:Policy`` is imported.
 
     Raises
     ------
@@ -34,7 +37,10 @@ def parse_seeds(text: str) -> SeedPolicySpec:
     if text.lower().endswith(CSV_SUFFIX):
         return seeds_from_csv(Path(text))
     name, brace, args = text.partition("{")
-    return policy_spec(name.strip(), brace + args)
+    name = name.strip()
+    if is_written_out(name):
+        register_policy(name)
+    return policy_spec(name, brace + args)
 
 
 def policy_spec(name: str, args: str = "") -> SeedPolicySpec:

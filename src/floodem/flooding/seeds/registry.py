@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 
+from floodem import plugins
 from floodem.errors import DependencyError, OptionError
 from floodem.flooding.seeds.context import SeedContext, inside_margin
 
@@ -99,6 +100,21 @@ def make_policy(spec: SeedPolicySpec) -> SeedPolicy:
     except TypeError as error:
         raise OptionError(f"seed policy {spec.name}: {error}: give it by name") from error
     return factory(**spec.args)
+
+
+def register_policy(spec: str) -> None:
+    """Make a policy known that the user wrote out as ``package.module:factory``.
+
+    Raises
+    ------
+    OptionError
+        When the module has nothing of this name.
+    DependencyError
+        When the module cannot be imported.
+    """
+    _policies[spec] = plugins.resolve(
+        spec, known=_policies, group=ENTRY_POINT_GROUP, what="seed policy"
+    )
 
 
 def seed_positions(spec: SeedPolicySpec, context: SeedContext) -> Int64[np.ndarray, "n 3"]:
