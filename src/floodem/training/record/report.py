@@ -30,6 +30,7 @@ _RECENT = 20
 """Rows over which shares by distance are averaged."""
 
 _MOVES = ("correct", "missed", "spurious")
+_PARTS = ("network", "patches", "optimiser", "rest")
 _AGREEMENT = ("precision", "recall", "accuracy", "specificity", "f1")
 _BY_DISTANCE = "_by_distance_"
 
@@ -80,7 +81,8 @@ def _figures(history: History, rows: Rows) -> str:
     figures = [
         ("step", f"{steps[-1]:,}" if len(steps) else None),
         ("hours", _text(history.last("hours"), ".2f")),
-        ("examples/s", _text(history.last("examples_per_second"), ".2f")),
+        ("examples", _text(history.last("examples_seen"), ",.0f")),
+        ("fields of view/s", _text(history.last("fields_per_s"), ".3g")),
         ("loss", _text(history.last("loss"), ".4g")),
         ("best adapted Rand error", None if best is None else f"{best.cost:.3f}"),
         ("best at step", None if best is None else f"{best.step:,}"),
@@ -219,8 +221,8 @@ def _training(history: History) -> str:
         chart("finished examples", {name: name for name in _AGREEMENT}, floor=0.0),
         chart("learning rate", {"learning_rate": "learning rate"}),
         chart("gradient norm", {"gradient_norm": "gradient norm"}),
-        chart("seconds", {"seconds_network": "network", "seconds_patches": "patches"}, floor=0.0),
-        chart("examples per second", {"examples_per_second": "examples/s"}, floor=0.0),
+        chart("where the time goes", {f"{name}_share": name for name in _PARTS}, floor=0.0),
+        chart("fields of view per second", {"fields_per_s": "fields/s"}, floor=0.0),
     )
     return f'<div class="charts">{"".join(charts)}</div>'
 

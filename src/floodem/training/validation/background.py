@@ -82,6 +82,7 @@ class Validator:
     ) -> None:
         self._held_out = require_held_out(options)
         self._options = options.validation
+        self._network = options.network.name
         self._run = options.folder
         self._folder = options.folder / FOLDER
         wanted = options.validation
@@ -127,6 +128,7 @@ class Validator:
         self._job = ValidationJob(
             step=step,
             hours=hours,
+            network=self._network,
             model=str(stem.with_suffix(".safetensors")),
             image=self._held_out.image,
             labels=self._held_out.labels,

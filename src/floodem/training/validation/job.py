@@ -31,6 +31,9 @@ class ValidationJob:
     ----------
     step, hours
         Step of the weights, and training time up to there.
+    network
+        Name of the network as the configuration has it; a model file alone cannot load
+        code of another package.
     model
         Model file.
     image, labels
@@ -53,6 +56,7 @@ class ValidationJob:
 
     step: int
     hours: float
+    network: str
     model: str
     image: str
     labels: str
@@ -91,9 +95,11 @@ def flood_and_score(job: ValidationJob) -> ValidationScore:
     from floodem.flooding.request import SegmentRequest
     from floodem.flooding.segment import segment
     from floodem.network.model_file import Model, load_model
+    from floodem.network.registry import register_network
     from floodem.volumes import open_volume
 
     began = time.monotonic()
+    register_network(job.network)
     model = load_model(job.model)
     description = dataclasses.replace(
         model.description, image_mean=job.image_mean, image_stddev=job.image_stddev
