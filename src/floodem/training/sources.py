@@ -80,7 +80,8 @@ class TrainingVolume:
     @property
     def resident_bytes(self) -> int:
         """What `load` would take on the device."""
-        per_voxel = self.image.dtype.itemsize + _LABEL_BYTES + (self.mask is not None)
+        image_bytes = _torch_dtype(self.image.dtype).itemsize
+        per_voxel = image_bytes + _LABEL_BYTES + (self.mask is not None)
         return self.box.size * per_voxel
 
     @property
@@ -113,7 +114,8 @@ class TrainingVolume:
                 "the coordinates belong to another volume"
             )
         image, labels, mask = self._read(inside)
-        image = image.to(self._dtype).sub_(self.mean).div_(self.stddev)
+        # A copy also where the type is right already: it may be a view of the volume.
+        image = image.to(self._dtype, copy=True).sub_(self.mean).div_(self.stddev)
         weights = torch.ones_like(image)
         if mask is not None:
             weights *= mask
@@ -315,10 +317,14 @@ def _free_memory(device: torch.device) -> int:
     return available_memory() or 0
 
 
+def _torch_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which an image lies on the device: its own, or float32."""
+    keeps = dtype in (np.uint8, np.int16, np.float32, np.float64)
+    return dtype if keeps else np.dtype(np.float32)
+
+
 def _torch_type(image: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return the image in a type that torch computes with: uint8, or float32."""
-    keeps = image.dtype in (np.uint8, np.int16, np.float32, np.float64)
-    return image if keeps else image.astype(np.float32)
+    return image.astype(_torch_dtype(image.dtype), copy=False)
 
 
 def _compact(labels: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[np.int32]]:
