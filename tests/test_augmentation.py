@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from floodem.training.augmentation.plan import (
 )
 from floodem.training.patch import Patch
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 SHAPE = (5, 9, 7)
 
 odd = st.integers(0, 6).map(lambda half: 2 * half + 1)
@@ -302,3 +305,26 @@ def test_presets_name_every_probability_and_none_is_off():
 def test_every_option_explains_itself():
     for field in dataclasses.fields(AugmentationOptions):
         assert field.metadata["help"].endswith(".")
+
+
+def test_the_documentation_has_every_option_with_its_default_and_every_preset():
+    page = (REPOSITORY / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    rows = {
+        cells[1].strip(" `"): [cell.strip() for cell in cells[2:-1]]
+        for cells in (line.split("|") for line in page.splitlines() if line.startswith("|"))
+    }
+    for field in dataclasses.fields(AugmentationOptions):
+        assert f"`{field.name}`" in page or f"{field.name} =" in page
+        if field.name in PRESETS["none"]:
+            assert rows[field.name] == [f"{preset[field.name]:g}" for preset in PRESETS.values()]
+        elif field.name not in {"preset", "reflectable_axes", "permutable_axes"}:
+            default = field.default if isinstance(field.default, tuple) else (field.default,)
+            assert rows[field.name][0] == ", ".join(f"{value:g}" for value in default)
+
+
+def test_every_picture_of_the_documentation_is_there_and_small():
+    page = (REPOSITORY / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\(pictures/(.+?)\)", page))
+    pictures = {path.name: path for path in (REPOSITORY / "docs" / "pictures").glob("augm*.png")}
+    assert named == set(pictures)
+    assert max(path.stat().st_size for path in pictures.values()) < 60_000
