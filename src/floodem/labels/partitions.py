@@ -24,11 +24,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
-from scipy import ndimage
 
 from floodem.errors import OptionError
 from floodem.geometry import Box, Zyx
-from floodem.labels.runs import Ids, Labels, require_labels
+from floodem.labels.runs import Counts, Ids, Labels, require_labels
 
 EXCLUDED = 255
 """What voxels get that are no centre of an example: too near a face, masked, excluded."""
@@ -38,7 +37,7 @@ _MOST_SURROUNDINGS = 2**26
 """Voxels in the box around a voxel; a table holds one byte for each count up to here."""
 
 _SLAB_VOXELS = 2**20
-"""Voxels of an object's bounding box that are worked on at once; about 9 MB with all sums."""
+"""Voxels of an object's bounding box that are worked on at once; about 10 MB with all sums."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -80,8 +79,66 @@ def partition_table(thresholds: Sequence[float], *, radius: Zyx) -> UInt8[np.nda
     return (np.searchsorted(thresholds, fractions, side="right") + 1).astype(np.uint8)
 
 
+class BlockRuns:
+    """A block of labels as runs of equal voxels along x, sorted by label.
+
+    Everything that follows needs these alone, so that the labels may be let go.
+
+    Parameters
+    ----------
+    labels
+        z, y, x, of any integer type.
+
+    Attributes
+    ----------
+    shape
+        Of the block, z, y, x.
+    ids
+        The labels that occur, ascending, 0 among them.
+    voxels
+        How many voxels each of them has.
+
+    Raises
+    ------
+    LabelError
+        When a value is negative or not an integer.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        require_labels(labels, what="the block")
+        self.shape = _shape(labels)
+        flat = labels.reshape(-1)
+        is_start = np.empty(flat.size, np.bool_)
+        np.not_equal(flat[1:], flat[:-1], out=is_start[1:])
+        is_start[:: self.shape[2]] = True
+        self._starts = np.flatnonzero(is_start)
+        del is_start
+        values = flat[self._starts]
+        self._lengths = np.diff(self._starts, append=flat.size).astype(np.uint32)
+        self._order = np.argsort(values, kind="stable").astype(np.uint32)
+        values = values[self._order]
+        firsts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+        self._bounds = np.append(firsts, len(values))
+        self.ids: Ids = values[firsts].astype(np.uint64)
+        self.voxels: Counts = np.add.reduceat(self._lengths[self._order], firsts, dtype=np.int64)
+
+    def numbered(self, groups: Int64[np.ndarray, "objects"]) -> Array:
+        """Return the block with ``ids[groups[n]]`` as n + 1, and everything else as 0."""
+        number_of_group = np.zeros(len(self.ids), np.min_scalar_type(len(groups)))
+        number_of_group[groups] = np.arange(1, len(groups) + 1)
+        numbers = np.empty(len(self._starts), number_of_group.dtype)
+        numbers[self._order] = np.repeat(number_of_group, np.diff(self._bounds))
+        return np.repeat(numbers, self._lengths).reshape(self.shape)
+
+    def of_group(self, group: int) -> _Runs:
+        """Return the runs of one label in C order."""
+        rows = self._order[self._bounds[group] : self._bounds[group + 1]]
+        z, y, x = np.unravel_index(self._starts[rows], self.shape)
+        return _Runs(z=z, y=y, x=x, lengths=self._lengths[rows].astype(np.int64))
+
+
 def partition_block(
-    labels: Labels,
+    runs: BlockRuns,
     *,
     core: Box,
     objects: Ids,
@@ -93,10 +150,10 @@ def partition_block(
 
     Parameters
     ----------
-    labels
-        The block: the core and everything within `radius` of it, z, y, x.
+    runs
+        The block: the core and everything within `radius` of it.
     core
-        Where the core lies in the array.
+        Where the core lies in the block.
     objects
         Ids to sort into partitions, ascending, without 0. All others stay 0.
     radius, table
@@ -108,27 +165,26 @@ def partition_block(
     -------
     array
         Of the shape of the core.
-
-    Raises
-    ------
-    LabelError
-        When a value is negative or not an integer.
     """
-    assert Box.from_shape(_shape(labels)).contains(core.grow(radius))
-    require_labels(labels, what="the block")
-    numbers, runs = _numbered(labels, objects)
+    assert Box.from_shape(runs.shape).contains(core.grow(radius))
+    groups = np.flatnonzero(np.isin(runs.ids, objects))
     partitions = np.zeros(core.shape, np.uint8)
-    boxes = [_as_box(slices) for slices in ndimage.find_objects(numbers)]
-    work = _Block(numbers=numbers, core=core, radius=radius, table=table, partitions=partitions)
+    work = _Block(
+        numbers=runs.numbered(groups),
+        core=core,
+        radius=radius,
+        table=table,
+        partitions=partitions,
+    )
+
+    def sort_object(at: int) -> None:
+        _sort_object(work, at + 1, runs=runs.of_group(int(groups[at])))
+
     # The largest first, so that threads end together.
-    order = sorted(range(len(boxes)), key=lambda number: -boxes[number].size)
-
-    def sort_object(number: int) -> None:
-        _sort_object(work, number + 1, box=boxes[number], runs=runs.of_object(number + 1))
-
+    order = np.argsort(-runs.voxels[groups], kind="stable").tolist()
     if threads == 1:
-        for number in order:
-            sort_object(number)
+        for at in order:
+            sort_object(at)
     else:
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(sort_object, order):
@@ -163,6 +219,15 @@ class _Runs:
     x: Int64[np.ndarray, "runs"]
     lengths: Int64[np.ndarray, "runs"]
 
+    @property
+    def box(self) -> Box:
+        """Where they lie."""
+        z, y, x, stops = self.z, self.y, self.x, self.x + self.lengths
+        return Box(
+            (int(z[0]), int(y.min()), int(x.min())),
+            (int(z[-1]) + 1, int(y.max()) + 1, int(stops.max())),
+        )
+
     def within(self, box: Box) -> _Runs:
         """Return the parts that lie in a box."""
         (z0, y0, x0), (z1, y1, x1) = box.start, box.stop
@@ -177,29 +242,12 @@ class _Runs:
         part = slice(int(low), int(high))
         return _Runs(z=self.z[part], y=self.y[part], x=self.x[part], lengths=self.lengths[part])
 
-    def voxels(self, *, start: Zyx, rows: int, width: int) -> Int64[np.ndarray, "voxels"]:
-        """Return the C-order index of every voxel in an array of (any, rows, width) at `start`."""
-        first = ((self.z - start[0]) * rows + self.y - start[1]) * width + self.x - start[2]
+    def voxels(self, firsts: Int64[np.ndarray, "runs"]) -> Int64[np.ndarray, "voxels"]:
+        """Return an index for every voxel, counted up within each run from `firsts` on."""
         ends = np.cumsum(self.lengths)
-        indices = np.repeat(first - (ends - self.lengths), self.lengths)
+        indices = np.repeat(firsts - (ends - self.lengths), self.lengths)
         indices += np.arange(len(indices))
         return indices
-
-
-class _RunsByObject:
-    """The runs of a whole block."""
-
-    def __init__(self, starts: Array, lengths: Array, numbers: Array, *, shape: Zyx) -> None:
-        order = np.argsort(numbers, kind="stable")
-        self._starts, self._lengths = starts[order], lengths[order]
-        self._ends = np.cumsum(np.bincount(numbers))
-        self._shape = shape
-
-    def of_object(self, number: int) -> _Runs:
-        """Return the runs of one object, in C order."""
-        part = slice(int(self._ends[number - 1]), int(self._ends[number]))
-        z, y, x = np.unravel_index(self._starts[part], self._shape)
-        return _Runs(z=z, y=y, x=x, lengths=self._lengths[part])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,54 +261,52 @@ class _Block:
     partitions: UInt8[np.ndarray, "z y x"]
 
 
-def _numbered(labels: Labels, objects: Ids) -> tuple[Array, _RunsByObject]:
-    """Give the objects that occur the numbers 1..n, and everything else 0."""
-    shape = _shape(labels)
-    flat = labels.reshape(-1)
-    is_start = np.empty(flat.size, np.bool_)
-    np.not_equal(flat[1:], flat[:-1], out=is_start[1:])
-    is_start[:: shape[2]] = True
-    starts = np.flatnonzero(is_start)
-    del is_start
-    lengths = np.diff(starts, append=flat.size)
-    values = flat[starts].astype(np.uint64)
-    known = np.concatenate([np.zeros(1, np.uint64), objects])
-    rows = np.searchsorted(known, values)
-    rows = np.where(known[np.minimum(rows, len(objects))] == values, rows, 0)
-    occurring, inverse = np.unique(np.append(rows, 0), return_inverse=True)
-    numbers: Array = inverse[:-1].astype(np.min_scalar_type(len(occurring)))
-    return np.repeat(numbers, lengths).reshape(shape), _RunsByObject(
-        starts, lengths, numbers, shape=shape
-    )
-
-
-def _sort_object(work: _Block, number: int, *, box: Box, runs: _Runs) -> None:
-    """Write the partitions of one object; `box` is where it lies in the block."""
+def _sort_object(work: _Block, number: int, *, runs: _Runs) -> None:
+    """Write the partitions of one object."""
+    box = runs.box
     seen = box.intersection(work.core)
     if seen is None:
         return
     runs = runs.within(seen)
-    _, rows, width = work.core.shape
+    (z0, y0, x0), (_, rows, width) = work.core.start, work.core.shape
     flat = work.partitions.reshape(-1)
-    reach = 2 * work.radius[2] + 1
-    for first, sums in _running_sums(work, number, box=box, seen=seen):
-        part = runs.sections(first, first + len(sums))
-        at = part.voxels(
-            start=(first, seen.start[1], box.start[2]), rows=sums.shape[1], width=sums.shape[2]
-        )
-        counts = sums.reshape(-1).take(at + reach)
-        counts -= sums.reshape(-1).take(at)
-        flat[part.voxels(start=work.core.start, rows=rows, width=width)] = work.table.take(counts)
+    for first, windows in _windows(work, number, box=box, seen=seen):
+        part = runs.sections(first, first + len(windows))
+        counts = _counts(part, windows, start=(first, seen.start[1], box.start[2]), work=work)
+        at = part.voxels(((part.z - z0) * rows + part.y - y0) * width + part.x - x0)
+        flat[at] = work.table.take(counts)
 
 
-def _running_sums(work: _Block, number: int, *, box: Box, seen: Box) -> Iterator[tuple[int, Array]]:
-    """Yield, slab by slab, running sums along x of an object's voxels within reach in z and y.
+def _counts(part: _Runs, windows: Array, *, start: Zyx, work: _Block) -> Array:
+    """Return, for every voxel of runs, the sum of the windows within reach along x.
+
+    Only the rows in which there are runs are summed up.
+    """
+    _, rows, width = windows.shape
+    row_of_run = (part.z - start[0]) * rows + part.y - start[1]
+    is_new = np.append(True, row_of_run[1:] != row_of_run[:-1])[: len(row_of_run)]
+    used = windows.reshape(-1, width)[row_of_run[is_new]]
+    rx = work.radius[2]
+    reach = 2 * rx + 1
+    # Column x + reach less column x is the sum of what lies within rx of x.
+    sums = np.empty((len(used), width + reach), np.uint32)
+    sums[:, : rx + 1] = 0
+    np.cumsum(used, axis=1, dtype=np.uint32, out=sums[:, rx + 1 : rx + 1 + width])
+    sums[:, rx + 1 + width :] = sums[:, rx + width, None]
+    at = part.voxels((np.cumsum(is_new) - 1) * (width + reach) + part.x - start[2])
+    flat = sums.reshape(-1)
+    lower = flat.take(at)
+    at += reach
+    return np.asarray(flat.take(at) - lower)
+
+
+def _windows(work: _Block, number: int, *, box: Box, seen: Box) -> Iterator[tuple[int, Array]]:
+    """Yield, slab by slab, how many of an object's voxels lie within reach in z and y.
 
     A slab begins at the section that comes with it. Its rows are those of `seen`, and
-    its columns those of `box`, such that column x + 2 r + 1 less column x is the
-    number of the object's voxels in the surroundings of column x.
+    its columns those of `box`, where the object lies in the block.
     """
-    rz, ry, rx = work.radius
+    rz, ry, _ = work.radius
     (z0, y0, x0), (z1, y1, x1) = box.start, box.stop
     rows, width = y1 - y0, x1 - x0
     over_z = np.min_scalar_type(2 * rz + 1)
@@ -283,11 +329,8 @@ def _running_sums(work: _Block, number: int, *, box: Box, seen: Box) -> Iterator
             if z - rz - 1 >= z0:
                 current -= section(z - rz - 1)
             slab[z - first] = current
-        windows = _sums_over_rows(slab, ry, rows=range(seen.start[1] - y0, seen.stop[1] - y0))
-        sums = np.zeros((*windows.shape[:2], width + 2 * rx + 1), np.uint32)
-        np.cumsum(windows, axis=2, dtype=np.uint32, out=sums[:, :, rx + 1 : rx + 1 + width])
-        sums[:, :, rx + 1 + width :] = sums[:, :, rx + width, None]
-        yield first, sums
+        wanted = range(seen.start[1] - y0, seen.stop[1] - y0)
+        yield first, _sums_over_rows(slab, ry, rows=wanted)
 
 
 def _sums_over_rows(slab: Array, radius: int, *, rows: range) -> Array:
@@ -309,8 +352,3 @@ def _sums_over_rows(slab: Array, radius: int, *, rows: range) -> Array:
 def _shape(array: Array) -> Zyx:
     z, y, x = array.shape
     return (z, y, x)
-
-
-def _as_box(slices: tuple[slice, slice, slice]) -> Box:
-    z, y, x = slices
-    return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))

@@ -106,6 +106,7 @@ def create_volume(
     encoding: str | None = None,
     levels: Sequence[Zyx] = (),
     kind: Kind | None = None,
+    fill: int = 0,
     overwrite: bool = False,
     work: Path | None = None,
 ) -> Volume:
@@ -135,6 +136,8 @@ def create_volume(
         `Volume.levels` of the new volume holds them all, to be filled by the caller.
     kind
         Whether it will hold an image or labels; by default what its type suggests.
+    fill
+        What voxels are before they are written, where a format can store it (HDF5).
     overwrite
         Replace what is there, once the new volume is complete.
     work
@@ -158,6 +161,7 @@ def create_volume(
         "shards": shards is not None,
         "encoding": encoding is not None,
         "levels": bool(levels),
+        "fill": fill != 0,
         "work": work is not None,
     }
     unserved = [
@@ -202,6 +206,7 @@ def create_volume(
             encoding=encoding,
             levels=tuple(levels),
             kind=kind,
+            fill=fill,
             overwrite=overwrite,
             work=work,
         )

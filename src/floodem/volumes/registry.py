@@ -78,6 +78,7 @@ class CreateRequest:
     encoding: str | None = None
     levels: tuple[Zyx, ...] = ()
     kind: Kind | None = None
+    fill: int = 0
     overwrite: bool = False
     work: Path | None = None
 
@@ -106,7 +107,8 @@ class VolumeFormat:
     keeps_position
         Whether voxel size and offset are stored with the data.
     options
-        Which of ``shards``, ``encoding``, ``levels`` and ``work`` a new volume may be given.
+        Which of ``shards``, ``encoding``, ``levels``, ``fill`` and ``work`` a new volume may
+        be given.
     reads_axes
         Whether `open` serves `OpenRequest.axes`; otherwise its volume is turned afterwards.
     reads_levels

@@ -13,7 +13,7 @@ from floodem.geometry import Box, Zyx, tiles
 from floodem.progress import Progress, ProgressListener
 from floodem.training.coordinates.index import BACKGROUND, CoordinateIndex, IndexedVolume
 from floodem.training.coordinates.pages import PAGE_SHAPE, pack_page, pages_in
-from floodem.training.coordinates.partitioning import Partitioning, box_less, partition_blocks
+from floodem.training.coordinates.partitioning import PartitionedLabels, Partitioning, box_less
 from floodem.training.options import SamplingOptions
 from floodem.volumes.volume import Volume
 
@@ -139,9 +139,10 @@ def index_labels(
     for name, labels in volumes.items():
         box = boxes.get(name) or labels.box
         builder.begin(IndexedVolume(name=name, box=box))
-        for part, partitions in partition_blocks(
+        partitioned = PartitionedLabels(
             labels, by=by, box=box, chunks=PAGE_SHAPE, progress=progress
-        ):
+        )
+        for part, partitions in partitioned.blocks():
             builder.add(part, partitions)
     index = builder.index()
     for name, labels in volumes.items():

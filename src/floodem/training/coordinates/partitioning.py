@@ -19,8 +19,14 @@ from jaxtyping import Bool, UInt8
 from floodem.errors import GeometryError, LabelError, OptionError
 from floodem.flooding.masks import ImageMask, MaskRule, build_mask, check_masks
 from floodem.geometry import Box, VoxelSize, Zyx, tiles
-from floodem.labels import require_labels, sizes
-from floodem.labels.partitions import EXCLUDED, near_masked, partition_block, partition_table
+from floodem.labels import require_labels
+from floodem.labels.partitions import (
+    EXCLUDED,
+    BlockRuns,
+    near_masked,
+    partition_block,
+    partition_table,
+)
 from floodem.labels.runs import Counts, Ids
 from floodem.progress import Progress, ProgressListener
 from floodem.volumes.inspection.ids import id_sizes
@@ -109,63 +115,47 @@ class Partitioning:
     def __post_init__(self) -> None:
         if self.min_size < 1:
             raise OptionError(f"smallest size {self.min_size} of an object is not 1 or more")
-
-    def sorted_objects(self, ids: Ids, voxels: Counts, *, labels: Volume) -> Ids:
-        """Return which objects are sorted into partitions, given the sizes of all, ascending.
-
-        Raises
-        ------
-        LabelError
-            When there are none.
-        """
-        is_object = ids != 0
-        is_large = is_object & (voxels >= self.min_size)
-        wanted = np.array(self.ids or (), np.uint64)
-        is_chosen = is_large if self.ids is None else is_large & np.isin(ids, wanted)
-        if not is_large.any():
-            largest = int(voxels[is_object].max()) if is_object.any() else 0
-            raise LabelError(
-                f"{labels.uri} has no object of {self.min_size} voxels or more, the largest has "
-                f"{largest}: give a smaller size, or other labels"
-            )
-        if not is_chosen.any():
-            raise LabelError(
-                f"none of the {len(wanted)} ids is an object of {self.min_size} voxels or more in "
-                f"{labels.uri}: check the ids, or give a smaller size"
-            )
-        return np.asarray(ids[is_chosen])
+        bad = [one for one in self.ids or () if not 0 < one < 2**64]
+        if bad:
+            raise OptionError(f"id {bad[0]} is no object's: ids are 1 to 2**64 - 1")
 
 
-def partition_blocks(
-    labels: Volume,
-    *,
-    by: Partitioning,
-    box: Box | None = None,
-    chunks: Zyx = (1, 1, 1),
-    threads: int | None = None,
-    progress: ProgressListener | None = None,
-) -> Iterator[tuple[Box, UInt8[np.ndarray, "z y x"]]]:
-    """Yield the partitions of a label volume, block by block.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenObjects:
+    """Which objects are sorted into partitions.
+
+    Attributes
+    ----------
+    ids
+        Ascending.
+    all_objects
+        How many objects there are, small ones among them.
+    unused_ids
+        Those asked for that are no objects, or too small.
+    """
+
+    ids: Ids
+    all_objects: int
+    unused_ids: tuple[int, ...] = ()
+
+
+class PartitionedLabels:
+    """The partitions of a label volume, made block by block as they are asked for.
 
     Parameters
     ----------
     labels
         An open volume of labels, of any integer type.
+    by
+        Thresholds, radius, smallest size, and what is left out.
     box
         The part to sort, by default all; what lies outside is not looked at.
     chunks
-        The blocks begin at multiples of these, counted from the box's start.
+        Blocks begin at multiples of these, counted from the box's start.
     threads
         By default one for each core that this process may use.
     progress
         Called after each block, in voxels.
-
-    Yields
-    ------
-    box, array
-        In C order; together they cover the box. 255 within the radius of its faces
-        and where centres are excluded, 0 in background and in objects that are not
-        sorted, else 1 to the number of thresholds + 1.
 
     Raises
     ------
@@ -174,43 +164,110 @@ def partition_blocks(
     LabelError
         When the volume holds no labels, or no object is large enough.
     OptionError
-        When thresholds or radius are impossible.
+        When thresholds, radius or masks are impossible.
     """
-    part = labels.box if box is None else box
-    table = partition_table(by.thresholds, radius=by.radius)
-    valid = box_less(part, by.radius, what="radius", of=labels.uri)
-    require_labels(np.zeros(0, labels.dtype), what=labels.uri)
-    _require_masks(by.masks, box=part, labels=labels)
-    workers = usable_threads(threads)
-    report = progress or (lambda _: None)
-    core = _block_core(part.shape, itemsize=labels.dtype.itemsize, radius=by.radius, chunks=chunks)
-    blocks = list(tiles(part, core=core))
-    # What is one block anyway is read once, for the sizes and for the partitions.
-    whole = labels.read(part) if len(blocks) == 1 else None
-    if whole is None:
-        ids, voxels = id_sizes(labels, box=part, threads=workers, progress=progress)
-    else:
-        require_labels(whole, what=labels.uri)
-        ids, voxels = sizes(whole)
-    objects = by.sorted_objects(ids, voxels, labels=labels)
-    done = 0
-    report(Progress(stage="partitions", done=done, total=part.size, unit="voxels"))
-    for tile in blocks:
-        partitions = np.full(tile.core.shape, EXCLUDED, np.uint8)
-        seen = tile.core.intersection(valid)
-        if seen is not None:
-            halo = seen.grow(by.radius)
-            array = labels.read(halo) if whole is None else whole
-            inner = seen.translate(_negative(halo.start))
-            found = partition_block(
-                array, core=inner, objects=objects, radius=by.radius, table=table, threads=workers
+
+    def __init__(
+        self,
+        labels: Volume,
+        *,
+        by: Partitioning,
+        box: Box | None = None,
+        chunks: Zyx = (1, 1, 1),
+        threads: int | None = None,
+        progress: ProgressListener | None = None,
+    ) -> None:
+        self._labels = labels
+        self._by = by
+        self.box = labels.box if box is None else box
+        self._table = partition_table(by.thresholds, radius=by.radius)
+        self.valid = box_less(self.box, by.radius, what="radius", of=labels.uri)
+        require_labels(np.zeros(0, labels.dtype), what=labels.uri)
+        _require_masks(by.masks, box=self.box, labels=labels)
+        self._threads = usable_threads(threads)
+        self._progress = progress
+        core = _block_core(
+            self.box.shape, itemsize=labels.dtype.itemsize, radius=by.radius, chunks=chunks
+        )
+        self._tiles = list(tiles(self.box, core=core))
+        # What is one block anyway is read once, for the sizes and for the partitions.
+        self._whole = self._runs(self.box) if len(self._tiles) == 1 else None
+        ids, voxels = (
+            self._sizes() if self._whole is None else (self._whole.ids, self._whole.voxels)
+        )
+        self.objects = _choose(ids, voxels, by=by, uri=labels.uri)
+
+    def blocks(self) -> Iterator[tuple[Box, UInt8[np.ndarray, "z y x"]]]:
+        """Yield boxes and their partitions, in C order; together they cover the box.
+
+        255 within the radius of the box's faces and where centres are excluded, 0 in
+        background and in objects that are not sorted, else 1 to the number of
+        thresholds + 1.
+        """
+        done, total = 0, self.box.size
+        report = self._progress or (lambda _: None)
+        report(Progress(stage="partitions", done=done, total=total, unit="voxels"))
+        for tile in self._tiles:
+            yield tile.core, self._block(tile.core)
+            done += tile.core.size
+            report(Progress(stage="partitions", done=done, total=total, unit="voxels"))
+
+    def _sizes(self) -> tuple[Ids, Counts]:
+        return id_sizes(self._labels, box=self.box, threads=self._threads, progress=self._progress)
+
+    def _runs(self, box: Box) -> BlockRuns:
+        labels = self._labels.read(box)
+        require_labels(labels, what=self._labels.uri)
+        return BlockRuns(labels)
+
+    def _block(self, box: Box) -> UInt8[np.ndarray, "z y x"]:
+        partitions = np.full(box.shape, EXCLUDED, np.uint8)
+        seen = box.intersection(self.valid)
+        if seen is None:
+            return partitions
+        halo = self.box if self._whole else seen.grow(self._by.radius)
+        found = partition_block(
+            self._whole or self._runs(halo),
+            core=seen.translate(_negative(halo.start)),
+            objects=self.objects.ids,
+            radius=self._by.radius,
+            table=self._table,
+            threads=self._threads,
+        )
+        _exclude(found, seen, by=self._by, voxel_size=self._labels.voxel_size)
+        partitions[seen.slices(origin=box.start)] = found
+        return partitions
+
+
+def _choose(ids: Ids, voxels: Counts, *, by: Partitioning, uri: str) -> ChosenObjects:
+    """Return the objects to sort, given the sizes of all.
+
+    Raises
+    ------
+    LabelError
+        When there are none.
+    """
+    is_object = ids != 0
+    is_chosen = is_object & (voxels >= by.min_size)
+    if not is_chosen.any():
+        largest = int(voxels[is_object].max()) if is_object.any() else 0
+        raise LabelError(
+            f"{uri} has no object of {by.min_size} voxels or more, the largest has {largest}: "
+            "give a smaller size, or other labels"
+        )
+    unused: tuple[int, ...] = ()
+    if by.ids is not None:
+        large = ids[is_chosen]
+        is_chosen &= np.isin(ids, np.array(by.ids, np.uint64))
+        unused = tuple(sorted(set(by.ids) - set(large.tolist())))
+        if not is_chosen.any():
+            raise LabelError(
+                f"none of the {len(by.ids)} ids is an object of {by.min_size} voxels or more in "
+                f"{uri}: check the ids, or give a smaller size"
             )
-            del array
-            _exclude(found, seen, by=by, voxel_size=labels.voxel_size)
-            partitions[seen.slices(origin=tile.core.start)] = found
-        done += tile.core.size
-        yield tile.core, partitions
-        report(Progress(stage="partitions", done=done, total=part.size, unit="voxels"))
+    return ChosenObjects(
+        ids=ids[is_chosen], all_objects=int(np.count_nonzero(is_object)), unused_ids=unused
+    )
 
 
 def box_less(box: Box, margin: Zyx, *, what: str, of: str) -> Box:

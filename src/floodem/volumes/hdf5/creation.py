@@ -208,7 +208,7 @@ def _new_dataset(file: h5py.File, name: str, request: CreateRequest) -> h5py.Dat
             chunks=fit_chunks(request.chunks or DEFAULT_CHUNKS, shape=request.shape),
             compression="gzip",
             compression_opts=_GZIP_LEVEL,
-            fillvalue=0,
+            fillvalue=request.fill,
         )
     except (ValueError, TypeError) as error:
         raise VolumeFormatError(

@@ -73,6 +73,11 @@ class Hdf5Volume(StoredVolume):
         self._handle = handle
         self._deflated = DeflatedChunks.of(dataset)
 
+    @property
+    def dataset(self) -> h5py.Dataset:
+        """The dataset itself, for what a volume does not know: attributes."""
+        return self._dataset
+
     def _read(self, box: Box) -> Array:
         index = self._arrangement.index(box.slices(origin=self.offset))
         slices = tuple(at if isinstance(at, slice) else slice(at, at + 1) for at in index)
@@ -233,6 +238,7 @@ HDF5 = VolumeFormat(
     summary="dataset in an HDF5 file, path@dataset",
     extensions=(".h5", ".hdf5", ".hdf"),
     holds_datasets=True,
+    options=frozenset({"fill"}),
     reads_axes=True,
     remote="read",
     recognises=_recognises,
