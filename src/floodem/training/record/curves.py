@@ -141,7 +141,7 @@ def _finite(series: Series) -> Series:
 
 
 def _axis(
-    values: Sequence[Float64[np.ndarray, " n"]],
+    values: Sequence[Float64[np.ndarray, "_"]],
     *,
     start: float,
     stop: float,
