@@ -100,6 +100,8 @@ class SyntheticOptions:
         How much there is of them: 0 none, 1 as usual.
     membrane_nm
         Thickness of a membrane pair as it appears.
+    faint
+        How faint membranes are in places: 0 none, 1 hardly to be seen.
     gap_nm
         Thickness of the layer with label 0 between two objects.
     texture
@@ -123,6 +125,7 @@ class SyntheticOptions:
     mitochondria: float = 1.0
     vesicles: float = 1.0
     membrane_nm: float = 22.0
+    faint: float = 0.5
     gap_nm: float = 9.0
     texture: float = 9.0
     noise: float = 12.0
@@ -141,6 +144,7 @@ class SyntheticOptions:
             "mitochondria": (0, 3),
             "vesicles": (0, 3),
             "membrane_nm": (1, 100),
+            "faint": (0, 1),
             "gap_nm": (0, 50),
             "texture": (0, 100),
             "noise": (0, 100),

@@ -26,10 +26,16 @@ from floodem.volumes.synthetic.options import SyntheticOptions
 CYTOPLASM = 168.0
 """Mean grey value of cytoplasm."""
 
-MEMBRANE_DEPTH = 105.0
-"""How much darker the middle of a membrane is."""
+_MEMBRANE = 62.0
+"""Grey value in the middle of a membrane."""
 
-_NEURITE_SHADES = 7.0
+_FAINT_NM = 70.0
+"""Size of the places where membranes are faint."""
+
+_FAINTEST = 0.2
+"""What is left of a membrane there."""
+
+_NEURITE_SHADES = 12.0
 """Standard deviation of neurites' mean grey values."""
 
 _GLIA_SHADE = 16.0
@@ -92,8 +98,7 @@ class Painter:
         self._options = options
         self._voxel_nm = options.voxel_size.zyx_nm
         self._keys = {
-            purpose: make_key(options.seed, purpose)
-            for purpose in ("shade", "noise", "gain", "level")
+            purpose: make_key(options.seed, purpose) for purpose in ("shade", "noise", "faint")
         }
         self._textures = [
             (make_key(options.seed, f"texture {octave}"), *row)
@@ -121,6 +126,21 @@ class Painter:
             field *= np.float32(share * self._options.texture * 1.6)
             grey += field
         return grey
+
+    def draw_membranes(self, box: Box, grey: Floats, profile: Floats) -> None:
+        """Darken the voxels of membranes, which are faint in places.
+
+        Parameters
+        ----------
+        profile
+            How dark a membrane makes each voxel, 0 to 1 (`membrane_profile`).
+        """
+        wavelength = scaled(_FAINT_NM, self._voxel_nm)
+        place = noise_over(self._keys["faint"], box, wavelength=wavelength)
+        # Half of the noise is within 0.27 of 0: at `faint` 1 a fifth of it is above 0.35.
+        fading = np.clip((place - np.float32(0.35)) / np.float32(0.3), 0, 1)
+        strength = 1 - np.float32((1 - _FAINTEST) * self._options.faint) * fading
+        grey += (np.float32(_MEMBRANE) - grey) * profile * strength
 
     def noise(self, box: Box) -> Floats:
         """Return what the detector adds."""

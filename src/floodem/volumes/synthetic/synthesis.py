@@ -19,12 +19,16 @@ from floodem.volumes.synthetic.glia import Glia
 from floodem.volumes.synthetic.noise import Floats, Integers
 from floodem.volumes.synthetic.options import SyntheticOptions
 from floodem.volumes.synthetic.organelles import Organelles, Scene
-from floodem.volumes.synthetic.painting import MEMBRANE_DEPTH, Painter, membrane_profile
+from floodem.volumes.synthetic.painting import Painter, membrane_profile
 from floodem.volumes.synthetic.sections import Sections
 from floodem.volumes.synthetic.territory import Territory, territory
 from floodem.volumes.synthetic.tubes import Tubes
 
 Labels = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
+
+
+_MOST_OF_ROOM = 0.3
+"""Of a neurite's half width that label 0 may take, besides the 0.6 that glia may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +110,8 @@ def synthesize(options: SyntheticOptions, box: Box | None = None) -> Synthetic:
     depth = found.surface_nm - sheets.half_nm
     is_glia = depth < 0
     labels = np.where(is_glia, sheets.labels, owners)
-    labels[np.abs(depth) < options.gap_nm / 2] = 0
+    half_gap = np.minimum(np.float32(options.gap_nm / 2), np.float32(_MOST_OF_ROOM) * room)
+    labels[np.abs(depth) < half_gap] = 0
     image = _paint(options, found, owners=owners, depth_nm=depth, is_glia=is_glia)
     return Synthetic(
         image=np.ascontiguousarray(image[inner]),
@@ -127,12 +132,13 @@ def _paint(
     grey -= Organelles(options).darkness(
         Scene(box=found.box, points=found.points, owners=owners, depth_nm=depth_nm)
     )
-    grey -= np.float32(MEMBRANE_DEPTH) * membrane_profile(
+    profile = membrane_profile(
         np.abs(depth_nm),
         found.steepness,
         width_nm=options.membrane_nm,
         section_nm=options.voxel_size.z_nm,
     )
+    painter.draw_membranes(found.box, grey, profile)
     grey += painter.noise(found.box)
     Sections(options).spoil(found.box, grey)
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)

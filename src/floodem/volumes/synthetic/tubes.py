@@ -7,6 +7,7 @@ voxels, so that they are inside their own labels exactly.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,24 +29,24 @@ from floodem.volumes.synthetic.placing import Placing
 SAMPLES = 4
 """Points on an edge, its first node among them."""
 
-MEAN_RADIUS = 0.4
+MEAN_RADIUS = 0.45
 """Of neurites, in spacings."""
 
 LARGEST_RADIUS = 1.2
 """In spacings; no point of a neurite has more."""
 
-_SMALLEST_RADIUS = 0.1
+_SMALLEST_RADIUS = 0.08
 _TIP = 0.35
 """What is left of the radius at a tip."""
 
-_VARICOSITY = 0.8
-"""Strength of the swellings along a neurite."""
+_VARICOSITY = 1.2
+"""Strength of the swellings along a neurite: largest change of the radius's logarithm."""
 
-_VARICOSITY_NODES = 1.5
+_VARICOSITY_NODES = 1.2
 """Their wavelength, in nodes."""
 
-_CLEARANCE_VOXELS = 1.6
-"""How near to a point of a thin neurite its surface may come, in voxels of the finest axis."""
+_CLEARANCE_VOXELS = 2.2
+"""How near to a point of a thin neurite its surface may come, in mean edges of a voxel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Tubes:
         self.placing = Placing(options)
         self._calibre_key = make_key(options.seed, "calibre")
         self._varicosity_key = make_key(options.seed, "varicosity")
-        self.clearance_nm = _CLEARANCE_VOXELS * min(options.voxel_size.zyx_nm)
+        self.clearance_nm = _CLEARANCE_VOXELS * math.prod(options.voxel_size.zyx_nm) ** (1 / 3)
         largest = LARGEST_RADIUS * options.spacing_nm
         self.neighbourhood_nm = self.clearance_nm + float(np.hypot(largest, self.clearance_nm))
 
@@ -162,7 +163,7 @@ class Tubes:
         spread = normal(hashed(self._calibre_key, *roots.T)).astype(np.float64)
         swelling = noise_at(self._varicosity_key, *(nodes.T / _VARICOSITY_NODES))
         tips = np.where(self.forest.have_predecessors(nodes), 1.0, _TIP)
-        radii = MEAN_RADIUS * np.exp(options.calibre * spread) * (1 + _VARICOSITY * swelling)
+        radii = MEAN_RADIUS * np.exp(options.calibre * spread) * np.exp(_VARICOSITY * swelling)
         limited = np.clip(radii * tips, _SMALLEST_RADIUS, LARGEST_RADIUS)
         return np.asarray(options.spacing_nm * limited)
 
