@@ -16,6 +16,7 @@ Suffixes: s slot, b slots of one batch, c channel, z y x space.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -179,15 +180,16 @@ class InFlight:
             seeds = state["seeds"]
             if len(slots) != len(self._slots) or seeds.shape != self._seeds_szyx.shape:
                 raise ValueError(f"{len(slots)} examples in flight instead of {len(self._slots)}")
-            for slot, values in enumerate(slots):
-                z, y, x = values["offset"]
-                self._slots[slot] = _Slot(int(values["number"]), self._policy.begin(), (z, y, x))
-                self._slots[slot].walk.restore(values["walk"])
+            restored = [
+                self._restored(values, like=slot)
+                for values, slot in zip(slots, self._slots, strict=True)
+            ]
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"the checkpoint's examples do not fit this run ({error}): give the options it "
                 "was begun with"
             ) from error
+        self._slots = restored
         for slot in range(len(self._slots)):
             self._fill(slot)
         self._seeds_szyx.copy_(seeds)
@@ -205,6 +207,20 @@ class InFlight:
         """Stop reading ahead."""
         if self._reader is not None:
             self._reader.shutdown(cancel_futures=True)
+
+    def _restored(self, values: dict[str, Any], *, like: _Slot) -> _Slot:
+        """Return the slot of these values, which may come from anywhere."""
+        z, y, x = (int(away) for away in values["offset"])
+        number = int(values["number"])
+        if number < 0 or (number - like.number) % self._total:
+            raise ValueError(f"example {number} belongs to another slot")
+        if not _is_within((z, y, x), self._policy.reach):
+            raise ValueError(f"a field of view is at {(z, y, x)}")
+        slot = _Slot(number, self._policy.begin(), (z, y, x))
+        slot.walk.restore(values["walk"])
+        if not all(_is_within(offset, self._centre) for offset in slot.walk.candidates()):
+            raise ValueError("a move leaves its patch")
+        return slot
 
     def _next_example(self, slot: int) -> None:
         self._slots[slot] = _Slot(self._slots[slot].number + self._total, self._policy.begin())
@@ -298,3 +314,7 @@ class InFlight:
             for size, step in zip(self._fov, self._deltas, strict=True)
         )
         return logits_bzyx[(slice(None), *window)].float().cpu().numpy()
+
+
+def _is_within(offset: Zyx, most: Iterable[int]) -> bool:
+    return all(abs(away) <= limit for away, limit in zip(offset, most, strict=True))

@@ -38,10 +38,10 @@ def make_in_flight(
 
     Raises
     ------
-    OptionError
-        When the coordinates and the volumes of the run do not belong together.
+    OptionError, UsageError
+        When no example could begin, or the coordinates are of other volumes.
     GeometryError
-        When an example leaves its volume and may not.
+        When examples would leave their volume and may not.
     """
     policy = make_policy(options.network, options.movement, seed=options.seed)
     if options.movement.init < options.movement.threshold:
@@ -99,19 +99,22 @@ def margin(options: TrainOptions) -> Zyx:
         return options.sampling.margin
     if options.sampling.out_of_volume == "pad":
         return (0, 0, 0)
+    return _patch_reach(options)
+
+
+def _patch_reach(options: TrainOptions) -> Zyx:
+    """Return how far a patch reaches from its centre, z, y, x."""
     policy = make_policy(options.network, options.movement, seed=options.seed)
     z, y, x = (size // 2 for size in patch_shape(options.network, policy))
     return (z, y, x)
 
 
 def _sampler(options: TrainOptions, data: TrainingData, index: CoordinateIndex) -> Sampler:
-    unknown = [name for name in index.volume_names if name not in data.volumes]
-    missing = [name for name in data.volumes if name not in index.volume_names]
-    if unknown or missing:
-        raise OptionError(
-            f"the coordinates are of volumes {', '.join(index.volume_names)} and the run has "
-            f"{', '.join(data.volumes)}: use the same names"
-        )
+    pads = options.sampling.out_of_volume == "pad"
+    index.require_volumes(
+        {name: volume.box for name, volume in data.volumes.items()},
+        margin=(0, 0, 0) if pads else _patch_reach(options),
+    )
     return make_sampler(
         options.sampling.sampler,
         index,
