@@ -49,6 +49,8 @@ _MOVE_THRESHOLD = 0.15
 _GATHER_EDGE = 3
 """Edge of the groups of columns that may come together at once."""
 
+_TURN_DECIMALS = 12
+
 _DIRECTIONS = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
 
@@ -174,13 +176,15 @@ def _random_turn(key: int) -> Floats:
         np.sqrt(u) * np.sin(2 * np.pi * w),
         np.sqrt(u) * np.cos(2 * np.pi * w),
     )
-    return np.array(
+    # Rounded, because sines differ in the last digit from machine to machine.
+    turn = np.array(
         [
             [1 - 2 * (c * c + d * d), 2 * (b * c - a * d), 2 * (b * d + a * c)],
             [2 * (b * c + a * d), 1 - 2 * (b * b + d * d), 2 * (c * d - a * b)],
             [2 * (b * d - a * c), 2 * (c * d + a * b), 1 - 2 * (b * b + c * c)],
         ]
     )
+    return np.round(turn, _TURN_DECIMALS)
 
 
 def nodes_of_range(low: Integers, high: Integers) -> Integers:

@@ -36,6 +36,7 @@ LARGEST_RADIUS = 1.2
 """In spacings; no point of a neurite has more."""
 
 _SMALLEST_RADIUS = 0.08
+_RADIUS_DECIMALS = 6
 _TIP = 0.35
 """What is left of the radius at a tip."""
 
@@ -165,7 +166,9 @@ class Tubes:
         tips = np.where(self.forest.have_predecessors(nodes), 1.0, _TIP)
         radii = MEAN_RADIUS * np.exp(options.calibre * spread) * np.exp(_VARICOSITY * swelling)
         limited = np.clip(radii * tips, _SMALLEST_RADIUS, LARGEST_RADIUS)
-        return np.asarray(options.spacing_nm * limited)
+        # Rounded, because exp differs in the last digit from machine to machine.
+        rounded: Floats = np.round(options.spacing_nm * limited, _RADIUS_DECIMALS)
+        return rounded
 
     def _with_room(self, points: Points) -> Points:
         """Leave each point enough room between those of other neurites.
