@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from floodem.training.comparison import Comparison, RunSummary
     from floodem.training.validation_score import ValidationScore
 
-_WIDTH_IN_FILES = 140
+_WIDTH_IN_FILES = 200
 _NONE = "-"
 
 
@@ -74,7 +74,7 @@ def _scores(found: Comparison) -> Table:
         "at step",
         "after h",
         "latest",
-        "within equal time" if hours is None else f"within {hours:.2f} h",
+        "within equal time" if hours is None else f"within {hours:.3g} h",
     )
     for run in found.runs:
         best = run.best

@@ -19,8 +19,14 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 26, 34
 _POINTS = 220
 """Of one drawn curve; longer ones are averaged in bins, with a band from least to greatest."""
 
-_LOGARITHMIC_FROM = 30.0
+_LOGARITHMIC_FROM = 5.0
 """Ratio of greatest to least value from which the axis is logarithmic."""
+
+_DECADES = 3
+"""Powers of ten from which a logarithmic axis names nothing between them."""
+
+_SAME, _NOTHING = 1e-9, 1e-30
+"""Values closer than this share of their size are one value; smaller ones are 0."""
 
 _TICKS = 5
 _LETTER = 6.2
@@ -61,7 +67,8 @@ class _Axis:
         if self.is_logarithmic:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             step = max(1, (last - first) // _TICKS)
-            ticks = [10.0**power for power in range(first, last + 1, step)]
+            factors = (1, 2, 5) if last - first < _DECADES else (1,)
+            ticks = [f * 10.0**power for power in range(first, last + 1, step) for f in factors]
         else:
             step_size = nice_step((self.high - self.low) / _TICKS)
             first = math.ceil(self.low / step_size - 1e-9)
@@ -153,8 +160,9 @@ def _axis(
     if may_be_log and low > 0 and high / low > _LOGARITHMIC_FROM:
         return _Axis(low, high, start, stop, is_logarithmic=True)
     low = low if floor is None else min(low, floor)
-    if high <= low:
-        wide = abs(low) / 2 or 0.5
+    size = max(abs(low), abs(high))
+    if high - low <= _SAME * max(size, _NOTHING):
+        wide = size / 2 if size > _NOTHING else 0.5
         low, high = low - wide, high + wide
     return _Axis(low, high, start, stop)
 

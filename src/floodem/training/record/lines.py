@@ -6,6 +6,7 @@ newline is ignored by `read_lines` and cut off before the next line is added.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -28,15 +29,13 @@ def append_line(path: Path, values: Mapping[str, Any]) -> None:
         When the file system refuses; the lines before are as they were.
     """
     line = json.dumps({name: _finite(value) for name, value in values.items()}, allow_nan=False)
+    data = line.encode() + b"\n"
     try:
-        with open(path, "ab") as file:
+        with open(path, "ab", buffering=0) as file:
             start = file.tell()
-            try:
-                file.write(line.encode() + b"\n")
-                file.flush()
-            except OSError:
-                os.truncate(path, start)
-                raise
+            if file.write(data) < len(data):
+                file.truncate(start)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise storage_error("write", path, error) from error
 

@@ -41,8 +41,8 @@ th{position:sticky;top:0;background:var(--paper);color:var(--soft);font-weight:6
 th:first-child,td:first-child{text-align:left}
 tr.best td{background:var(--box);font-weight:600}
 tr.failed td{color:var(--soft)}td.reason{text-align:left;white-space:normal}
-.pictures{display:flex;flex-wrap:wrap;gap:16px}figure{margin:0}
-img{max-width:100%;background:#cdcdcd;padding:6px;border-radius:4px}
+.pictures{display:flex;flex-wrap:wrap;gap:16px}figure{margin:0;flex:1 1 330px;max-width:640px}
+img{width:100%;background:#cdcdcd;padding:6px;border-radius:4px}
 figcaption{color:var(--soft);font-size:13px}
 pre{background:var(--box);padding:12px;overflow-x:auto;font-size:13px}code{font-size:13px}
 """

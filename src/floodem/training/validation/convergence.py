@@ -124,15 +124,13 @@ def judge(
         )
     hours = np.array([score.hours for score in scores])
     costs = np.array([score.cost for score in scores])
-    so_far = (
-        f"adapted Rand error {float(np.median(costs[-3:])):.3f} of late (best {best.cost:.3f} at "
-        f"step {best.step:,}, after {_hours(best.hours)})"
-    )
+    reached = f"best {best.cost:.3f} at step {best.step:,}, after {_hours(best.hours)}"
+    so_far = f"adapted Rand error {float(np.median(costs[-3:])):.3f} of late ({reached})"
     if len(scores) < MIN_SCORES or hours[-1] <= hours[0]:
         return Convergence(
             trend=Trend.UNKNOWN,
             sentence=f"Cannot tell yet whether it has converged: {_count(len(scores))}, "
-            f"{MIN_SCORES} are needed; {so_far}.",
+            f"{MIN_SCORES} are needed; adapted Rand error {reached}.",
         )
     noise = estimate_noise(costs)
     if _is_worse(costs, noise=noise):
@@ -285,9 +283,10 @@ def _quantiles(
 def _without_outliers(
     costs: Float64[np.ndarray, " n"], *, noise: float
 ) -> Float64[np.ndarray, " n"]:
-    """Bring scores far from both neighbours nearer: one bad merger is no trend."""
+    """Bring scores far from their neighbours nearer: one bad merger is no trend."""
     middle = costs.copy()
     middle[1:-1] = np.median(np.stack([costs[:-2], costs[1:-1], costs[2:]]), axis=0)
+    middle[-1] = np.median(costs[-3:])
     calmed: Float64[np.ndarray, " n"] = np.clip(
         costs, middle - _OUTLIER * noise, middle + _OUTLIER * noise
     )
@@ -324,4 +323,6 @@ def _count(number: int) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{60 * hours:.0f} min" if 60 * hours >= 1 else f"{3600 * hours:.0f} s"

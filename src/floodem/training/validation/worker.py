@@ -64,7 +64,8 @@ def work(path: Path) -> None:
 
 def _end_with_parent() -> None:
     """Wait until the other end of the pipe is closed, which the system does when it dies."""
-    while sys.stdin.buffer.read(1):
+    # Not through sys.stdin, whose lock this thread would still hold when the process ends.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     os._exit(EXIT_STOPPED)
 

@@ -1,0 +1,94 @@
+"""Held-out tubes, made-up curves and runs on disk, for tests of validation and record."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+
+from bright import MEAN, STDDEV, bright_tubes
+from floodem.training.configuration import to_toml
+from floodem.training.options import (
+    NetworkOptions,
+    TrainOptions,
+    ValidationOptions,
+    VolumeOptions,
+)
+from floodem.training.validation.background import Validator
+from floodem.training.validation_score import ValidationScore
+from floodem.volumes import create_volume
+
+FOV, DELTAS = (7, 9, 9), (2, 3, 3)
+
+
+def score(step, cost, *, hours=None, **changes):
+    """A made-up validation of one adapted Rand error."""
+    values = {
+        "rand_precision": 1 - cost / 2,
+        "rand_recall": 1 - cost,
+        "voi_split_bits": 2 * cost,
+        "voi_merge_bits": cost,
+        "fill": 0.9,
+        "segments": 7,
+        "network_calls": 800,
+        "seconds": 12.0,
+    }
+    hours = step / 1000 if hours is None else hours
+    return ValidationScore(
+        step=step, hours=hours, adapted_rand_error=float(cost), **{**values, **changes}
+    )
+
+
+def curve(costs):
+    """Validations every half hour."""
+    return [
+        score(500 * number, cost, hours=number / 2) for number, cost in enumerate(costs, start=1)
+    ]
+
+
+def tubes_on_disk(folder, *, shape=(24, 40, 64), name="held-out"):
+    """Write image and labels; return their addresses."""
+    image, labels = bright_tubes(shape)
+    uris = []
+    for kind, array in (("raw", image), ("labels", labels)):
+        uri = f"{folder / f'{name}-{kind}.h5'}@{kind}"
+        with create_volume(uri, shape=shape, dtype=array.dtype) as volume:
+            volume.write(volume.box, array)
+        uris.append(uri)
+    return uris
+
+
+def options_of(folder, image, labels, *, volumes=(), network=None, **validation):
+    wanted = {"min_segment_size": 100, "every_minutes": 1e-6, "device": "cpu", **validation}
+    return TrainOptions(
+        run=str(folder / "run"),
+        network=network or NetworkOptions(fov=FOV, deltas=DELTAS),
+        volumes=tuple(VolumeOptions(**volume) for volume in volumes),
+        validation=ValidationOptions(image=image, labels=labels, **wanted),
+    )
+
+
+def validator_of(options, **changes):
+    return Validator(
+        options, image_mean=MEAN, image_stddev=STDDEV, device=torch.device("cpu"), **changes
+    )
+
+
+def run_on_disk(folder, *, costs=(), rows=(), options=None, status="done"):
+    """The folder of a run as far as a comparison reads it."""
+    folder.mkdir(parents=True)
+    options = options or TrainOptions(volumes=(VolumeOptions(image="em.h5", labels="seg.h5"),))
+    (folder / "run.json").write_text(json.dumps({"version": 1, "status": status}))
+    (folder / "config.toml").write_text(to_toml(options))
+    for name, values in (("validation", [s.to_dict() for s in curve(costs)]), ("metrics", rows)):
+        text = "".join(json.dumps(row) + "\n" for row in values)
+        (folder / f"{name}.jsonl").write_text(text)
+    return folder
+
+
+def noisy(function, count, *, noise, seed=0):
+    """A curve of `count` half hours with noise, as costs."""
+    hours = np.arange(1, count + 1) / 2
+    costs = function(hours) + np.random.default_rng(seed).normal(0, noise, count)
+    return np.clip(costs, 0, 1).tolist()
