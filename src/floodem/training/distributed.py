@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
@@ -80,7 +81,7 @@ class World:
         with _reporting_loss():
             torch.distributed.all_gather(lengths, length)
             padded = torch.zeros(max(int(one) for one in lengths), dtype=torch.uint8)
-            padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            padded[: len(data)] = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
             gathered = [torch.zeros_like(padded) for _ in range(self.size)]
             torch.distributed.all_gather(gathered, padded)
         return [
@@ -118,10 +119,7 @@ def _reporting_loss() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise StoppedError(
-            f"another process of this run has gone; see what it says ({reason})"
-        ) from error
+        raise StoppedError("another process of this run has gone; see what it says") from error
 
 
 def is_among_several() -> bool:
