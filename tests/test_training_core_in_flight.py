@@ -192,7 +192,7 @@ def test_slot_s_of_n_takes_the_draws_s_and_then_every_nth(movement):
     drawn.clear()
     one.restore(one.state())
     assert drawn == [3, 4, 5, 6]
-    for _ in range(60):
+    for _ in range(40):
         step(one, batches=2)
     for slot in (3, 4, 5, 6):
         own = [number for number in drawn if number % 11 == slot]
@@ -207,7 +207,7 @@ def test_two_processes_of_half_the_batch_show_the_same_as_one(movement):
     halves = [
         flight(data(), EVERYWHERE, movement=movement, first=first, total=4)[0] for first in (0, 2)
     ]
-    for _ in range(40):
+    for _ in range(30):
         (one,) = step(whole)
         parts = [step(half)[0] for half in halves]
         for name in ("inputs_bczyx", "targets_bczyx", "weights_bczyx"):
@@ -423,6 +423,7 @@ def test_fields_of_view_of_double_precision_stay_so():
         training_data(training_volume(smooth_image(SHAPE), LABELS, dtype=torch.float64)),
         EVERYWHERE,
         movement=FOLLOWING,
+        dtype=torch.float64,
     )
     step(one)
     assert one.gather(0).inputs_bczyx.dtype == torch.float64

@@ -24,7 +24,7 @@ from training_cases import (
     training_volume,
 )
 
-STEPS = 20
+STEPS = 21  # seeds are compared before each step, so after twenty
 SLOTS = 2
 SHAPE = (16, 30, 30)
 TOLERANCE = 1e-9
@@ -68,6 +68,7 @@ class Pair:
             movement=movement,
             batch_size=self.batch_size,
             batches=accumulate,
+            dtype=torch.float64,
         )
         options = TrainOptions(
             network=TINY,

@@ -80,20 +80,18 @@ def flight(
     batches=1,
     first=0,
     total=None,
-    augmentation=AS_IT_IS,
-    pads=False,
-    seed=0,
+    dtype=torch.float32,
 ):
     """Examples in flight, and the policy by which they are walked."""
     movement = movement or MovementOptions()
-    policy = make_policy(network, movement, seed=seed)
+    policy = make_policy(network, movement, seed=0)
     examples = Examples(
         data,
         sampler,
-        augmentation=augmentation,
+        augmentation=AS_IT_IS,
         patch_shape=patch_shape(network, policy),
-        seed=seed,
-        pads=pads,
+        seed=0,
+        pads=False,
     )
     return InFlight(
         examples,
@@ -105,5 +103,5 @@ def flight(
         first=first,
         total=batch_size * batches if total is None else total,
         device=CPU,
-        dtype=next(iter(data.volumes.values())).cut(sampler(0).centre, (1, 1, 1)).image.dtype,
+        dtype=dtype,
     ), policy
