@@ -41,6 +41,9 @@ def synthetic(
     noise: Annotated[
         float | None, typer.Option(help="Noise of each voxel in grey levels; 12 is usual.")
     ] = None,
+    faint: Annotated[
+        float | None, typer.Option(help="How faint membranes are in places, 0 to 1; 0.5 is usual.")
+    ] = None,
     texture: Annotated[
         float | None, typer.Option(help="Texture of cytoplasm in grey levels; 9 is usual.")
     ] = None,
@@ -86,6 +89,7 @@ def synthetic(
         "spacing_nm": spacing,
         "calibre": calibre,
         "noise": noise,
+        "faint": faint,
         "texture": texture,
         "glia": glia,
         "mitochondria": mitochondria,

@@ -70,7 +70,7 @@ def whole_cells(box: Box, *, cell: Zyx, within: Box) -> Box:
 def territory(tubes: Tubes, box: Box) -> Territory:
     """Find who owns the voxels of a box, which is grown to whole cells.
 
-    A box of 128^3 voxels takes a few seconds and about 100 MB.
+    A box of 128^3 voxels takes two seconds and about 100 MB.
     """
     from scipy.spatial import cKDTree
 

@@ -18,7 +18,7 @@ _BLOCK = 64
 """Edge of the boxes that are cheap to read; what is around them makes smaller ones slower."""
 
 _TILE = (128, 128, 128)
-"""What is computed at a time, whatever is read: it takes 200 MB of memory."""
+"""What is computed at a time, whatever is read: it takes 240 MB of memory."""
 
 
 class SyntheticVolume(DerivedVolume):
