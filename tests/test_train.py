@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -427,6 +428,16 @@ def test_held_out_data_choose_the_best_model(tmp_path):
         assert told
     else:
         assert load_model(made.best).description.fov == (5, 7, 7)
+
+
+def test_pictures_are_drawn_by_time_and_their_lack_does_not_end_a_run(tmp_path, monkeypatch):
+    made = train(tiny_options(tmp_path, picture_minutes=0.0, max_steps=3))
+    assert len(list((made.folder / "pictures").iterdir())) == 3
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    told = []
+    made = train(tiny_options(tmp_path, run="bare", picture_minutes=0.0), notice=told.append)
+    assert made.step == 12
+    assert [sentence for sentence in told if "no pictures" in sentence] == told[-1:]
 
 
 def test_a_limit_of_hours_ends_the_run_with_everything_saved(tmp_path):

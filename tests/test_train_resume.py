@@ -181,7 +181,9 @@ def slow_options(tmp_path, **over):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that can be caught")
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_state_and_the_same_command_goes_on(tmp_path, sent):
     options = slow_options(tmp_path)
     words = command(config_of(options, tmp_path / "config.toml"), "--checkpoint-minutes", "60")

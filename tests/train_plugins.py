@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -82,3 +83,10 @@ def one_place(index, *, seed, weights, background):
         return Draw(volume=index.volume_names[0], centre=(12, 16, 16))
 
     return draw
+
+
+class MiddleSeed:
+    """A seed policy that proposes the middle of the block."""
+
+    def __call__(self, context, /):
+        return np.array([[size // 2 for size in context.shape]])

@@ -69,6 +69,7 @@ class Observers:
         )
         self._validated_step = max((score.step for score in self._record.scores), default=None)
         self._pictured = time.monotonic()
+        self._draws = True
         self._rate = ""
         self._score = ""
         self.is_flat = False
@@ -98,9 +99,13 @@ class Observers:
         if self._validator.is_due():
             self._validate(model, step=step, hours=hours)
         minutes = (time.monotonic() - self._pictured) / 60
-        if minutes >= self._options.picture_minutes:
+        if minutes >= self._options.picture_minutes and self._draws:
             self._pictured = time.monotonic()
-            self._record.picture(step, self._example(picture()))
+            try:
+                self._record.picture(step, self._example(picture()))
+            except ImportError as error:  # a bare machine still trains
+                self._draws = False
+                self._notice(f"no pictures of examples: {error}; install pillow")
 
     def finish(
         self,
