@@ -129,6 +129,14 @@ def test_skeletons_are_trees_inside_their_own_labels(made):
         assert (one.radius_nm > 0).all()
 
 
+@pytest.mark.parametrize("seed", [100, 110, 124])
+def test_no_sheet_of_glia_covers_a_skeleton_node(seed):
+    options = SyntheticOptions(seed=seed, shape=(72, 72, 72), glia=2.0)
+    labels = synthesize(options).labels
+    for one in skeletons(options):
+        assert set(labels[voxels_of(options, one)]) == {one.label}
+
+
 def test_some_neurites_branch_and_calibres_vary():
     options = SyntheticOptions(seed=1, shape=(96, 96, 96))
     found = skeletons(options)

@@ -62,8 +62,8 @@ class Glia:
         self._grid = tuple(math.ceil(nm / self._edge_nm) for nm in extent_nm)
         self.labels = math.prod(self._grid)
 
-    def sheets(self, box: Box, room_nm: Floats) -> Sheets:
-        """Return the sheets of a box, given the half width of each voxel's neurite."""
+    def sheets(self, box: Box, spare_nm: Floats) -> Sheets:
+        """Return the sheets of a box, given the least half width near each voxel's neurite."""
         voxel_nm = self._options.voxel_size.zyx_nm
         half = np.zeros(box.shape, np.float32)
         labels = np.zeros(box.shape, np.int64)
@@ -75,7 +75,7 @@ class Glia:
             if any(n >= limit for n, limit in zip(patch, self._grid, strict=True)):
                 continue
             self._add(patch, box, half=half, labels=labels)
-        np.minimum(half, np.float32(_MOST_OF_ROOM) * room_nm, out=half)
+        np.minimum(half, np.float32(_MOST_OF_ROOM) * spare_nm, out=half)
         return Sheets(half, labels)
 
     def _add(self, patch: tuple[int, ...], box: Box, *, half: Floats, labels: Integers) -> None:

@@ -105,18 +105,29 @@ def synthesize(options: SyntheticOptions, box: Box | None = None) -> Synthetic:
     found = territory(tissue.tubes, box)
     inner = box.slices(origin=found.box.start)
     owners = found.points.labels[found.owner]
-    room = found.points.room_nm.astype(np.float32)[found.owner]
-    sheets = tissue.glia.sheets(found.box, room)
+    spare = found.points.spare_nm.astype(np.float32)[found.owner]
+    sheets = tissue.glia.sheets(found.box, spare)
+    nodes = _nodes_inside(found)
+    # Where a neurite's own points are dense, the bound of the sheets may fail at a node.
+    sheets.half_nm[nodes] = np.minimum(sheets.half_nm[nodes], found.surface_nm[nodes] / 2)
     depth = found.surface_nm - sheets.half_nm
     is_glia = depth < 0
     labels = np.where(is_glia, sheets.labels, owners)
-    half_gap = np.minimum(np.float32(options.gap_nm / 2), np.float32(_MOST_OF_ROOM) * room)
+    half_gap = np.minimum(np.float32(options.gap_nm / 2), np.float32(_MOST_OF_ROOM) * spare)
+    half_gap[nodes] = np.minimum(half_gap[nodes], depth[nodes] / 2)
     labels[np.abs(depth) < half_gap] = 0
     image = _paint(options, found, owners=owners, depth_nm=depth, is_glia=is_glia)
     return Synthetic(
         image=np.ascontiguousarray(image[inner]),
         labels=labels[inner].astype(label_dtype(options)),
     )
+
+
+def _nodes_inside(found: Territory) -> tuple[Integers, Integers, Integers]:
+    """Return the voxels of the neurites' points in a box, as indices (z, y, x)."""
+    local = found.points.voxels - found.box.start
+    z, y, x = local[((local >= 0) & (local < found.box.shape)).all(axis=1)].T
+    return z, y, x
 
 
 def _paint(

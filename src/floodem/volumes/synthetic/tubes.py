@@ -7,6 +7,7 @@ voxels, so that they are inside their own labels exactly.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -46,6 +47,9 @@ _VARICOSITY = 1.2
 _VARICOSITY_NODES = 1.2
 """Their wavelength, in nodes."""
 
+_AROUND = 0.5
+"""In spacings: which points of a neurite count as around another one of it."""
+
 _CLEARANCE_VOXELS = 2.2
 """How near to a point of a thin neurite its surface may come, in mean edges of a voxel."""
 
@@ -66,6 +70,8 @@ class Points:
         Squared radii, which decide how much room neurites take from each other.
     room_nm
         Distance to the surface of the neurite.
+    spare_nm
+        The least of that among the neurite's points around.
     nodes, steps
         The edge each lies on, by its first node (k, j, i), and which sample it is.
     """
@@ -75,6 +81,7 @@ class Points:
     places_nm: Floats
     weights_nm2: Floats
     room_nm: Floats
+    spare_nm: Floats
     nodes: Integers
     steps: Integers
 
@@ -89,6 +96,7 @@ class Points:
             self.places_nm[which],
             self.weights_nm2[which],
             self.room_nm[which],
+            self.spare_nm[which],
             self.nodes[which],
             self.steps[which],
         )
@@ -104,6 +112,7 @@ class Tubes:
         self._calibre_key = make_key(options.seed, "calibre")
         self._varicosity_key = make_key(options.seed, "varicosity")
         self.clearance_nm = _CLEARANCE_VOXELS * math.prod(options.voxel_size.zyx_nm) ** (1 / 3)
+        self._around_nm = _AROUND * options.spacing_nm
         largest = LARGEST_RADIUS * options.spacing_nm
         self.neighbourhood_nm = self.clearance_nm + float(np.hypot(largest, self.clearance_nm))
 
@@ -111,7 +120,7 @@ class Tubes:
         """Return all points within `reach_nm` of a box of voxels, and perhaps some further."""
         voxel_nm = np.array(self.placing.voxel_nm)
         # What is just beyond decides how much room a point has.
-        beyond = reach_nm + self.neighbourhood_nm + 0.5 * self.options.spacing_nm
+        beyond = reach_nm + self.neighbourhood_nm + self._around_nm + 0.5 * self.options.spacing_nm
         start = np.array(box.start) * voxel_nm - beyond
         stop = np.array(box.stop) * voxel_nm + beyond
         found = self._sample(start, stop)
@@ -154,6 +163,7 @@ class Tubes:
             places_nm=self.placing.place(voxels),
             weights_nm2=radius**2,
             room_nm=np.full(len(row), np.inf),
+            spare_nm=np.full(len(row), np.inf),
             nodes=nodes[row],
             steps=steps,
         )
@@ -183,10 +193,10 @@ class Tubes:
         pairs = tree.query_pairs(self.neighbourhood_nm, output_type="ndarray")
         a, b = pairs.T
         foreign = points.labels[a] != points.labels[b]
+        own_a, own_b = a[~foreign], b[~foreign]
         a, b = a[foreign], b[foreign]
-        difference = points.places_nm[a] - points.places_nm[b]
-        squared = difference[:, 0] ** 2 + difference[:, 1] ** 2 + difference[:, 2] ** 2
-        distance = np.sqrt(squared)
+        distance = _distance(points.places_nm, a, b)
+        squared = distance**2
         nearest = np.full(len(points), self.neighbourhood_nm)
         np.minimum.at(nearest, a, distance)
         np.minimum.at(nearest, b, distance)
@@ -196,12 +206,16 @@ class Tubes:
         room = np.full(len(points), self.neighbourhood_nm / 2)
         np.minimum.at(room, a, (squared + weights[a] - weights[b]) / (2 * distance))
         np.minimum.at(room, b, (squared + weights[b] - weights[a]) / (2 * distance))
-        return Points(
-            points.labels,
-            points.voxels,
-            points.places_nm,
-            weights,
-            room,
-            points.nodes,
-            points.steps,
-        )
+        near = _distance(points.places_nm, own_a, own_b) <= self._around_nm
+        own_a, own_b = own_a[near], own_b[near]
+        spare = room.copy()
+        np.minimum.at(spare, own_a, room[own_b])
+        np.minimum.at(spare, own_b, room[own_a])
+        return dataclasses.replace(points, weights_nm2=weights, room_nm=room, spare_nm=spare)
+
+
+def _distance(places_nm: Floats, a: Integers, b: Integers) -> Floats:
+    """Return the distances of pairs of places."""
+    z, y, x = (places_nm[a] - places_nm[b]).T
+    distance: Floats = np.sqrt(z**2 + y**2 + x**2)
+    return distance
