@@ -6,6 +6,7 @@
     start      `import floodem` and `floodem --help` against bare Python
     reads      fields of view read at random places a second, in every format
     convert    512^3 between chunked formats against a plain copy, stacks against reading
+    training   a step of training against its arithmetic, and where its time goes
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything is
@@ -32,11 +33,13 @@ def main() -> int:
     import random_reads
     import start_time
     import torch
+    import training_speed
 
     benchmarks = {
         "network": network_speed.run,
         "overhead": flood_overhead.run,
         "start": start_time.run,
+        "training": training_speed.run,
         "convert": conversion_speed.run,
         "reads": random_reads.run,
         "clahe": clahe_speed.run,

@@ -188,6 +188,18 @@ def test_gradients_that_are_no_numbers_are_skipped_and_counted(tmp_path):
     assert all(bool(one.isfinite().all()) for one in weights(made).values())
 
 
+def test_float16_gives_up_after_many_steps_without_finite_gradients(tmp_path):
+    options = tiny_options(
+        tmp_path,
+        dtype="float16",
+        max_steps=1000,
+        log_steps=100,
+        optimiser={"loss": "train_plugins:nan_from_the_fifth"},
+    )
+    with pytest.raises(ModelError, match="the last 100 gradients up to step 104 "):
+        train(options)
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_names_step_and_last_good_weights(tmp_path):
     options = tiny_options(
         tmp_path, optimiser={"loss": "train_plugins:nan_from_the_fifth"}, checkpoint_minutes=0.0
@@ -300,6 +312,12 @@ def test_files_of_others_in_the_folder_are_not_replaced(tmp_path):
     assert (options.folder / "config.toml").read_text() == "mine"
 
 
+def test_a_process_killed_while_it_began_leaves_a_folder_to_begin_in(tmp_path):
+    made = train(tiny_options(tmp_path, max_steps=2))
+    (made.folder / "run.json").unlink()
+    assert list(losses(train(tiny_options(tmp_path, max_steps=3)).folder)) == [1, 2, 3]
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     options = tiny_options(tmp_path)
     options.folder.mkdir()
@@ -376,6 +394,16 @@ def test_fine_tuning_takes_weights_and_all_that_was_not_said_from_the_model(tmp_
     fine = losses(train(options).folder)
     scratch = losses(train(tiny_options(tmp_path, run="scratch")).folder)
     assert np.mean(list(fine.values())) < 0.85 * np.mean(list(scratch.values()))
+
+
+def test_fine_tuning_goes_on_also_when_its_model_has_gone(tmp_path):
+    first = train(tiny_options(tmp_path, max_steps=1))
+    values = tiny_values(tmp_path, run="fine")
+    values["network"] = {"init": str(first.latest)}
+    fine = train(make_options(values))
+    first.latest.unlink()
+    assert run_command("--run", str(fine.folder), "--max-steps", "15") == 0
+    assert len(losses(fine.folder)) == 15
 
 
 def test_fine_tuning_refuses_a_model_of_another_shape(tmp_path):

@@ -139,6 +139,7 @@ def train(config: str | None = None, *, overwrite: bool = False, **given: Any) -
     """
     from floodem.cli.progress import progress_bar
     from floodem.training.configuration import make_options
+    from floodem.training.distributed import is_first
     from floodem.training.trainer import train as run
 
     values = _values(config, given, overwrite=overwrite)
@@ -158,7 +159,8 @@ def train(config: str | None = None, *, overwrite: bool = False, **given: Any) -
             "interrupted; what was saved last is kept: run the same command again"
             f"{without} to go on"
         ) from None
-    _print(made)
+    if is_first():
+        _print(made)
 
 
 KEYS = all_keys(TrainOptions(network=NetworkOptions()))

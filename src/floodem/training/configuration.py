@@ -27,7 +27,12 @@ CHANGEABLE = frozenset(
 )
 """Keys that may differ when a run goes on: they decide how long and where, not what is learned."""
 
+_NORMALISATION = frozenset({"image_mean", "image_stddev"})
+
 DEFAULT_NETWORK = NetworkOptions().name
+
+HEADER = "# Complete configuration of a run of floodem train; triples are z, y, x."
+"""By which a run knows its own file."""
 
 Values = dict[str, Any]
 
@@ -109,10 +114,11 @@ def completed_from_model(values: Mapping[str, Any]) -> Values:
     """Fill in what fine-tuning takes from its model, where the user said nothing else.
 
     Network, field of view, deltas, pad value, move threshold, and the
-    normalisation of volumes that have none of their own.
+    normalisation of volumes that have none of their own. The configuration that a
+    run keeps is complete, so that it goes on also when the model has gone.
     """
     network = values.get("network", {})
-    if network.get("init") is None:
+    if network.get("init") is None or _is_complete(values):
         return dict(values)
     from floodem.network.model_file import load_model
     from floodem.network.registry import register_network
@@ -126,18 +132,28 @@ def completed_from_model(values: Mapping[str, Any]) -> Values:
     }
     if network.get("name", model.network) == model.network:
         below["network"] |= {"name": model.network, "arguments": dict(model.arguments)}
-    normalisation = {"image_mean": model.image_mean, "image_stddev": model.image_stddev}
+    normalisation = dict(
+        zip(sorted(_NORMALISATION), (model.image_mean, model.image_stddev), strict=True)
+    )
     completed = merge(below, values)
     completed["volume"] = [
-        volume if normalisation.keys() & volume.keys() else {**volume, **normalisation}
+        volume if _NORMALISATION & volume.keys() else {**volume, **normalisation}
         for volume in values.get("volume", ())
     ]
     return completed
 
 
+def _is_complete(values: Mapping[str, Any]) -> bool:
+    """Tell whether nothing is left that a model could say."""
+    wanted = {"network": ("name", "arguments", "fov", "deltas"), "movement": ("pad", "threshold")}
+    return all(
+        key in values.get(table, {}) for table, keys in wanted.items() for key in keys
+    ) and all(_NORMALISATION & volume.keys() for volume in values.get("volume", ()))
+
+
 def to_toml(options: TrainOptions) -> str:
     """Return the complete configuration as TOML, each key with its explanation."""
-    return write_toml(options, version=FORMAT_VERSION)
+    return f"{HEADER}\n{write_toml(options, version=FORMAT_VERSION)}"
 
 
 def differences(before: TrainOptions, now: TrainOptions) -> list[tuple[str, Any, Any]]:

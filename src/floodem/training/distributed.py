@@ -127,6 +127,11 @@ def is_among_several() -> bool:
     return _number("WORLD_SIZE", 1) > 1
 
 
+def is_first() -> bool:
+    """Tell whether this process is the one that speaks."""
+    return _number("RANK", 0) == 0
+
+
 @contextlib.contextmanager
 def joined(*, device_type: str) -> Iterator[World]:
     """Join the processes that torchrun started, while the body runs; or be alone.

@@ -178,7 +178,10 @@ class Loop:
             "examples": self._examples,
             "window": self._window.to_json(),
         }
-        model = self.model()  # refuses weights that are no finite numbers
+        try:
+            model = self.model()
+        except ModelError as error:
+            raise self._astray(str(error)) from error
         save_checkpoint(
             self._folder.checkpoints,
             Checkpoint(tensors=tensors, facts=facts),
@@ -261,14 +264,18 @@ class Loop:
             else f"the last {MOST_SKIPPED} gradients up to step {self._learner.step_number} were "
             "no finite numbers"
         )
+        raise self._astray(what)
+
+    def _astray(self, what: str) -> ModelError:
+        """Return the sentence for weights that are lost, and how to go on."""
         paths: list[Path] = checkpoint_paths(self._folder.checkpoints)
         last = (
             f"the last good weights are in {self._folder.latest} ({paths[0].name})"
             if paths
             else "nothing was saved yet"
         )
-        raise ModelError(
-            f"training has gone astray: {what}; {last}. Take a smaller optimiser.learning_rate, "
+        return ModelError(
+            f"training has gone astray: {what}; {last}; take a smaller optimiser.learning_rate, "
             "and begin a new run, from these weights with --network.init or afresh"
         )
 

@@ -160,7 +160,16 @@ class OptimiserOptions:
         _choice("optimiser.clip", self.clip, of=("element", "norm", "none"))
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise OptionError(f"optimiser.learning_rate {self.learning_rate!r} is not positive")
-        _within("optimiser.average", self.average, low=0, high=1)
+        for name in ("warmup_steps", "momentum", "rmsprop_decay", "weight_decay"):
+            _within(f"optimiser.{name}", getattr(self, name), low=0)
+        if self.decay_steps is not None:
+            _within("optimiser.decay_steps", self.decay_steps, low=1)
+        for name in ("final_fraction", "clip_value", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"optimiser.{name} {getattr(self, name)!r} is not positive")
+        for name in ("average", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"optimiser.{name} {getattr(self, name)!r} is not 0 to below 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +220,11 @@ class TrainOptions:
         _within("seed", self.seed, low=0, high=2**63 - 1)
         for name in ("batch_size", "accumulate", "max_steps", "keep_checkpoints", "log_steps"):
             _within(name, getattr(self, name), low=1)
+        for name in ("max_hours", "checkpoint_minutes", "picture_minutes"):
+            if getattr(self, name) is not None:
+                _within(name, getattr(self, name), low=0)
+        if self.threads is not None:
+            _within("threads", self.threads, low=1)
         _choice("dtype", self.dtype, of=("float32", "bfloat16", "float16", "float64"))
         names = [volume.name for volume in self.volumes]
         if len(set(names)) < len(names):

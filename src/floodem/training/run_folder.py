@@ -30,6 +30,7 @@ from floodem.files import (
 )
 from floodem.training.configuration import (
     CHANGEABLE,
+    HEADER,
     differences,
     make_options,
     read_configuration,
@@ -41,8 +42,8 @@ RUN_VERSION = 1
 LATEST_MODEL = "latest.safetensors"
 _LOCK, _RUN, _LOG, _CONFIG = "lock", "run.json", "log.txt", "config.toml"
 _OURS = (
-    *(_RUN, _CONFIG, _LOG, LATEST_MODEL, "best.safetensors", "metrics.jsonl"),
-    *("validation.jsonl", "report.html", "events*", "pictures", "validation", "checkpoints"),
+    *(_RUN, _LOG, LATEST_MODEL, "best.safetensors", "metrics.jsonl", "validation.jsonl"),
+    *("report.html", "events*", "pictures", "validation", "checkpoints", _CONFIG),
 )
 """All that a run makes beside its lock; whatever else is in the folder stays."""
 
@@ -179,7 +180,10 @@ class TrainingFolder:
         write_text(self.path / _RUN, text + "\n")
 
     def clear(self) -> None:
-        """Forget an earlier run; run.json goes first, so that half a removal is no run.
+        """Forget an earlier run.
+
+        run.json goes first, so that half a removal is no run; the configuration goes
+        last, because it tells that the rest is ours.
 
         Raises
         ------
@@ -188,7 +192,7 @@ class TrainingFolder:
         StorageError
             When the file system refuses.
         """
-        if not self.has_run():
+        if not self.has_run() and not self._is_half_removed():
             for name in (_CONFIG, LATEST_MODEL, "checkpoints"):
                 if (self.path / name).exists():
                     raise DestinationExistsError(
@@ -204,6 +208,14 @@ class TrainingFolder:
                         path.unlink()
         except OSError as error:
             raise storage_error("clear", self.path, error) from error
+
+    def _is_half_removed(self) -> bool:
+        """Tell whether a process was killed while it cleared the folder, or began here."""
+        try:
+            text = (self.path / _CONFIG).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return text.startswith(HEADER)
 
     def log(self, text: str) -> None:
         """Append one line with the time (UTC) to the log."""

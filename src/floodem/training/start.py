@@ -25,8 +25,13 @@ UNKNOWN_VOXEL_SIZE = VoxelSize(1.0, 1.0, 1.0)
 """What a model file says where the image does not: voxels are one unit long on every axis."""
 
 
-def first_network(options: TrainOptions) -> nn.Module:
+def first_network(options: TrainOptions, *, goes_on: bool = False) -> nn.Module:
     """Return the network with its first weights, float32 on the CPU.
+
+    Parameters
+    ----------
+    goes_on
+        Whether a checkpoint will bring the weights: then no model is read for them.
 
     Raises
     ------
@@ -40,7 +45,7 @@ def first_network(options: TrainOptions) -> nn.Module:
         torch.manual_seed(options.seed)
         network = build_network(options.network.name, options.network.arguments)
     initialise(network, seed=options.seed)
-    if options.network.init is not None:
+    if options.network.init is not None and not goes_on:
         _take_weights(network, options)
     return network
 

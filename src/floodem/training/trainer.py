@@ -30,7 +30,7 @@ from floodem.files import require_free_disk, storage_error
 from floodem.network.device import choose_device
 from floodem.network.model_file import ModelDescription
 from floodem.progress import Progress, ProgressListener
-from floodem.training.checkpoints import Checkpoint, load_newest
+from floodem.training.checkpoints import Checkpoint, checkpoint_paths, load_newest
 from floodem.training.distributed import World, is_among_several, joined
 from floodem.training.loop import End, Loop
 from floodem.training.observers import Observers
@@ -120,7 +120,7 @@ def train(
                 options,
                 device=device,
                 world=world,
-                progress=_stopping(progress, should_stop),
+                progress=_stopping(progress if world.writes else None, should_stop),
                 notice=notice if world.writes else lambda sentence: None,
                 should_stop=should_stop,
             ).run(overwrite=overwrite)
@@ -160,7 +160,7 @@ class _Trainer:
                         self.folder.require_same_options(self.options)
                     require_held_out(self.options)
             with self.world.together():
-                learner, data = self._prepare(stack)
+                learner, data = self._prepare(stack, overwrite=overwrite)
             identity, checkpoint = self._begin_or_go_on(
                 data, overwrite=overwrite, network=learner.network
             )
@@ -168,12 +168,15 @@ class _Trainer:
             description = describe(self.options, data, facts=facts)
             return self._train(learner, data, description=description, checkpoint=checkpoint)
 
-    def _prepare(self, stack: contextlib.ExitStack) -> tuple[Learner, TrainingData]:
+    def _prepare(
+        self, stack: contextlib.ExitStack, *, overwrite: bool
+    ) -> tuple[Learner, TrainingData]:
         """Make all that learns, or refuse; touches nothing on disk."""
         dtype = stored_dtype(self.options.dtype, self.device)
-        network = first_network(self.options).to(device=self.device, dtype=dtype)
+        saved = [] if overwrite else checkpoint_paths(self.folder.checkpoints)
+        network = first_network(self.options, goes_on=self.folder.has_run() and bool(saved))
+        network = network.to(device=self.device, dtype=dtype)
         if self.device.type == "cuda":
-            network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True))
         data = stack.enter_context(
             open_training_data(
