@@ -303,6 +303,8 @@ def _counts(part: _Runs, windows: Array, *, start: Zyx, work: _Block) -> Array:
 def _windows(work: _Block, number: int, *, box: Box, seen: Box) -> Iterator[tuple[int, Array]]:
     """Yield, slab by slab, how many of an object's voxels lie within reach in z and y.
 
+    What is yielded is overwritten by the next slab.
+
     A slab begins at the section that comes with it. Its rows are those of `seen`, and
     its columns those of `box`, where the object lies in the block.
     """
@@ -319,34 +321,35 @@ def _windows(work: _Block, number: int, *, box: Box, seen: Box) -> Iterator[tupl
     current = np.zeros((rows, width), over_z)
     for z in range(max(z0, seen.start[0] - rz), min(z1, seen.start[0] + rz)):
         current += section(z)
-    depth = max(1, _SLAB_VOXELS // (rows * width))
+    depth = min(max(1, _SLAB_VOXELS // (rows * width)), seen.shape[0])
+    wanted = range(seen.start[1] - y0, seen.stop[1] - y0)
+    slabs = np.empty((depth, rows, width), over_zy)
+    windows = np.empty((depth, len(wanted), width), over_zy)
     for first in range(seen.start[0], seen.stop[0], depth):
         stop = min(first + depth, seen.stop[0])
-        slab = np.empty((stop - first, rows, width), over_zy)
+        slab = slabs[: stop - first]
         for z in range(first, stop):
             if z + rz < z1:
                 current += section(z + rz)
             if z - rz - 1 >= z0:
                 current -= section(z - rz - 1)
             slab[z - first] = current
-        wanted = range(seen.start[1] - y0, seen.stop[1] - y0)
-        yield first, _sums_over_rows(slab, ry, rows=wanted)
+        yield first, _sums_over_rows(slab, ry, rows=wanted, out=windows[: stop - first])
 
 
-def _sums_over_rows(slab: Array, radius: int, *, rows: range) -> Array:
-    """Return, for each of `rows`, the sum of the rows within `radius` of it."""
-    sums = np.empty((len(slab), len(rows), slab.shape[2]), slab.dtype)
+def _sums_over_rows(slab: Array, radius: int, *, rows: range, out: Array) -> Array:
+    """Return, in `out`, the sum of the rows within `radius` of each of `rows`."""
     first = rows[0]
     near = slab[:, max(first - radius, 0) : first + radius + 1]
-    near.sum(axis=1, dtype=slab.dtype, out=sums[:, 0])
+    near.sum(axis=1, dtype=slab.dtype, out=out[:, 0])
     for at, row in enumerate(rows[1:], start=1):
         if row + radius < slab.shape[1]:
-            np.add(sums[:, at - 1], slab[:, row + radius], out=sums[:, at])
+            np.add(out[:, at - 1], slab[:, row + radius], out=out[:, at])
         else:
-            sums[:, at] = sums[:, at - 1]
+            out[:, at] = out[:, at - 1]
         if row - radius > 0:
-            sums[:, at] -= slab[:, row - radius - 1]
-    return sums
+            out[:, at] -= slab[:, row - radius - 1]
+    return out
 
 
 def _shape(array: Array) -> Zyx:
