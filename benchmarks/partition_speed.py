@@ -1,7 +1,7 @@
 """How long partitions, the index of centres, draws and the historic coordinates take.
 
 Wall seconds are the best of several, because other programs may keep the cores busy;
-processor seconds tell the work.
+processor seconds tell the work. Load and peak memory are told as Linux tells them.
 """
 
 from __future__ import annotations

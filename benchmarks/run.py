@@ -7,10 +7,11 @@
     reads      fields of view read at random places a second, in every format
     convert    512^3 between chunked formats against a plain copy, stacks against reading
     training   a step of training against its arithmetic, and where its time goes
+    partitions partitions of the shared SNEMI3D labels, index, draws, historic coordinates
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
-Name some to run only those: python3 tasks.py bench -- network. Everything is
-random or hand-made; no data are needed.
+Name some to run only those: python3 tasks.py bench -- network. Everything but
+partitions is random or hand-made and needs no data.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main() -> int:
     import conversion_speed
     import flood_overhead
     import network_speed
+    import partition_speed
     import random_reads
     import start_time
     import torch
@@ -43,6 +45,7 @@ def main() -> int:
         "convert": conversion_speed.run,
         "reads": random_reads.run,
         "clahe": clahe_speed.run,
+        "partitions": partition_speed.run,
     }
     names = sys.argv[1:] or list(benchmarks)
     unknown = [name for name in names if name not in benchmarks]
