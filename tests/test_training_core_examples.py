@@ -172,12 +172,16 @@ def test_a_configuration_becomes_examples_in_flight(tmp_path):
 
 
 def test_processes_share_the_slots_of_a_run(tmp_path):
-    options = run_options(tmp_path, accumulate=2)
+    options = run_options(tmp_path, accumulate=2)  # each example ends with its first step
     alone = prepared(replace(options, batch_size=4))
     parts = [prepared(options, rank=rank, world=2) for rank in range(2)]
-    seen = torch.cat([alone.gather(number).inputs_bczyx for number in range(2)])
-    shared = torch.cat([part.gather(number).inputs_bczyx for part in parts for number in range(2)])
-    assert torch.equal(seen, shared)
+    for _ in range(3):
+        seen = torch.cat([alone.gather(number).inputs_bczyx for number in range(2)])
+        shared = [part.gather(number).inputs_bczyx for part in parts for number in range(2)]
+        assert torch.equal(seen, torch.cat(shared))
+        for one in (alone, *parts):
+            for number in range(2):
+                one.scatter(number, torch.full_like(one.gather(number).seeds_bczyx, -4.0))
 
 
 def test_examples_that_could_not_begin_are_refused(tmp_path):

@@ -62,9 +62,12 @@ def places(batch):
 
 
 def answer(batch):
-    """What a network might say: the seed grows where the image is bright."""
+    """What a network might say: here an object goes on, there it ends."""
     image_bczyx, seeds_bczyx = batch.inputs_bczyx[:, :1], batch.seeds_bczyx
-    return 0.7 * seeds_bczyx + 4 * torch.sin(3 * image_bczyx + seeds_bczyx)
+    z, y, x = (size // 2 for size in image_bczyx.shape[2:])
+    middle_bczyx = image_bczyx[:, :, z : z + 1, y : y + 1, x : x + 1]
+    where = 6 * torch.sin(40 * middle_bczyx) + 4 * torch.sin(20 * image_bczyx)
+    return 0.5 * seeds_bczyx + where - 2
 
 
 def step(one, *, batches=1):
@@ -216,7 +219,7 @@ def test_two_processes_of_half_the_batch_show_the_same_as_one(movement):
             )
     counts = [one.metrics.take() for one in (whole, *halves)]
     assert counts[0] == {name: counts[1][name] + counts[2][name] for name in counts[0]}
-    assert counts[0]["examples"] > 0
+    assert 4 <= counts[0]["examples"] <= 60, "of 120 steps some move and some end an example"
 
 
 def test_two_batches_of_one_process_show_the_same_as_one_of_twice_the_size():
@@ -258,7 +261,7 @@ def test_a_restored_run_goes_on_bit_for_bit_from_any_step(movement):
                 assert_same(one, other)
             assert second.metrics.take() == counts[number]
             assert number == 44 or save(second.state()) == states[number + 1]
-    assert sum(count["examples"] for count in counts) >= 2
+    assert 4 <= sum(count["examples"] for count in counts) <= 90, "of 180 steps, some move"
 
 
 def test_a_state_is_a_copy_that_later_steps_leave_alone():
@@ -268,6 +271,7 @@ def test_a_state_is_a_copy_that_later_steps_leave_alone():
     for _ in range(3):
         step(one)
     assert all(torch.equal(state[name], tensor) for name, tensor in kept.items())
+    assert not torch.equal(one.state()["seeds"], kept["seeds"])
 
 
 def changed(state, **changes):
@@ -326,6 +330,17 @@ def test_examples_read_ahead_from_files_are_those_of_volumes_in_memory(movement)
     finally:
         lazy.close()
         again.close()
+
+
+def test_each_example_is_read_once_and_one_of_each_slot_ahead():
+    sampler, drawn = recording(EVERYWHERE)
+    one, _ = flight(data(is_loaded=False), sampler, movement=MovementOptions(moves=0), total=5)
+    for _ in range(5):
+        step(one)
+    one.close()  # which cancels what nobody waits for
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) >= {slot + 5 * number for slot in range(2) for number in range(6)}
+    assert set(drawn) <= {slot + 5 * number for slot in range(2) for number in range(7)}
 
 
 def test_reading_ahead_ends_when_the_run_is_closed():

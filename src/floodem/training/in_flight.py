@@ -140,7 +140,7 @@ class InFlight:
     @torch.no_grad()
     def scatter(self, batch: int, logits_bczyx: Float[Tensor, "b 1 z y x"]) -> None:
         """Take the network's logits as new seeds and move on; exhausted examples are replaced."""
-        logits_bzyx = logits_bczyx.detach()[:, 0].to(self._seeds_szyx.dtype)
+        logits_bzyx = logits_bczyx[:, 0].to(self._seeds_szyx.dtype)
         self._windows(self._seeds_szyx)[self._places(batch)] = logits_bzyx
         slots = range(batch * self._batch_size, (batch + 1) * self._batch_size)
         cuboids = self._cuboids(logits_bzyx) if self._policy.sees_cuboid else None
