@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import train_plugins
 from floodem.cli.main import main
 from floodem.errors import (
     DestinationExistsError,
+    DeviceError,
     FloodemError,
     ModelError,
     OptionError,
@@ -32,7 +34,9 @@ from floodem.training.start import first_network
 from floodem.volumes import open_volume
 from train_runs import (
     assert_same_weights,
+    command,
     curve,
+    environment,
     losses,
     rows,
     tiny_options,
@@ -466,6 +470,36 @@ def test_pictures_are_drawn_by_time_and_their_lack_does_not_end_a_run(tmp_path, 
     made = train(tiny_options(tmp_path, run="bare", picture_minutes=0.0), notice=told.append)
     assert made.step == 12
     assert [sentence for sentence in told if "no pictures" in sentence] == told[-1:]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_a_compiled_network_learns_the_same(tmp_path):
+    plain = train(tiny_options(tmp_path, run="plain"))
+    # In a process of its own: checks of shapes cannot be compiled.
+    done = subprocess.run(
+        command(*flags(tiny_values(tmp_path)), "--compile"),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    compiled = losses(tmp_path / "run")
+    assert list(compiled.values()) == pytest.approx(list(losses(plain.folder).values()), rel=1e-4)
+
+
+def test_a_machine_that_cannot_compile_is_told_in_a_sentence(tmp_path, monkeypatch):
+    def broken(network):
+        def forward(inputs):
+            raise RuntimeError("no compiler\nand much more")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(DeviceError, match="cannot be compiled here .no compiler.: leave out"):
+        train(tiny_options(tmp_path, compile=True))
 
 
 def test_a_limit_of_hours_ends_the_run_with_everything_saved(tmp_path):

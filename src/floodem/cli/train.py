@@ -134,8 +134,8 @@ def train(config: str | None = None, *, overwrite: bool = False, **given: Any) -
     configuration is kept in the folder of the run (--run), and the same command goes
     on with it, as does --run alone.
 
-    Ctrl-C or SIGTERM saves the state. Several cards: torchrun --nproc-per-node 4 -m
-    floodem train CONFIG.
+    Ctrl-C or SIGTERM saves the state. Several cards: torchrun --nproc-per-node 4 -m --
+    floodem train CONFIG; each has --batch-size examples of its own.
     """
     from floodem.cli.progress import progress_bar
     from floodem.training.configuration import make_options

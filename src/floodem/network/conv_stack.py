@@ -50,7 +50,9 @@ def _takes_onednn(features_bczyx: Tensor) -> bool:
     return (
         features_bczyx.device.type == "cpu"
         and features_bczyx.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")  # which knows torch's own convolution only
+        # Both of these know torch's own convolution only.
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     )
 
