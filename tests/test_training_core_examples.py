@@ -117,6 +117,15 @@ def test_a_patch_that_just_fits_is_not_refused():
         examples(at(2, 3, 4), box=Box((1, 0, 0), SHAPE))(0)
 
 
+def test_a_patch_that_leaves_its_volume_once_its_axes_are_exchanged_is_refused():
+    augmentation = AugmentationOptions(reflectable_axes=(), permutable_axes=(1, 2))
+    for centre in [(8, 4, 13), (8, 21, 13)]:
+        sampler = at(*centre)
+        assert examples(sampler, augmentation=augmentation)(0).weights.min() == 1
+    with pytest.raises(GeometryError, match="leaves"):
+        examples(at(8, 3, 13), augmentation=augmentation)(0)
+
+
 @pytest.mark.parametrize("preset", ["none", "light", "full"])
 def test_an_example_follows_from_its_number_and_the_seed_alone(preset):
     augmentation = AugmentationOptions(preset=preset)
@@ -223,6 +232,13 @@ def test_centres_keep_what_a_patch_needs_free_unless_told_otherwise(movement, sa
         sampling=SamplingOptions(**sampling),
     )
     assert margin(options) == expected
+
+
+def test_centres_keep_free_what_a_patch_needs_once_its_axes_are_exchanged():
+    network = replace(TINY, fov=(5, 7, 11))
+    for axes, expected in [((), (3, 5, 7)), ((1, 2), (3, 7, 7)), ((0, 1, 2), (7, 7, 7))]:
+        augmentation = AugmentationOptions(permutable_axes=axes)
+        assert margin(TrainOptions(network=network, augmentation=augmentation)) == expected
 
 
 def test_a_margin_too_small_for_the_patches_is_refused_before_the_first_step(tmp_path):

@@ -47,6 +47,17 @@ class Example:
     draw: Draw
 
 
+def room(patch_shape: Zyx, augmentation: AugmentationOptions) -> Zyx:
+    """Return the edges, z, y, x, that hold a patch however its axes are exchanged.
+
+    Warps may look further; what they miss has weight 0.
+    """
+    edges = list(patch_shape)
+    for axis in augmentation.permutable_axes:
+        edges[axis] = max(patch_shape[other] for other in augmentation.permutable_axes)
+    return (edges[0], edges[1], edges[2])
+
+
 class Examples:
     """Makes examples.
 
@@ -112,8 +123,9 @@ class Examples:
         return Example(image=patch.image, targets=targets, weights=patch.weights, draw=draw)
 
     def _require_inside(self, draw: Draw, box: Box) -> None:
-        z, y, x = (at - size // 2 for at, size in zip(draw.centre, self.patch_shape, strict=True))
-        patch = Box.from_shape(self.patch_shape, start=(z, y, x))
+        shape = room(self.patch_shape, self._augmentation)
+        z, y, x = (at - size // 2 for at, size in zip(draw.centre, shape, strict=True))
+        patch = Box.from_shape(shape, start=(z, y, x))
         if not box.contains(patch):
             raise GeometryError(
                 f"the example at {draw.centre} (z,y,x) of volume {draw.volume} needs {patch}, "

@@ -10,7 +10,7 @@ from floodem.progress import ProgressListener
 from floodem.training.coordinates.index import CoordinateIndex
 from floodem.training.coordinates.indexing import index_labels
 from floodem.training.coordinates.samplers import Sampler, make_sampler
-from floodem.training.examples import Examples
+from floodem.training.examples import Examples, room
 from floodem.training.in_flight import InFlight
 from floodem.training.movement import make_policy, patch_shape
 from floodem.training.options import TrainOptions
@@ -103,9 +103,10 @@ def margin(options: TrainOptions) -> Zyx:
 
 
 def _patch_reach(options: TrainOptions) -> Zyx:
-    """Return how far a patch reaches from its centre, z, y, x."""
+    """Return how far a patch reaches from its centre, z, y, x, its axes exchanged or not."""
     policy = make_policy(options.network, options.movement, seed=options.seed)
-    z, y, x = (size // 2 for size in patch_shape(options.network, policy))
+    shape = room(patch_shape(options.network, policy), options.augmentation)
+    z, y, x = (size // 2 for size in shape)
     return (z, y, x)
 
 
