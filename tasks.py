@@ -34,7 +34,7 @@ CONTAINED = {"dev": ["test", "docs"], "test": ["labels", "view"]}
 
 USAGE = """usage: python3 tasks.py TASK [--gpu] [-- ARGUMENTS]
 
-  demo    segment a small sample and score it
+  demo    make synthetic tissue, flood it, score it, show it
   test    run the test suite                    (-- goes to pytest)
   check   ruff, mypy, import-linter
   docs    build the documentation               (-- goes to sphinx)

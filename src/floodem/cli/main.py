@@ -29,7 +29,7 @@ import floodem
 from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError, StoppedError, UsageError
 
 COMMANDS = {
-    "demo": "Segment a small sample and score it: the whole way in one command.",
+    "demo": "See neurons within a minute, without any data: tissue, flood, scores, browser.",
     "info": "Say what a volume is: shape, voxel size, type, chunks, levels, size on disk.",
     "convert": "Copy a volume from any format to any other.",
     "verify": "Check a volume against the receipts of its making.",
