@@ -161,6 +161,7 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint and the model file of the newest weights; all processes call it."""
         self._collect()
+        window = dataclasses.replace(self._window, counts=self._counts_of_all())
         tensors, facts = self._learner.state()
         own = {name: stored(one) for name, one in self._learner.in_flight.state().items()}
         own[_RANDOM] = torch.get_rng_state()
@@ -176,7 +177,7 @@ class Loop:
         facts |= {
             "hours": self.hours,
             "examples": self._examples,
-            "window": self._window.to_json(),
+            "window": window.to_json(),
         }
         try:
             model = self.model()
@@ -211,7 +212,8 @@ class Loop:
                 torch.cuda.set_rng_state(own[_RANDOM_CARD], self._learner.device)
             self._hours_before = float(checkpoint.facts["hours"])
             self._examples = float(checkpoint.facts["examples"])
-            self._window = Window.from_json(checkpoint.facts["window"])
+            if self._world.writes:  # it has the counts of all processes
+                self._window = Window.from_json(checkpoint.facts["window"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             if isinstance(error, ModelError):
                 raise
@@ -283,13 +285,17 @@ class Loop:
         """Take the counts of the examples into the window."""
         self._window.counts.update(self._learner.in_flight.metrics.take())
 
+    def _counts_of_all(self) -> Counter[str]:
+        """Return the counts of the windows of all processes, which all call it."""
+        names = sorted(self._window.counts)
+        numbers = torch.tensor([self._window.counts[name] for name in names], dtype=torch.float64)
+        return Counter(dict(zip(names, self._world.add(numbers).tolist(), strict=True)))
+
     def _log(self, result: StepResult) -> None:
         """Write a row of metrics; all processes call it at the same steps."""
         self._collect()
+        counts = self._counts_of_all()
         window, self._window = self._window, Window()
-        names = sorted(window.counts)
-        numbers = torch.tensor([float(window.counts[name]) for name in names], dtype=torch.float64)
-        counts = dict(zip(names, self._world.add(numbers).tolist(), strict=True))
         parts = self._learner.clock.take()
         now = time.monotonic()
         wall, self._logged = max(now - self._logged, 1e-9), now
