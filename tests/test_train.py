@@ -24,6 +24,7 @@ from floodem.errors import (
     RunConflictError,
 )
 from floodem.files import exclusive
+from floodem.geometry import VoxelSize
 from floodem.network.model_file import load_model
 from floodem.training.averaging import WeightAverage
 from floodem.training.checkpoints import checkpoint_paths
@@ -92,6 +93,21 @@ def test_training_lowers_the_loss_and_leaves_a_model_that_says_what_it_is(tmp_pa
     assert description.image_mean == pytest.approx(image.mean())
     assert description.training["step"] == 150
     assert {"data", "configuration", "hours", "fields_of_view"} <= description.training.keys()
+
+
+def test_a_model_says_how_large_voxels_are_and_a_notice_where_nobody_does(tmp_path):
+    options, told = tiny_options(tmp_path, max_steps=1), []
+    made = train(options, notice=told.append)
+    (sentence,) = [one for one in told if "voxel size" in one]
+    assert sentence.startswith(str(tmp_path / "image0.npy"))
+    assert sentence.endswith(
+        "says no voxel size; the model file will say 1,1,1 nm: give --volume.voxel-size"
+    )
+    volume = {**tiny_values(tmp_path)["volume"][0], "voxel_size": [30, 6, 6]}
+    told.clear()
+    train(tiny_options(tmp_path, max_steps=2, volume=[volume]), notice=told.append)  # may change
+    assert not [one for one in told if "voxel size" in one]
+    assert load_model(made.latest).description.voxel_size == VoxelSize(30.0, 6.0, 6.0)
 
 
 def test_a_run_keeps_configuration_digests_versions_and_seed(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from floodem.cli.main import main
 from floodem.cli.train import KEYS, _values
 from floodem.errors import OptionError, UsageError, VolumeNotFoundError
-from floodem.geometry import Box
+from floodem.geometry import Box, VoxelSize
 from floodem.training.configuration import (
     CHANGEABLE,
     differences,
@@ -56,7 +56,13 @@ OPTIONS = st.builds(
         init=st.none() | TEXTS,
     ),
     volumes=st.lists(
-        st.builds(VolumeOptions, name=TEXTS, image=TEXTS, box=st.none() | BOXES),
+        st.builds(
+            VolumeOptions,
+            name=TEXTS,
+            image=TEXTS,
+            box=st.none() | BOXES,
+            voxel_size=st.none() | st.builds(VoxelSize, *[st.floats(1e-3, 1e9)] * 3),
+        ),
         max_size=3,
         unique_by=lambda volume: volume.name,
     ).map(tuple),
@@ -122,6 +128,9 @@ def test_plain_values_of_options_are_plain():
         ({"volume": {"name": "a"}}, "not a repeated table"),
         ({"volume": [{"box": "0:1"}]}, "volume.box: '0:1' is not a box"),
         ({"volume": [{"box": [0, 1]}]}, "volume.box is .* not a box"),
+        ({"volume": [{"voxel_size": [30, 6]}]}, "volume.voxel_size .* has 2 entries: give 3"),
+        ({"volume": [{"voxel_size": [30, 6, 0]}]}, "volume.voxel_size: voxel size 30,6,0 nm is n"),
+        ({"volume": [{"voxel_size": "30,6,6"}]}, "volume.voxel_size is '30,6,6', not a list"),
         ({"optimiser": {"name": "sgdd"}}, "optimiser.name 'sgdd' is not one of sgd"),
         ({"movement": {"threshold": 2.0}}, "movement.threshold 2.0 is not a probability"),
         ({"volume": [{}, {}]}, "need different names"),
@@ -243,12 +252,22 @@ def test_flags_go_before_the_file(tmp_path):
         ({"max_steps": "many"}, "--max-steps is 'many', and should be a whole number"),
         ({"network__fov": "1,2"}, "--network.fov .* has 2 entries"),
         ({"network__arguments": "depth"}, "write name=value"),
+        ({"volume__voxel_size": ["30,6"]}, "--volume.voxel-size .* has 2 entries"),
+        ({"volume__voxel_size": ["a,6,6"]}, "--volume.voxel-size is 'a', and should be a number"),
         ({"volume__box": ["0:1"]}, "--volume.box: '0:1' is not a box"),
     ],
 )  # fmt: skip
 def test_flags_that_do_not_fit_are_refused_by_name(tmp_path, flags, sentence):
     with pytest.raises(UsageError, match=sentence):
         given_flags(run=str(tmp_path / "none"), **flags)
+
+
+def test_a_voxel_size_on_the_command_line_is_z_y_x_in_nanometres():
+    values = given_flags(
+        volume__image=["a", "b"], volume__labels=["c", "d"], volume__voxel_size=["30,6.5,6"]
+    )
+    options = make_options(values)
+    assert [volume.voxel_size for volume in options.volumes] == [VoxelSize(30.0, 6.5, 6.0)] * 2
 
 
 @given(TRIPLES)

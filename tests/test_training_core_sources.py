@@ -15,6 +15,7 @@ from floodem.training import sources
 from floodem.training.options import TrainOptions, VolumeOptions
 from floodem.training.sources import open_training_data
 from floodem.volumes import open_volume, statistics
+from floodem.volumes.declared import VOXEL_SIZE_KEY
 from training_cases import CPU, blobs, smooth_image, training_volume
 
 SHAPE = (10, 14, 18)
@@ -322,7 +323,7 @@ def test_opening_and_digests_report_progress(tmp_path):
     ]
 
 
-def test_the_voxel_size_is_that_of_the_first_volume():
+def test_the_voxel_size_is_that_of_the_image():
     volume = training_volume(smooth_image(SHAPE), blobs(SHAPE))
     assert volume.voxel_size is None
     volume.image.voxel_size = VoxelSize(30.0, 6.0, 6.0)
@@ -331,3 +332,35 @@ def test_the_voxel_size_is_that_of_the_first_volume():
         dtype=torch.float32,
     )  # fmt: skip
     assert again.voxel_size == VoxelSize(30.0, 6.0, 6.0)
+
+
+def with_voxel_size(path, *, zyx_nm):
+    """Say in an HDF5 file how large the voxels of its image are."""
+    with h5py.File(path, "a") as file:
+        file["image"].attrs[VOXEL_SIZE_KEY] = zyx_nm
+
+
+def test_voxels_are_as_large_as_the_options_say_where_files_do_not(tmp_path):
+    with opened(tmp_path) as data:
+        assert data.voxel_size is None
+    with opened(tmp_path, voxel_size=VoxelSize(30.0, 6.0, 6.0)) as data:
+        assert data.voxel_size == VoxelSize(30.0, 6.0, 6.0)
+
+
+def test_a_voxel_size_that_contradicts_the_file_is_refused(tmp_path):
+    run = options(tmp_path, voxel_size=VoxelSize(30.0, 6.0, 6.0))
+    with_voxel_size(tmp_path / "data.h5", zyx_nm=(30.01, 6.0, 6.0))
+    with open_training_data(run, device=CPU) as data:
+        assert data.voxel_size == VoxelSize(30.01, 6.0, 6.0)
+    with_voxel_size(tmp_path / "data.h5", zyx_nm=(30.0, 8.0, 8.0))
+    with pytest.raises(OptionError, match="voxel_size 30,6,6 nm, but .* says 30,8,8 nm"):
+        open_training_data(run, device=CPU)
+
+
+def test_the_model_gets_the_voxel_size_of_the_first_volume_that_has_one(tmp_path):
+    (tmp_path / "other").mkdir()
+    first, other = options(tmp_path).volumes, options(tmp_path / "other", name="other").volumes
+    with_voxel_size(tmp_path / "other" / "data.h5", zyx_nm=(30.0, 6.0, 6.0))
+    with open_training_data(TrainOptions(volumes=(*first, *other)), device=CPU) as data:
+        assert data.first.voxel_size is None
+        assert data.voxel_size == VoxelSize(30.0, 6.0, 6.0)

@@ -17,7 +17,7 @@ import typer
 
 from floodem.cli.stopping import stopping_on_signals
 from floodem.errors import OptionError, StoppedError, UsageError
-from floodem.geometry import Box
+from floodem.geometry import Box, VoxelSize
 from floodem.training.options import NetworkOptions, TrainOptions, VolumeOptions
 from floodem.training.tables import (
     annotations_of,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from floodem.training.configuration import Values
     from floodem.training.trainer import Training
 
-_METAVARS = {str: "TEXT", int: "N", float: "NUMBER", Box: "Z:Z,Y:Y,X:X"}
+_METAVARS = {str: "TEXT", int: "N", float: "NUMBER", Box: "Z:Z,Y:Y,X:X", VoxelSize: "Z,Y,X"}
 _SHORT = {"volume.image": "--image", "volume.labels": "--labels", "network.init": "--init"}
 _VOLUME = "volume"
 

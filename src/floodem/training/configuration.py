@@ -7,6 +7,7 @@ what the user gave.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +24,13 @@ CHANGEABLE = frozenset(
         *("run", "max_steps", "max_hours", "checkpoint_minutes", "keep_checkpoints", "log_steps"),
         *("picture_minutes", "threads", "device", "compile", "validation.every_minutes"),
         *("validation.threads", "validation.device", "validation.stop_when_flat"),
+        "volume.voxel_size",
     }
 )
 """Keys that may differ when a run goes on: they decide how long and where, not what is learned."""
+
+_ENTRY = re.compile(r"\[\d+\]", re.ASCII)
+"""Number of an entry of a repeated table, as `flatten` writes it."""
 
 _NORMALISATION = frozenset({"image_mean", "image_stddev"})
 
@@ -161,8 +166,8 @@ def differences(before: TrainOptions, now: TrainOptions) -> list[tuple[str, Any,
     flat_before, flat_now = flatten(to_plain(before)), flatten(to_plain(now))
     return [
         (name, flat_before.get(name), flat_now.get(name))
-        for name in sorted({*flat_before, *flat_now} - CHANGEABLE)
-        if flat_before.get(name) != flat_now.get(name)
+        for name in sorted({*flat_before, *flat_now})
+        if _ENTRY.sub("", name) not in CHANGEABLE and flat_before.get(name) != flat_now.get(name)
     ]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from floodem.errors import OptionError
-from floodem.geometry import Box, Zyx
+from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.training.augmentation.options import AugmentationOptions
 from floodem.training.tables import to_plain
 
@@ -73,6 +73,9 @@ class VolumeOptions:
         None, "Grey levels are (v - mean) / stddev; measured if left out."
     )
     image_stddev: float | None = key(None, "See image_mean.")
+    voxel_size: VoxelSize | None = key(
+        None, "z,y,x in nm, where the files do not say; for the model file."
+    )
     weight: float = key(1.0, "How often examples come from here, relative to other volumes.")
 
     def __post_init__(self) -> None:

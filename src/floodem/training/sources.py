@@ -30,6 +30,9 @@ from floodem.volumes.volume import Volume
 RESIDENT_SHARE = 1 / 4
 """Of the free memory, what volumes may take before they are read patch by patch."""
 
+_SIZE_TOLERANCE = 1e-3
+"""Within which voxel sizes are the same: files hold rounded ones, in nm or in um."""
+
 _LABEL_BYTES = 4
 _DIGEST_BLOCK: Zyx = (64, 256, 256)
 
@@ -55,7 +58,7 @@ class TrainingVolume:
     mean, stddev
         Grey levels are normalised as (v - mean) / stddev.
     voxel_size
-        Of the image, or None where it does not say.
+        Of the image, or what the options say where no file does; None where nobody does.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class TrainingVolume:
         self.options = options
         self.image, self.labels, self.mask = image, labels, mask
         self.box = _usable_box(options, image)
-        self.voxel_size = image.voxel_size or labels.voxel_size
+        self.voxel_size = _voxel_size(options, image, labels)
         self.mean, self.stddev = _grey_levels(options, image, box=self.box)
         self._device, self._dtype = device, dtype
         self._resident: _Resident | None = None
@@ -170,13 +173,14 @@ class TrainingData:
 
     @property
     def first(self) -> TrainingVolume:
-        """The volume whose normalisation and voxel size a model file gets."""
+        """The volume whose normalisation a model file gets."""
         return next(iter(self.volumes.values()))
 
     @property
     def voxel_size(self) -> VoxelSize | None:
-        """Of the first volume."""
-        return self.first.voxel_size
+        """What a model file says: that of the first volume that has one."""
+        sizes = (volume.voxel_size for volume in self.volumes.values())
+        return next((size for size in sizes if size is not None), None)
 
     @property
     def mean_stddev(self) -> tuple[float, float]:
@@ -284,6 +288,21 @@ def _usable_box(options: VolumeOptions, image: Volume) -> Box:
             f"{image.uri}, which holds {image.box}"
         )
     return options.box
+
+
+def _voxel_size(options: VolumeOptions, image: Volume, labels: Volume) -> VoxelSize | None:
+    said = image.voxel_size or labels.voxel_size
+    wanted = options.voxel_size
+    if (
+        said is not None
+        and wanted is not None
+        and not np.allclose(said.zyx_nm, wanted.zyx_nm, rtol=_SIZE_TOLERANCE, atol=0)
+    ):
+        raise OptionError(
+            f"volume {options.name} has voxel_size {wanted} nm, but {image.uri} or "
+            f"{labels.uri} says {said} nm (z,y,x): leave voxel_size out"
+        )
+    return said or wanted
 
 
 def _grey_levels(options: VolumeOptions, image: Volume, *, box: Box) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from floodem.errors import GeometryError, OptionError
-from floodem.geometry import Box
+from floodem.geometry import Box, VoxelSize
 
 _Options = TypeVar("_Options")
 
@@ -51,7 +51,7 @@ def may_be_none(kind: Any) -> bool:
 
 def is_table(kind: Any) -> bool:
     """Tell whether a key of this annotation is a table, of keys of its own."""
-    return dataclasses.is_dataclass(kind) and kind is not Box
+    return dataclasses.is_dataclass(kind) and kind not in (Box, VoxelSize)
 
 
 def repeated_table(kind: Any) -> type | None:
@@ -67,6 +67,8 @@ def to_plain(value: Any) -> Any:
     """Return a tree of options as plain values, ready for JSON."""
     if isinstance(value, Box):
         return str(value)
+    if isinstance(value, VoxelSize):
+        return list(value.zyx_nm)
     if dataclasses.is_dataclass(value):
         return {
             key_of(field): to_plain(getattr(value, field.name))
@@ -149,6 +151,8 @@ def value_of(kind: Any, value: Any, *, where: str) -> Any:
         return from_plain(kind, value, where=where)
     if kind is Box:
         return value if isinstance(value, Box) else _box(value, where=where)
+    if kind is VoxelSize:
+        return value if isinstance(value, VoxelSize) else _voxel_size(value, where=where)
     if typing.get_origin(kind) is tuple:
         return _tuple(kind, value, where=where)
     if isinstance(value, Mapping) and not isinstance(kind, type):
@@ -170,9 +174,9 @@ def value_of_text(kind: Any, text: str, *, where: str) -> Any:
     if text == NONE and may_be_none(kind):
         return None
     kind = without_none(kind)
-    if typing.get_origin(kind) is tuple:
+    if typing.get_origin(kind) is tuple or kind is VoxelSize:
         parts = [part for part in text.split(",") if part.strip()]
-        inner = typing.get_args(kind)[0]
+        inner = float if kind is VoxelSize else typing.get_args(kind)[0]
         plain: Any = [_scalar_of_text(inner, part.strip(), where=where) for part in parts]
     elif kind in _SCALARS:
         plain = _scalar_of_text(kind, text, where=where)
@@ -193,6 +197,14 @@ def _box(value: Any, *, where: str) -> Box:
         raise OptionError(f'{where} is {value!r}, not a box: write "0:80,10:90,20:100" (z,y,x)')
     try:
         return Box.parse(value)
+    except GeometryError as error:
+        raise OptionError(f"{where}: {error}") from error
+
+
+def _voxel_size(value: Any, *, where: str) -> VoxelSize:
+    z, y, x = _tuple(tuple[float, float, float], value, where=where)
+    try:
+        return VoxelSize(z, y, x)
     except GeometryError as error:
         raise OptionError(f"{where}: {error}") from error
 

@@ -39,7 +39,7 @@ from floodem.training.precision import stored_dtype
 from floodem.training.preparation import find_coordinates, make_in_flight
 from floodem.training.run_folder import TrainingFolder
 from floodem.training.sources import TrainingData, open_training_data
-from floodem.training.start import describe, digest, first_network
+from floodem.training.start import UNKNOWN_VOXEL_SIZE, describe, digest, first_network
 from floodem.training.step import Learner
 from floodem.training.validation.refusals import require_held_out
 
@@ -234,6 +234,11 @@ class _Trainer:
         checkpoint: Checkpoint | None,
     ) -> Training:
         """Run the loop with everything around it."""
+        if data.voxel_size is None:
+            self._notice_and_log(
+                f"{data.first.image.uri} says no voxel size; the model file will say "
+                f"{UNKNOWN_VOXEL_SIZE} nm: give --volume.voxel-size"
+            )
         with self._observing(data, checkpoint) as observers:
             loop = Loop(
                 learner,
