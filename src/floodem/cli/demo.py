@@ -17,6 +17,12 @@ from floodem.geometry import parse_zyx
 TRAINED_SEEDS = 1000
 """Tissue of smaller seeds is what the shipped network was trained on."""
 
+PRESET = "clear"
+"""What it was trained on."""
+
+MIN_SEGMENT_SIZE = 300
+"""Of segments in voxels; the default suits larger voxel counts."""
+
 BORDER = "8,8,8"
 """Voxels that are not scored at each face: objects that are only grazed there."""
 
@@ -53,8 +59,8 @@ def demo(
     folder.mkdir(parents=True, exist_ok=True)
     image, truth = f"{folder / f'tissue-{seed}.zarr'}", f"{folder / f'truth-{seed}.zarr'}"
     labels = f"{folder / f'labels-{seed}-{dtype}.zarr'}"
-    _do(synthetic, image, truth, shape=shape, seed=seed)
-    _do(segment, image, labels, model="synthetic", dtype=dtype, min_segment_size=300)
+    _do(synthetic, image, truth, preset=PRESET, shape=shape, seed=seed)
+    _do(segment, image, labels, model="synthetic", dtype=dtype, min_segment_size=MIN_SEGMENT_SIZE)
     _do(evaluate, labels, truth, border=BORDER)
     if sys.stdout.isatty() if show is None else show:
         _say("view", image, labels, truth)

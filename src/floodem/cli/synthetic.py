@@ -20,7 +20,11 @@ def synthetic(
     labels: Annotated[str, typer.Argument(metavar="LABELS", help="Its labels to make.")],
     *,
     preset: Annotated[
-        str, typer.Option(help="fib: isotropic 8 nm; atum: 30,6,6 nm with defects of sections.")
+        str,
+        typer.Option(
+            help="fib: isotropic 8 nm; clear: fib made easy; atum: 30,6,6 nm with defects of "
+            "sections."
+        ),
     ] = "fib",
     seed: Annotated[int, typer.Option(min=0, help="Another number is other tissue.")] = 0,
     shape: Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-SHIPPED = {"synthetic": "for `floodem synthetic --preset fib`; shows how floodem works, no tissue"}
+SHIPPED = {"synthetic": "for `floodem synthetic --preset clear`; it has never seen an animal"}
 """Every name, and what it is for."""
 
 
