@@ -19,7 +19,7 @@ from floodem.training.validation import background, job, worker
 from floodem.training.validation.choice import ValidationFailure
 from floodem.training.validation.job import ValidationJob
 from floodem.volumes import open_volume
-from validation_cases import DELTAS, FOV, options_of, score, tubes_on_disk, validator_of
+from validation_cases import DELTAS, FOV, answered, options_of, tubes_on_disk, validator_of
 
 
 @pytest.fixture(autouse=True)
@@ -255,22 +255,6 @@ def test_without_held_out_data_nothing_is_due(tmp_path):
     assert validator.finish() is None
     validator.stop()
     assert not (tmp_path / "run").exists()
-
-
-def answered(path, costs):
-    """Stand for a process that has answered at once."""
-    asked = ValidationJob.load(path)
-    job.write_outcome(asked, score(asked.step, costs[asked.step]))
-    Path(asked.segmentation).write_bytes(b"labels")
-
-    class Done:
-        stdin = None
-        returncode = 0
-
-        def poll(self):
-            return 0
-
-    return Done()
 
 
 def wait_for(path):

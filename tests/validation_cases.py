@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from floodem.training.options import (
     ValidationOptions,
     VolumeOptions,
 )
+from floodem.training.validation import job
 from floodem.training.validation.background import Validator
+from floodem.training.validation.choice import ValidationFailure
+from floodem.training.validation.job import ValidationJob
 from floodem.training.validation_score import ValidationScore
 from floodem.volumes import create_volume
 
@@ -92,3 +96,21 @@ def noisy(function, count, *, noise, seed=0):
     hours = np.arange(1, count + 1) / 2
     costs = function(hours) + np.random.default_rng(seed).normal(0, noise, count)
     return np.clip(costs, 0, 1).tolist()
+
+
+def answered(path, costs):
+    """Stand for a process that has answered at once; a cost of None is a failure."""
+    asked = ValidationJob.load(path)
+    cost = costs[asked.step]
+    failed = ValidationFailure(step=asked.step, hours=asked.hours, reason="no luck", seconds=1.0)
+    job.write_outcome(asked, failed if cost is None else score(asked.step, cost))
+    Path(asked.segmentation).write_bytes(b"labels")
+
+    class Done:
+        stdin = None
+        returncode = 0
+
+        def poll(self):
+            return 0
+
+    return Done()

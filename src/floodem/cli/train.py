@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shlex
 import sys
 import typing
 from pathlib import Path
@@ -160,7 +161,7 @@ def train(config: str | None = None, *, overwrite: bool = False, **given: Any) -
             f"{without} to go on"
         ) from None
     if is_first():
-        _print(made)
+        _print(made, network=options.network.name)
 
 
 KEYS = all_keys(TrainOptions(network=NetworkOptions()))
@@ -266,9 +267,18 @@ def _with_volumes(below: Any, lists: dict[str, list[Any]]) -> list[Values]:
     return volumes
 
 
-def _print(made: Training) -> None:
-    best = f"; best by validation {made.best}" if made.best else ""
-    print(
-        f"{made.folder}: step {made.step:,} after {made.hours:.2f} h ({made.end}); newest weights "
-        f"{made.latest}{best}"
-    )
+def _print(made: Training, *, network: str) -> None:
+    """Say what there is now, and what to do with it."""
+    print(f"{made.folder}: step {made.step:,} after {made.hours:.2f} h ({made.end})")
+    if made.best is not None:
+        score = made.best_score
+        said = (
+            "" if score is None else f", adapted Rand error {score.cost:.3f} at step {score.step:,}"
+        )
+        print(f"best weights: {made.best}{said}")
+    print(f"newest weights: {made.latest}")
+    words = ["floodem", "segment", "IMAGE", "SEGMENTATION.zarr", "--model"]
+    words.append(str(made.best or made.latest))
+    if ":" in network:  # a file alone never loads the code of another package
+        words += ["--network", network]
+    print(f"next: {shlex.join(words)}")

@@ -75,6 +75,18 @@ class Observers:
         self.is_flat = False
 
     @property
+    def best(self) -> ValidationScore | None:
+        """The score of the best model, earlier runs in this folder included."""
+        return self._validator.best
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the run still improves, in a sentence; None where nothing is validated."""
+        if self._options.validation.image is None:
+            return None
+        return self._record.convergence().sentence
+
+    @property
     def note(self) -> str:
         """What the progress bar says behind the loss."""
         return f"{self._rate}{self._score}"

@@ -41,7 +41,9 @@ from floodem.training.run_folder import TrainingFolder
 from floodem.training.sources import TrainingData, open_training_data
 from floodem.training.start import UNKNOWN_VOXEL_SIZE, describe, digest, first_network
 from floodem.training.step import Learner
+from floodem.training.validation.background import BEST_MODEL
 from floodem.training.validation.refusals import require_held_out
+from floodem.training.validation_score import ValidationScore
 
 CHECKPOINT_FACTOR = 4
 """A checkpoint over its weights, at most: weights, their average, two moments of Adam."""
@@ -61,6 +63,8 @@ class Training:
         Why it ended.
     latest, best
         Model files: newest weights, and best by validation (None without any score).
+    best_score
+        Of the best weights; None without any, and in processes that do not write.
     """
 
     folder: Path
@@ -69,6 +73,7 @@ class Training:
     end: End
     latest: Path
     best: Path | None
+    best_score: ValidationScore | None
 
 
 def train(
@@ -91,7 +96,7 @@ def train(
     progress
         Told of the steps.
     notice
-        Called with each sentence that a user may want to read.
+        Called with each sentence that a user may want to read; log.txt keeps them.
     should_stop
         Asked once a step; on True the state is saved and StoppedError raised.
 
@@ -113,17 +118,18 @@ def train(
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         with joined(device_type=device.type) as world, torch.random.fork_rng(devices=[]):
-            if hint is not None and world.writes:
-                notice(hint)
             torch.manual_seed(options.seed + world.rank)
-            return _Trainer(
+            trainer = _Trainer(
                 options,
                 device=device,
                 world=world,
                 progress=_stopping(progress if world.writes else None, should_stop),
                 notice=notice if world.writes else lambda sentence: None,
                 should_stop=should_stop,
-            ).run(overwrite=overwrite)
+            )
+            if hint is not None:
+                trainer.tell(hint)
+            return trainer.run(overwrite=overwrite)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"the memory of {device} is not enough: give a smaller batch_size, and a larger "
@@ -149,6 +155,15 @@ class _Trainer:
         self.options, self.device, self.world = options, device, world
         self.progress, self.notice, self.should_stop = progress, notice, should_stop
         self.folder = TrainingFolder(options.folder)
+        self._unlogged: list[str] | None = []
+
+    def tell(self, sentence: str) -> None:
+        """Say something to the user, and to the log as soon as there is one."""
+        self.notice(sentence)
+        if self._unlogged is None:
+            self._log(sentence)
+        else:
+            self._unlogged.append(sentence)
 
     def run(self, *, overwrite: bool) -> Training:
         """Prepare, train and finish."""
@@ -217,11 +232,12 @@ class _Trainer:
                 )
                 if goes_on:
                     self.folder.require_same_identity(identity)
-                    newest = load_newest(self.folder.checkpoints, notice=self.notice)
+                    newest = load_newest(self.folder.checkpoints, notice=self.tell)
                     found = b"" if newest is None else newest.to_bytes()
                     self.folder.go_on(self.options)
                 else:
                     self.folder.begin(self.options, self._about(identity, status="running"))
+        self._begin_log()
         data_of_all = self.world.share(found)
         return identity, Checkpoint.from_bytes(data_of_all) if data_of_all else None
 
@@ -235,7 +251,7 @@ class _Trainer:
     ) -> Training:
         """Run the loop with everything around it."""
         if data.voxel_size is None:
-            self._notice_and_log(
+            self.tell(
                 f"{data.first.image.uri} says no voxel size; the model file will say "
                 f"{UNKNOWN_VOXEL_SIZE} nm: give --volume.voxel-size"
             )
@@ -253,7 +269,7 @@ class _Trainer:
                 loop.restore(checkpoint)
                 self._log(f"goes on from step {checkpoint.step}")
                 if checkpoint.step >= self.options.max_steps:
-                    self.notice(
+                    self.tell(
                         f"run {self.folder.path} has all its {self.options.max_steps} steps: raise "
                         "max_steps to go on"
                     )
@@ -268,13 +284,15 @@ class _Trainer:
                         model=loop.model,
                         should_stop=self.should_stop,
                     )
+                    if observers.verdict is not None:  # the log has it beside its score
+                        self.notice(observers.verdict)
             except FloodemError as error:
                 self._log(str(error))
                 self._note("stopped" if isinstance(error, StoppedError) else "failed", loop)
                 raise
             self._log(f"ends at step {learner.step_number}: {end}")
             self._note("done", loop)
-        best = self.folder.path / "best.safetensors"
+        best = self.folder.path / BEST_MODEL
         return Training(
             folder=self.folder.path,
             step=learner.step_number,
@@ -282,6 +300,7 @@ class _Trainer:
             end=end,
             latest=self.folder.latest,
             best=best if best.exists() else None,
+            best_score=None if observers is None else observers.best,
         )
 
     @contextlib.contextmanager
@@ -300,7 +319,7 @@ class _Trainer:
             mean_stddev=data.mean_stddev,
             voxel_size=data.voxel_size,
             device=self.device,
-            notice=self._notice_and_log,
+            notice=self.tell,
         )
         try:
             yield observers
@@ -344,9 +363,11 @@ class _Trainer:
         if self.world.writes:
             self.folder.log(text)
 
-    def _notice_and_log(self, sentence: str) -> None:
-        self._log(sentence)
-        self.notice(sentence)
+    def _begin_log(self) -> None:
+        """Log what was said before the folder was in order."""
+        for sentence in self._unlogged or ():
+            self._log(sentence)
+        self._unlogged = None
 
 
 def _device(name: str) -> tuple[torch.device, str | None]:

@@ -1,0 +1,105 @@
+"""Training and what its validations say: stubs answer in the place of floods."""
+
+from __future__ import annotations
+
+import pytest
+
+from floodem.cli.main import main
+from floodem.training.configuration import make_options, to_toml
+from floodem.training.validation.background import Validator
+from train_runs import rows, tiny_options, tiny_values, train
+from validation_cases import answered
+
+FALLING = {step: 1 / step for step in range(1, 1000)}
+AT_EVERY_STEP = 1e-9
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """Scores by step that validations answer at once; None: no score."""
+    costs = dict(FALLING)
+    monkeypatch.setattr(Validator, "_launch", lambda self, path: answered(path, costs))
+    return costs
+
+
+def validated(folder, *, run="run", max_steps=12, **validation):
+    """A run that is validated at every step. Rows of metrics are rare: no loss is seen falling."""
+    values = tiny_values(folder, run=run, max_steps=max_steps, log_steps=1000)
+    values["volume"][0]["box"] = "0:24,0:32,0:20"
+    values["validation"] = {
+        "image": str(folder / "image0.npy"),
+        "labels": str(folder / "labels0.npy"),
+        "box": "0:24,0:32,20:32",
+        "every_minutes": AT_EVERY_STEP,
+        **validation,
+    }
+    return make_options(values)
+
+
+def log_of(made):
+    return (made.folder / "log.txt").read_text(encoding="utf-8")
+
+
+def test_the_judgement_is_logged_at_each_validation_and_told_at_the_end(tmp_path, scores):
+    told = []
+    made = train(validated(tmp_path), notice=told.append)
+    log = log_of(made)
+    assert log.count("Cannot tell yet whether it has converged") == 4
+    assert "Still improving: adapted Rand error" in log
+    assert told[-1].startswith("Still improving: adapted Rand error")
+    assert f"({made.best}" not in told[-1]
+    assert made.best_score.step == 12
+    assert log.count(told[-1]) == 1
+
+
+def test_a_validation_without_a_score_is_told_and_logged(tmp_path, scores):
+    scores[3] = None
+    told = []
+    made = train(validated(tmp_path), notice=told.append)
+    (sentence,) = [one for one in told if "step 3 has no score" in one]
+    assert sentence in log_of(made)
+
+
+def test_notices_are_logged_whenever_they_are_given(tmp_path):
+    train(tiny_options(tmp_path, checkpoint_minutes=0.0))
+    newest = tmp_path / "run" / "checkpoints" / "step-00000012.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    told = []
+    train(tiny_options(tmp_path, checkpoint_minutes=0.0), notice=told.append)
+    made = train(tiny_options(tmp_path, checkpoint_minutes=0.0), notice=told.append)
+    assert any("is damaged" in sentence for sentence in told)
+    assert any("has all its 12 steps" in sentence for sentence in told)
+    assert not [sentence for sentence in told if sentence not in log_of(made)]
+    assert list(rows(made.folder)) == list(range(1, 13))
+
+
+def printed(options, path, capsys):
+    path.write_text(to_toml(options), encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(path)])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_command_says_where_the_best_weights_are_and_what_to_do_next(tmp_path, scores, capsys):
+    scores |= {step: 0.2 + abs(step - 5) / 10 for step in scores}
+    options = validated(tmp_path)
+    out = printed(options, tmp_path / "c.toml", capsys)
+    best = options.folder / "best.safetensors"
+    assert f"best weights: {best}, adapted Rand error 0.200 at step 5" in out
+    assert f"floodem segment IMAGE SEGMENTATION.zarr --model {best}" in out
+    again = printed(options, tmp_path / "c.toml", capsys)  # also where there is nothing left to do
+    assert f"best weights: {best}, adapted Rand error 0.200 at step 5" in again
+
+
+def test_without_validation_the_command_names_the_newest_weights(tmp_path, capsys):
+    options = tiny_options(tmp_path)
+    out = printed(options, tmp_path / "c.toml", capsys)
+    assert "best weights" not in out
+    assert f"--model {options.folder / 'latest.safetensors'}" in out
+
+
+def test_the_next_command_names_a_network_of_another_package(tmp_path, capsys):
+    network = {"name": "train_plugins:OneLayer", "arguments": {}}
+    out = printed(tiny_options(tmp_path, network=network), tmp_path / "c.toml", capsys)
+    assert "--network train_plugins:OneLayer" in out
