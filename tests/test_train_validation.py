@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from floodem.cli.main import main
+from floodem.network.model_file import load_model
 from floodem.training.configuration import make_options, to_toml
+from floodem.training.loop import End
 from floodem.training.validation.background import Validator
 from train_runs import rows, tiny_options, tiny_values, train
 from validation_cases import answered
 
 FALLING = {step: 1 / step for step in range(1, 1000)}
+FLAT = dict.fromkeys(range(1, 1000), 0.3)
 AT_EVERY_STEP = 1e-9
 
 
@@ -38,6 +43,27 @@ def validated(folder, *, run="run", max_steps=12, **validation):
 
 def log_of(made):
     return (made.folder / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_run_ends_once_the_score_has_stopped_improving(tmp_path, scores):
+    scores |= FLAT
+    made = train(validated(tmp_path, max_steps=200, stop_when_flat=True))
+    assert made.end == End.FLAT
+    assert 10 <= made.step < 20
+    assert load_model(made.latest).description.training["step"] == made.step
+    assert f"ends at step {made.step}: the validation score has stopped improving" in log_of(made)
+    assert json.loads((made.folder / "run.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("costs", "stop_when_flat"), [(FLAT, False), (FALLING, True)], ids=["not-wanted", "improving"]
+)
+def test_a_run_goes_on_while_the_score_improves_or_nobody_wants_it_to_end(
+    tmp_path, scores, costs, stop_when_flat
+):
+    scores |= costs
+    made = train(validated(tmp_path, max_steps=30, stop_when_flat=stop_when_flat))
+    assert (made.end, made.step) == (End.STEPS, 30)
 
 
 def test_the_judgement_is_logged_at_each_validation_and_told_at_the_end(tmp_path, scores):
