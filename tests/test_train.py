@@ -26,6 +26,8 @@ from floodem.errors import (
 from floodem.files import exclusive
 from floodem.geometry import VoxelSize
 from floodem.network.model_file import load_model
+from floodem.training.augmentation import options as augmentation_options
+from floodem.training.augmentation.options import PRESETS
 from floodem.training.averaging import WeightAverage
 from floodem.training.checkpoints import checkpoint_paths
 from floodem.training.configuration import make_options
@@ -303,6 +305,22 @@ def test_other_data_than_those_of_the_folder_are_refused(tmp_path):
     before = everything(folder)
     with pytest.raises(RunConflictError, match="data of volume volume0"):
         train(tiny_options(tmp_path))
+    assert everything(folder) == before
+
+
+def test_a_run_does_not_go_on_with_a_preset_that_has_changed(tmp_path, monkeypatch):
+    light = {"augmentation": {"preset": "light", "blur_probability": 0.0}}
+    folder = train(tiny_options(tmp_path, **light)).folder
+    identity = json.loads((folder / "run.json").read_text())["identity"]
+    assert identity["augmentation.noise_probability"] == PRESETS["light"]["noise_probability"]
+    assert identity["augmentation.blur_probability"] == 0.0
+    before = everything(folder)
+    later = {**PRESETS, "light": {**PRESETS["light"], "noise_probability": 0.75}}
+    monkeypatch.setattr(augmentation_options, "PRESETS", later)
+    with pytest.raises(
+        RunConflictError, match="noise_probability = 0.25, now .* 0.75"
+    ):
+        train(tiny_options(tmp_path, max_steps=20, **light))
     assert everything(folder) == before
 
 

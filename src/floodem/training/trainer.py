@@ -31,6 +31,7 @@ from floodem.network.device import choose_device
 from floodem.network.model_file import ModelDescription
 from floodem.progress import Progress, ProgressListener
 from floodem.training.checkpoints import Checkpoint, checkpoint_paths, load_newest
+from floodem.training.configuration import flatten
 from floodem.training.distributed import World, is_among_several, joined
 from floodem.training.loop import End, Loop
 from floodem.training.observers import Observers
@@ -41,6 +42,7 @@ from floodem.training.run_folder import TrainingFolder
 from floodem.training.sources import TrainingData, open_training_data
 from floodem.training.start import UNKNOWN_VOXEL_SIZE, describe, digest, first_network
 from floodem.training.step import Learner
+from floodem.training.tables import to_plain
 from floodem.training.validation.background import BEST_MODEL
 from floodem.training.validation.refusals import require_held_out
 from floodem.training.validation_score import ValidationScore
@@ -333,6 +335,8 @@ class _Trainer:
             **{f"data of volume {name}": one for name, one in data.digests(self.progress).items()},
             "coordinates": None if coordinates is None else _file_digest(Path(coordinates)),
             "processes": self.world.size,
+            # What a preset stands for may change from version to version.
+            **flatten(to_plain(self.options.augmentation.resolved()), prefix="augmentation."),
         }
 
     def _about(self, identity: dict[str, Any], *, status: str) -> dict[str, Any]:
