@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 
 import numpy as np
@@ -431,6 +432,16 @@ def test_voxels_of_finished_examples_are_counted_where_they_have_weight():
     assert min(expected.values()) > 0
     assert found["examples"] == 6
     assert one.metrics.take()["examples"] == 0
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_all_voxels_of_a_finished_example_are_counted_wherever_its_moves_went(name):
+    one, policy = flight(data(), EVERYWHERE, movement=POLICIES[name])
+    patch = math.prod(f + 2 * far for f, far in zip(TINY.fov, policy.reach, strict=True))
+    while not (found := one.metrics.take())["examples"]:
+        step(one)
+    counted = ("true_positive", "false_positive", "false_negative", "true_negative")
+    assert sum(found[kind] for kind in counted) == patch * found["examples"]
 
 
 def test_fields_of_view_of_double_precision_stay_so():

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from floodem.errors import ModelError
-from floodem.geometry import Box, Zyx
+from floodem.geometry import Zyx
 from floodem.training.examples import Example, Examples
 from floodem.training.metrics import Metrics
 from floodem.training.movement import CENTRE, Move, Policy, Walk, logit
@@ -250,17 +250,9 @@ class InFlight:
         self._slots[slot].offset = moves[-1].offset
 
     def _finish(self, slot: int) -> None:
-        """Count the voxels of an exhausted example, where its moves could reach."""
-        reach = self._policy.reach
-        edges = [size + 2 * far for size, far in zip(self._fov, reach, strict=True)]
-        corner = self._centre - np.array(edges) // 2
-        window = Box.from_shape(
-            (edges[0], edges[1], edges[2]), start=(int(corner[0]), int(corner[1]), int(corner[2]))
-        ).slices()
+        """Count the voxels of an exhausted example; its patch is what its moves could reach."""
         self.metrics.finish(
-            self._seeds_szyx[slot][window],
-            self._targets_szyx[slot][window],
-            self._weights_szyx[slot][window],
+            self._seeds_szyx[slot], self._targets_szyx[slot], self._weights_szyx[slot]
         )
 
     def _choices(self, slots: range) -> list[list[Move]]:
