@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
+import torch
 
 from floodem.cli.main import main
 from floodem.network.model_file import load_model
+from floodem.training import trainer
 from floodem.training.configuration import make_options, to_toml
 from floodem.training.loop import End
 from floodem.training.validation.background import Validator
@@ -39,6 +42,40 @@ def validated(folder, *, run="run", max_steps=12, **validation):
         **validation,
     }
     return make_options(values)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """What training asks of torch on a machine of 8 cores, each with a thread."""
+    asked = []
+    monkeypatch.setattr(trainer, "usable_threads", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("given", "validating", "expected"),
+    [(None, 1, 7), (None, 6, 2), (None, 7, None), (None, 8, None), (3, 1, 3), (8, 1, 8)],
+)
+def test_training_leaves_validation_its_cores_where_there_are_enough(
+    tmp_path, scores, threads, given, validating, expected
+):
+    options = validated(tmp_path, max_steps=1, threads=validating)
+    train(dataclasses.replace(options, threads=given))
+    asked = [] if expected is None else [expected]
+    assert threads == [*asked, 8]  # and afterwards the caller has what it had
+
+
+def test_training_has_all_cores_where_nothing_is_validated_beside_it(tmp_path, threads):
+    train(dataclasses.replace(tiny_options(tmp_path, max_steps=1), threads=None))
+    assert threads == [8]
+
+
+def test_threads_that_were_limited_from_outside_stay_so(tmp_path, scores, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    train(dataclasses.replace(validated(tmp_path, max_steps=1), threads=None))
+    assert set(threads) == {2}
 
 
 def log_of(made):

@@ -215,7 +215,11 @@ class TrainOptions:
     device: str = key("auto", "auto, cpu, cuda or cuda:N.")
     dtype: str = key("float32", "float32; bfloat16 or float16 by autocast; float64 on a CPU.")
     compile: bool = key(False, "Compile the network (torch.compile).")
-    threads: int | None = key(None, "Threads on a CPU; default: one for each core.")
+    threads: int | None = key(
+        None,
+        "Threads on a CPU; default: one for each core, but for the validation.threads that a "
+        "validation beside it takes, where at least two are left.",
+    )
     log_steps: int = key(50, "Steps between two lines of metrics.")
     picture_minutes: float = key(10.0, "Time between two pictures of examples.")
 

@@ -46,6 +46,7 @@ from floodem.training.tables import to_plain
 from floodem.training.validation.background import BEST_MODEL
 from floodem.training.validation.refusals import require_held_out
 from floodem.training.validation_score import ValidationScore
+from floodem.volumes.parallel import usable_threads
 
 CHECKPOINT_FACTOR = 4
 """A checkpoint over its weights, at most: weights, their average, two moments of Adam."""
@@ -117,8 +118,9 @@ def train(
     device, hint = _device(options.device)
     threads = torch.get_num_threads()
     try:
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        wanted = _threads(options, device, at_most=threads)
+        if wanted is not None:
+            torch.set_num_threads(wanted)
         with joined(device_type=device.type) as world, torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed + world.rank)
             trainer = _Trainer(
@@ -382,6 +384,18 @@ def _device(name: str) -> tuple[torch.device, str | None]:
             raise OptionError(f"device {name} is one card for all processes: choose cuda")
         return choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}").device, chosen.notice
     return chosen.device, chosen.notice
+
+
+def _threads(options: TrainOptions, device: torch.device, *, at_most: int) -> int | None:
+    """Return with how many threads to train; None: as torch has it."""
+    if options.threads is not None:
+        return options.threads
+    beside = options.validation
+    is_shared = beside.image is not None and beside.device in ("same", "cpu")
+    cores = usable_threads()
+    if device.type != "cpu" or not is_shared or cores <= beside.threads + 1:
+        return None
+    return min(at_most, cores - beside.threads)
 
 
 def _stopping(
