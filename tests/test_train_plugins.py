@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 import train_plugins
 from floodem import plugins
-from floodem.cli.main import main
+from floodem.cli.main import build_app, main
 from floodem.errors import DependencyError, ModelError, OptionError
 from floodem.flooding.seeds import parse_seeds
 from floodem.network import registry
@@ -23,7 +26,8 @@ from floodem.training.losses import make_loss
 from floodem.volumes import open_volume
 from train_runs import losses, tiny_options, train, write_volume
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "layer_norm_network"
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXAMPLE = REPOSITORY / "examples" / "layer_norm_network"
 KNOWN = {"alpha": dict, "beta": list}
 TIMEOUT_S = 120
 
@@ -193,3 +197,24 @@ def test_the_example_trains_and_segments_from_its_own_folder(
     assert np.isfinite(list(losses(here / "run").values())).all()
     with open_volume(here / "seg.zarr") as volume:
         assert volume.shape == (24, 32, 32)
+
+
+def commands_of(path):
+    """The commands of a page, word by word, those that torchrun starts among them."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL))
+    started = r"^(?:\$ )?(?:torchrun --nproc-per-node \d+ -m -- )?floodem (.*)"
+    return [shlex.split(line, comments=True) for line in re.findall(started, blocks, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [(EXAMPLE / "README.md", 5), (REPOSITORY / "docs" / "training.md", 9)],
+    ids=["example", "training"],
+)
+def test_the_commands_of_a_page_are_complete(page, least):
+    found = commands_of(page)
+    assert len(found) >= least
+    for name, *words in found:
+        command = typer.main.get_command(build_app([name])).commands[name]
+        command.make_context(name, words)  # raises at what is missing or unknown
