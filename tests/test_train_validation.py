@@ -56,20 +56,19 @@ def threads(monkeypatch):
 
 @pytest.mark.parametrize(
     ("given", "validating", "expected"),
-    [(None, 1, 7), (None, 6, 2), (None, 7, None), (None, 8, None), (3, 1, 3), (8, 1, 8)],
+    [(None, 1, 7), (None, 6, 2), (None, 7, 8), (None, 8, 8), (3, 1, 3), (8, 1, 8)],
 )
 def test_training_leaves_validation_its_cores_where_there_are_enough(
     tmp_path, scores, threads, given, validating, expected
 ):
     options = validated(tmp_path, max_steps=1, threads=validating)
     train(dataclasses.replace(options, threads=given))
-    asked = [] if expected is None else [expected]
-    assert threads == [*asked, 8]  # and afterwards the caller has what it had
+    assert threads == [expected, 8]  # and afterwards the caller has what it had
 
 
 def test_training_has_all_cores_where_nothing_is_validated_beside_it(tmp_path, threads):
     train(dataclasses.replace(tiny_options(tmp_path, max_steps=1), threads=None))
-    assert threads == [8]
+    assert threads == [8, 8]
 
 
 def test_threads_that_were_limited_from_outside_stay_so(tmp_path, scores, threads, monkeypatch):

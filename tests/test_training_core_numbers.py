@@ -148,7 +148,7 @@ def test_voxels_of_finished_examples_are_counted_by_hand():
     targets = torch.tensor([0.95, 0.05, 0.95, 0.05, 0.05, 0.95, 0.95])
     weights = torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0, 0.0, 1.0])
     for _ in range(2):
-        metrics.finish(*(one[None, None] for one in (logits, targets, weights)))
+        metrics.finish(logits[None, None], targets[None, None], weights_zyx=weights[None, None])
     counts = metrics.take()
     assert [
         counts[name]

@@ -19,7 +19,15 @@ from floodem.training.validation import background, job, worker
 from floodem.training.validation.choice import ValidationFailure
 from floodem.training.validation.job import ValidationJob
 from floodem.volumes import open_volume
-from validation_cases import DELTAS, FOV, answered, options_of, tubes_on_disk, validator_of
+from validation_cases import (
+    DELTAS,
+    FOV,
+    answered,
+    finished,
+    options_of,
+    tubes_on_disk,
+    validator_of,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +59,7 @@ def test_a_validation_scores_what_segment_and_evaluate_say(tmp_path, held_out):
     validator.start(bright_model(), step=12, hours=0.5)
     assert validator.is_running
     assert not validator.is_due()
-    made = validator.finish()
+    made = finished(validator)
     assert failures == []
     assert (made.step, made.hours, made.segments) == (12, 0.5, 6)
     assert made.network_calls > 0
@@ -71,7 +79,7 @@ def test_validations_without_a_score_are_told_and_training_goes_on(tmp_path, hel
     failures = []
     validator = validator_of(options_of(tmp_path, *held_out), on_failure=failures.append)
     validator.start(blind_model(), step=3, hours=0.1)
-    assert validator.finish() is None
+    assert finished(validator) is None
     (failure,) = failures
     assert failure.step == 3
     assert "made no segment of at least 100 voxels" in failure.reason
@@ -87,7 +95,7 @@ def test_an_untrained_network_gets_a_score_or_a_reason(tmp_path, held_out):
         torch.nn.init.normal_(weights, std=0.3)
     validator = validator_of(options_of(tmp_path, *held_out), on_failure=failures.append)
     validator.start(model, step=0, hours=0.0)
-    assert (validator.finish() is None) == bool(failures)
+    assert (finished(validator) is None) == bool(failures)
 
 
 def out_of_memory(job):
@@ -139,7 +147,7 @@ def test_a_bug_in_the_process_becomes_a_reason(tmp_path, held_out):
 
     validator._launch = damaged
     validator.start(bright_model(), step=1, hours=0.0)
-    assert validator.finish() is None
+    assert finished(validator) is None
     assert "ended with code 1 and no score" in failures[0].reason
     assert "TypeError" in failures[0].reason
 
@@ -160,7 +168,7 @@ def test_a_process_killed_by_the_system_becomes_a_reason(tmp_path, held_out):
     validator = validator_of(options_of(tmp_path, *held_out), on_failure=failures.append)
     validator.start(bright_model(), step=1, hours=0.0)
     validator._process.kill()
-    assert validator.finish() is None
+    assert finished(validator) is None
     assert "its process ended with code" in failures[0].reason
     assert "no score" in failures[0].reason
 
@@ -252,7 +260,7 @@ def test_without_held_out_data_nothing_is_due(tmp_path):
     validator = validator_of(options_of(tmp_path, None, None))
     assert not validator.is_due()
     assert validator.poll() is None
-    assert validator.finish() is None
+    assert finished(validator) is None
     validator.stop()
     assert not (tmp_path / "run").exists()
 

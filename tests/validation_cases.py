@@ -114,3 +114,10 @@ def answered(path, costs):
             return 0
 
     return Done()
+
+
+def finished(validator):
+    """Wait for the flood that is under way; its score, or None."""
+    if validator._process is not None:
+        validator._process.wait()
+    return validator.poll()

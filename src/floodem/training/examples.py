@@ -37,14 +37,11 @@ class Example:
         0.95 in the object of the centre, 0.05 elsewhere.
     weights
         What each voxel counts in the loss.
-    draw
-        Where it comes from.
     """
 
     image: Float[Tensor, "z y x"]
     targets: Float[Tensor, "z y x"]
     weights: Float[Tensor, "z y x"]
-    draw: Draw
 
 
 def room(patch_shape: Zyx, augmentation: AugmentationOptions) -> Zyx:
@@ -120,7 +117,7 @@ class Examples:
         is_object = (patch.labels == own) & (own != 0)
         targets = torch.full_like(patch.image, TARGET_OUTSIDE)
         targets[is_object] = TARGET_INSIDE
-        return Example(image=patch.image, targets=targets, weights=patch.weights, draw=draw)
+        return Example(image=patch.image, targets=targets, weights=patch.weights)
 
     def _require_inside(self, draw: Draw, box: Box) -> None:
         shape = room(self.patch_shape, self._augmentation)

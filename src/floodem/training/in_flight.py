@@ -252,7 +252,7 @@ class InFlight:
     def _finish(self, slot: int) -> None:
         """Count the voxels of an exhausted example; its patch is what its moves could reach."""
         self.metrics.finish(
-            self._seeds_szyx[slot], self._targets_szyx[slot], self._weights_szyx[slot]
+            self._seeds_szyx[slot], self._targets_szyx[slot], weights_zyx=self._weights_szyx[slot]
         )
 
     def _choices(self, slots: range) -> list[list[Move]]:

@@ -38,6 +38,9 @@ MOST_SKIPPED = 100
 """Steps in a row without finite gradients after which training has gone astray."""
 
 REPORT_SECONDS = 0.2
+_LEAST_SECONDS = 1e-9
+"""No time between two rows is shorter, so that shares can be divided by it."""
+
 _RANDOM, _RANDOM_CARD = "random", "random-card"
 
 
@@ -298,7 +301,7 @@ class Loop:
         window, self._window = self._window, Window()
         parts = self._learner.clock.take()
         now = time.monotonic()
-        wall, self._logged = max(now - self._logged, 1e-9), now
+        wall, self._logged = max(now - self._logged, _LEAST_SECONDS), now
         fields, self._fields = self._fields, 0
         self._examples += counts.get("examples", 0.0)
         if self._observers is None:

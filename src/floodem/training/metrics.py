@@ -55,6 +55,7 @@ class Metrics:
         self,
         logits_zyx: Float[Tensor, "z y x"],
         targets_zyx: Float[Tensor, "z y x"],
+        *,
         weights_zyx: Float[Tensor, "z y x"],
     ) -> None:
         """Count the voxels of an example whose moves are exhausted; weight 0 does not count."""

@@ -51,7 +51,7 @@ def make_in_flight(
         )
     examples = Examples(
         data,
-        _sampler(options, data, index),
+        _sampler(options, data, index=index),
         augmentation=options.augmentation,
         patch_shape=patch_shape(options.network, policy),
         seed=options.seed,
@@ -110,7 +110,7 @@ def _patch_reach(options: TrainOptions) -> Zyx:
     return (z, y, x)
 
 
-def _sampler(options: TrainOptions, data: TrainingData, index: CoordinateIndex) -> Sampler:
+def _sampler(options: TrainOptions, data: TrainingData, *, index: CoordinateIndex) -> Sampler:
     pads = options.sampling.out_of_volume == "pad"
     index.require_volumes(
         {name: volume.box for name, volume in data.volumes.items()},

@@ -75,7 +75,7 @@ class TrainingVolume:
         self.options = options
         self.image, self.labels, self.mask = image, labels, mask
         self.box = _usable_box(options, image)
-        self.voxel_size = _voxel_size(options, image, labels)
+        self.voxel_size = _voxel_size(options, image=image, labels=labels)
         self.mean, self.stddev = _grey_levels(options, image, box=self.box)
         self._device, self._dtype = device, dtype
         self._resident: _Resident | None = None
@@ -290,7 +290,7 @@ def _usable_box(options: VolumeOptions, image: Volume) -> Box:
     return options.box
 
 
-def _voxel_size(options: VolumeOptions, image: Volume, labels: Volume) -> VoxelSize | None:
+def _voxel_size(options: VolumeOptions, *, image: Volume, labels: Volume) -> VoxelSize | None:
     said = image.voxel_size or labels.voxel_size
     wanted = options.voxel_size
     if (

@@ -50,8 +50,6 @@ class StepResult:
         Mean over all batches and processes.
     gradient_norm
         Before clipping.
-    is_applied
-        Whether the weights changed; not where gradients were no finite numbers.
     rate
         Learning rate.
     messages
@@ -60,7 +58,6 @@ class StepResult:
 
     loss: float
     gradient_norm: float
-    is_applied: bool
     rate: float
     messages: list[float]
 
@@ -139,7 +136,6 @@ class Learner:
         return StepResult(
             loss=total / self.world.size,
             gradient_norm=norm,
-            is_applied=is_finite,
             rate=rate,
             messages=sums,
         )

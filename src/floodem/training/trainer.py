@@ -118,9 +118,7 @@ def train(
     device, hint = _device(options.device)
     threads = torch.get_num_threads()
     try:
-        wanted = _threads(options, device, at_most=threads)
-        if wanted is not None:
-            torch.set_num_threads(wanted)
+        torch.set_num_threads(_threads(options, device, at_most=threads))
         with joined(device_type=device.type) as world, torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed + world.rank)
             trainer = _Trainer(
@@ -128,7 +126,7 @@ def train(
                 device=device,
                 world=world,
                 progress=_stopping(progress if world.writes else None, should_stop),
-                notice=notice if world.writes else lambda sentence: None,
+                notice=notice,
                 should_stop=should_stop,
             )
             if hint is not None:
@@ -163,6 +161,8 @@ class _Trainer:
 
     def tell(self, sentence: str) -> None:
         """Say something to the user, and to the log as soon as there is one."""
+        if not self.world.writes:
+            return
         self.notice(sentence)
         if self._unlogged is None:
             self._log(sentence)
@@ -269,16 +269,7 @@ class _Trainer:
                 progress=self.progress if self.world.writes else None,
                 should_stop=self.should_stop,
             )
-            if checkpoint is not None:
-                loop.restore(checkpoint)
-                self._log(f"goes on from step {checkpoint.step}")
-                if checkpoint.step >= self.options.max_steps:
-                    self.tell(
-                        f"run {self.folder.path} has all its {self.options.max_steps} steps: raise "
-                        "max_steps to go on"
-                    )
-            else:
-                self._log("begins")
+            self._set_out(loop, checkpoint)
             try:
                 end = loop.run()
                 if observers is not None:
@@ -306,6 +297,19 @@ class _Trainer:
             best=best if best.exists() else None,
             best_score=None if observers is None else observers.best,
         )
+
+    def _set_out(self, loop: Loop, checkpoint: Checkpoint | None) -> None:
+        """Go to where the run is."""
+        if checkpoint is None:
+            self._log("begins")
+            return
+        loop.restore(checkpoint)
+        self._log(f"goes on from step {checkpoint.step}")
+        if checkpoint.step >= self.options.max_steps:
+            self.tell(
+                f"run {self.folder.path} has all its {self.options.max_steps} steps: raise "
+                "max_steps to go on"
+            )
 
     @contextlib.contextmanager
     def _observing(
@@ -386,15 +390,15 @@ def _device(name: str) -> tuple[torch.device, str | None]:
     return chosen.device, chosen.notice
 
 
-def _threads(options: TrainOptions, device: torch.device, *, at_most: int) -> int | None:
-    """Return with how many threads to train; None: as torch has it."""
+def _threads(options: TrainOptions, device: torch.device, *, at_most: int) -> int:
+    """Return with how many threads to train, of `at_most` where the options do not say."""
     if options.threads is not None:
         return options.threads
     beside = options.validation
     is_shared = beside.image is not None and beside.device in ("same", "cpu")
     cores = usable_threads()
     if device.type != "cpu" or not is_shared or cores <= beside.threads + 1:
-        return None
+        return at_most
     return min(at_most, cores - beside.threads)
 
 

@@ -265,20 +265,19 @@ class CoordinateIndex:
         return starts, lengths
 
     def _make_tables(self) -> dict[tuple[str, int], _Table]:
-        runs_end = np.cumsum(self.segments[:, 3])
-        order = np.lexsort((self.segments[:, 2], self.segments[:, 0]))
-        ordered = self.segments[order]
-        is_new = np.any(np.diff(ordered[:, (0, 2)], axis=0) != 0, axis=1)
+        volumes, pages, partitions, runs, voxels = self.segments.T
+        runs_end = np.cumsum(runs)
+        order = np.lexsort((partitions, volumes))
+        is_new = (np.diff(volumes[order]) != 0) | (np.diff(partitions[order]) != 0)
         tables = {}
         for rows in np.split(order, np.flatnonzero(is_new) + 1) if len(order) else []:
-            volume, _, partition, _, _ = (int(value) for value in self.segments[rows[0]])
-            voxels = self.segments[rows, 4]
-            tables[self.volumes[volume].name, partition] = _Table(
-                pages=self.segments[rows, 1],
-                runs_begin=runs_end[rows] - self.segments[rows, 3],
+            name = self.volumes[int(volumes[rows[0]])].name
+            tables[name, int(partitions[rows[0]])] = _Table(
+                pages=pages[rows],
+                runs_begin=runs_end[rows] - runs[rows],
                 runs_end=runs_end[rows],
-                voxels=voxels,
-                voxels_end=np.cumsum(voxels),
+                voxels=voxels[rows],
+                voxels_end=np.cumsum(voxels[rows]),
             )
         return tables
 

@@ -75,9 +75,9 @@ def save_index(index: CoordinateIndex, path: Path, *, overwrite: bool = False) -
     }
     text = np.frombuffer(json.dumps(description).encode(), np.uint8)
     with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        _write_member(archive, "description", text)
-        _write_member(archive, "segments", index.segments)
-        _write_member(archive, "words", index.words)
+        _write_member(archive, "description", array=text)
+        _write_member(archive, "segments", array=index.segments)
+        _write_member(archive, "words", array=index.words)
 
 
 def load_index(path: Path) -> CoordinateIndex:
@@ -144,7 +144,7 @@ def _zyx(values: list[int]) -> Zyx:
     return (z, y, x)
 
 
-def _write_member(archive: zipfile.ZipFile, name: str, array: Array) -> None:
+def _write_member(archive: zipfile.ZipFile, name: str, *, array: Array) -> None:
     dtype, _ = _MEMBERS[name]
     header = {"descr": dtype, "fortran_order": False, "shape": array.shape}
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

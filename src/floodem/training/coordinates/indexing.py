@@ -11,7 +11,12 @@ from jaxtyping import Int64, UInt8, UInt32
 from floodem.errors import LabelError, OptionError, VolumeFormatError
 from floodem.geometry import Box, Zyx, tiles
 from floodem.progress import Progress, ProgressListener
-from floodem.training.coordinates.index import BACKGROUND, CoordinateIndex, IndexedVolume
+from floodem.training.coordinates.index import (
+    BACKGROUND,
+    SEGMENT_COLUMNS,
+    CoordinateIndex,
+    IndexedVolume,
+)
 from floodem.training.coordinates.pages import PAGE_SHAPE, pack_page, pages_in
 from floodem.training.coordinates.partitioning import PartitionedLabels, Partitioning, box_less
 from floodem.training.options import SamplingOptions
@@ -82,7 +87,7 @@ class IndexBuilder:
 
     def index(self) -> CoordinateIndex:
         """Return the index of all volumes."""
-        segments = np.concatenate([np.zeros((0, 5), np.int64), *self._segments])
+        segments = np.concatenate([np.zeros((0, len(SEGMENT_COLUMNS)), np.int64), *self._segments])
         if self._spill is None or not self._runs:
             words = np.concatenate([np.zeros(0, np.uint32), *self._words])
         else:

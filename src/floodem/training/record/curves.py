@@ -29,6 +29,20 @@ _SAME, _NOTHING = 1e-9, 1e-30
 """Values closer than this share of their size are one value; smaller ones are 0."""
 
 _TICKS = 5
+_ROUND = (1, 2, 5)
+"""Times a power of ten: what numbers of an axis are."""
+
+_TITLE_LINE = 13
+_GAP, _DESCENT, _BELOW = 5, 4, 14
+"""Pixels: between an axis and its numbers, from their middle to their line, and below an axis."""
+
+_THICKEST, _BETWEEN = 22.0, 2
+"""Pixels of a bar, and between two."""
+
+_THOUSAND, _MILLION = 1e3, 1e6
+_SHORTENED_FROM = 1e4
+"""Numbers from which thousands are a k."""
+
 _LETTER = 6.2
 """Pixels of one letter of a legend, about."""
 
@@ -67,20 +81,20 @@ class _Axis:
         if self.is_logarithmic:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             step = max(1, (last - first) // _TICKS)
-            factors = (1, 2, 5) if last - first < _DECADES else (1,)
+            factors = _ROUND if last - first < _DECADES else (1,)
             ticks = [f * 10.0**power for power in range(first, last + 1, step) for f in factors]
         else:
             step_size = nice_step((self.high - self.low) / _TICKS)
-            first = math.ceil(self.low / step_size - 1e-9)
-            last = math.floor(self.high / step_size + 1e-9)
+            first = math.ceil(self.low / step_size - _SAME)
+            last = math.floor(self.high / step_size + _SAME)
             ticks = [number * step_size for number in range(first, last + 1)]
-        return [tick for tick in ticks if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
+        return [tick for tick in ticks if self.low * (1 - _SAME) <= tick <= self.high * (1 + _SAME)]
 
 
 def nice_step(size: float) -> float:
     """Return the least of 1, 2, 5, 10, 20, ... (and tenths) that is at least `size`."""
     power = 10.0 ** math.floor(math.log10(size))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= size * (1 - 1e-9))
+    return next(factor * power for factor in (*_ROUND, 10) if factor * power >= size * (1 - _SAME))
 
 
 def curve_chart(title: str, series: Sequence[Series], *, floor: float | None = None) -> str:
@@ -114,15 +128,15 @@ def bar_chart(
     """Draw one bar for each entry, divided into shares that sum to 1."""
     if not bars:
         return ""
-    thick = min(22.0, (HEIGHT - _TOP - _BOTTOM) / len(bars) - 2)
+    thick = min(_THICKEST, (HEIGHT - _TOP - _BOTTOM) / len(bars) - _BETWEEN)
     x = _Axis(0.0, 1.0, _LEFT, WIDTH - _RIGHT)
-    parts = [f'<text class="title" x="{_LEFT}" y="13">{html.escape(title)}</text>']
+    parts = [f'<text class="title" x="{_LEFT}" y="{_TITLE_LINE}">{html.escape(title)}</text>']
     parts.append(_legend(title, names))
     for row, (name, shares) in enumerate(bars):
-        top, left = _TOP + 4 + row * (thick + 2), 0.0
-        middle = top + thick / 2 + 4
+        top, left = _TOP + _DESCENT + row * (thick + _BETWEEN), 0.0
+        middle = top + thick / 2 + _DESCENT
         parts.append(
-            f'<text class="tick" x="{_LEFT - 5}" y="{middle:.1f}" text-anchor="end">'
+            f'<text class="tick" x="{_LEFT - _GAP}" y="{middle:.1f}" text-anchor="end">'
             f"{html.escape(name)}</text>"
         )
         for number, share in enumerate(shares):
@@ -168,23 +182,23 @@ def _axis(
 
 
 def _frame(title: str, *, x: _Axis, y: _Axis) -> str:
-    parts = [f'<text class="title" x="{_LEFT}" y="13">{html.escape(title)}</text>']
+    parts = [f'<text class="title" x="{_LEFT}" y="{_TITLE_LINE}">{html.escape(title)}</text>']
     for tick in y.ticks():
         at = y.place(tick)
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
-            f'<text class="tick" x="{_LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">'
+            f'<text class="tick" x="{_LEFT - _GAP}" y="{at + _DESCENT:.1f}" text-anchor="end">'
             f"{number_text(tick)}</text>"
         )
     for tick in x.ticks():
         at = x.place(tick)
         parts.append(
             f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
-            f'<text class="tick" x="{at:.1f}" y="{HEIGHT - _BOTTOM + 14}" text-anchor="middle">'
+            f'<text class="tick" x="{at:.1f}" y="{HEIGHT - _BOTTOM + _BELOW}" text-anchor="middle">'
             f"{number_text(tick)}</text>"
         )
     parts.append(
-        f'<text class="tick" x="{WIDTH - _RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step</text>'
+        f'<text class="tick" x="{WIDTH - _RIGHT}" y="{HEIGHT - _GAP}" text-anchor="end">step</text>'
     )
     return "".join(parts)
 
@@ -195,7 +209,9 @@ def _legend(title: str, names: Sequence[str]) -> str:
     parts, right = [], float(WIDTH - _RIGHT)
     for number, name in reversed(list(enumerate(names))):
         right -= _LETTER * len(name)
-        parts.append(f'<text class="t{number}" x="{right:.1f}" y="13">{html.escape(name)}</text>')
+        parts.append(
+            f'<text class="t{number}" x="{right:.1f}" y="{_TITLE_LINE}">{html.escape(name)}</text>'
+        )
         right -= 2 * _LETTER
     return "".join(parts)
 
@@ -242,8 +258,8 @@ def _drawing(title: str, parts: Sequence[str]) -> str:
 def number_text(value: float) -> str:
     """Write a number of an axis in a few letters: 0.25, 40k, 1.5M, 1e-05."""
     size = abs(value)
-    if size >= 1e6:
-        return f"{value / 1e6:.4g}M"
-    if size >= 1e4:
-        return f"{value / 1e3:.4g}k"
+    if size >= _MILLION:
+        return f"{value / _MILLION:.4g}M"
+    if size >= _SHORTENED_FROM:
+        return f"{value / _THOUSAND:.4g}k"
     return f"{value:.4g}"

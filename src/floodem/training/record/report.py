@@ -208,7 +208,7 @@ def _training(history: History) -> str:
         return "<p>No step yet.</p>"
     steps = history.steps().astype(np.float64)
 
-    def chart(title: str, names: dict[str, str], floor: float | None = None) -> str:
+    def chart(title: str, names: dict[str, str], *, floor: float | None = None) -> str:
         series = [
             Series(name=label, x=steps, y=history.column(name)) for name, label in names.items()
         ]

@@ -163,14 +163,6 @@ class Validator:
             return None
         return self._take()
 
-    def finish(self) -> ValidationScore | None:
-        """Wait for the flood that is under way and return its score, or None."""
-        if self._job is None:
-            return None
-        if self._process is not None:
-            self._process.wait()
-        return self._take()
-
     def stop(self) -> None:
         """Kill the flood that is under way, if any; the next run begins another one."""
         if self._process is not None:

@@ -35,6 +35,9 @@ CONFIDENCE = 0.8
 STOP_BELOW = 0.1
 """Probability of a worthwhile gain below which more time is not worth it."""
 
+LATEST = 3
+"""The newest validations whose median is the present score."""
+
 SEEN = 0.75
 """Share of the validations, the newest, that the forecast is made from; the start says little."""
 
@@ -125,7 +128,7 @@ def judge(
     hours = np.array([score.hours for score in scores])
     costs = np.array([score.cost for score in scores])
     reached = f"best {best.cost:.3f} at step {best.step:,}, after {_hours(best.hours)}"
-    so_far = f"adapted Rand error {float(np.median(costs[-3:])):.3f} of late ({reached})"
+    so_far = f"adapted Rand error {float(np.median(costs[-LATEST:])):.3f} of late ({reached})"
     if len(scores) < MIN_SCORES or hours[-1] <= hours[0]:
         return Convergence(
             trend=Trend.UNKNOWN,
@@ -286,7 +289,7 @@ def _without_outliers(
     """Bring scores far from their neighbours nearer: one bad merger is no trend."""
     middle = costs.copy()
     middle[1:-1] = np.median(np.stack([costs[:-2], costs[1:-1], costs[2:]]), axis=0)
-    middle[-1] = np.median(costs[-3:])
+    middle[-1] = np.median(costs[-LATEST:])
     calmed: Float64[np.ndarray, " n"] = np.clip(
         costs, middle - _OUTLIER * noise, middle + _OUTLIER * noise
     )
@@ -295,7 +298,7 @@ def _without_outliers(
 
 def _is_worse(costs: Float64[np.ndarray, " n"], *, noise: float) -> bool:
     """Tell whether the last third lies clearly above the best as many in a row before it."""
-    third = max(3, len(costs) // 3)
+    third = max(LATEST, len(costs) // 3)
     if len(costs) < 2 * third:
         return False
     earlier, late = costs[:-third], costs[-third:]
