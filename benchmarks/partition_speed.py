@@ -20,11 +20,11 @@ import numpy as np
 from floodem.labels.partitions import BlockRuns
 from floodem.legacy.gzip_stream import LEVEL
 from floodem.legacy.tfrecord_writer import write_tfrecord
+from floodem.training.configuration.options import DEFAULT_THRESHOLDS
 from floodem.training.coordinates.partition_volume import partition
 from floodem.training.coordinates.partitioning import Partitioning
 from floodem.training.coordinates.samplers import make_sampler
 from floodem.training.coordinates.sampling import gathered, sample
-from floodem.training.options import DEFAULT_THRESHOLDS
 from floodem.volumes import open_volume
 from floodem.volumes.parallel import usable_threads
 

@@ -18,13 +18,13 @@ import torch
 from network_speed import FEATURES, MATRIX_SIZE, SHAPES, TAPS, flops
 
 from floodem.geometry import Zyx
-from floodem.training.configuration import make_options
-from floodem.training.distributed import World
-from floodem.training.options import TrainOptions
-from floodem.training.preparation import find_coordinates, make_in_flight
-from floodem.training.sources import open_training_data
-from floodem.training.start import first_network
-from floodem.training.step import Learner
+from floodem.training.configuration.making import make_options
+from floodem.training.configuration.options import TrainOptions
+from floodem.training.examples.preparation import find_coordinates, make_in_flight
+from floodem.training.examples.sources import open_training_data
+from floodem.training.learning.distributed import World
+from floodem.training.learning.step import Learner
+from floodem.training.runs.start import first_network
 from training_cases import blobs, smooth_image
 
 DEPTH, FOV = SHAPES["snemi3d, 9 modules, 17x33x33"]

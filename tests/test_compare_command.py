@@ -8,13 +8,13 @@ import pytest
 
 from floodem.cli.compare import compare
 from floodem.errors import OptionError, VolumeFormatError, VolumeNotFoundError
-from floodem.training.comparison import compare_runs, flop_per_call
-from floodem.training.options import (
+from floodem.training.configuration.options import (
     NetworkOptions,
     TrainOptions,
     ValidationOptions,
     VolumeOptions,
 )
+from floodem.training.runs.comparison import compare_runs, flop_per_call
 from validation_cases import run_on_disk
 
 VOLUMES = (VolumeOptions(image="em.h5", labels="seg.h5"),)

@@ -23,13 +23,13 @@ from floodem.errors import (
     VolumeNotFoundError,
 )
 from floodem.geometry import Box
+from floodem.training.configuration.options import SamplingOptions
 from floodem.training.coordinates import pages
 from floodem.training.coordinates.index import CoordinateIndex, IndexedVolume
 from floodem.training.coordinates.indexing import IndexBuilder, index_labels, index_partitions
 from floodem.training.coordinates.partitioning import PartitionedLabels, Partitioning
 from floodem.training.coordinates.samplers import Draw, make_sampler, random_words
 from floodem.training.coordinates.sampling import sample
-from floodem.training.options import SamplingOptions
 from floodem.volumes import create_volume
 
 PAGE = pages.PAGE_SHAPE

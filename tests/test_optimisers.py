@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from floodem.network.conv_stack import ConvStack
-from floodem.training.averaging import WeightAverage
-from floodem.training.optimisers import (
+from floodem.training.configuration.options import OptimiserOptions
+from floodem.training.learning.averaging import WeightAverage
+from floodem.training.learning.optimisers import (
     ADAGRAD_START,
     clip_gradients,
     initialise,
@@ -21,8 +22,7 @@ from floodem.training.optimisers import (
     make_optimiser,
     set_learning_rate,
 )
-from floodem.training.options import OptimiserOptions
-from floodem.training.precision import GROWTH_STEPS, LossScale
+from floodem.training.learning.precision import GROWTH_STEPS, LossScale
 
 NAMES = ("sgd", "momentum", "adam", "adamw", "rmsprop", "adagrad")
 

@@ -28,10 +28,10 @@ from floodem.errors import (
 from floodem.flooding.masks import parse_mask
 from floodem.geometry import Box, VoxelSize
 from floodem.labels.partitions import BlockRuns, partition_block, partition_table
+from floodem.training.configuration.options import DEFAULT_THRESHOLDS
 from floodem.training.coordinates import partitioning
 from floodem.training.coordinates.partition_volume import partition
 from floodem.training.coordinates.partitioning import PartitionedLabels, Partitioning, Sphere
-from floodem.training.options import DEFAULT_THRESHOLDS
 from floodem.volumes import create_volume, open_volume
 from reference import partitions as twin
 

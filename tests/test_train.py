@@ -28,12 +28,12 @@ from floodem.geometry import VoxelSize
 from floodem.network.model_file import load_model
 from floodem.training.augmentation import options as augmentation_options
 from floodem.training.augmentation.options import PRESETS
-from floodem.training.averaging import WeightAverage
-from floodem.training.checkpoints import checkpoint_paths
-from floodem.training.configuration import make_options
-from floodem.training.loop import End
-from floodem.training.precision import LossScale
-from floodem.training.start import first_network
+from floodem.training.configuration.making import make_options
+from floodem.training.learning.averaging import WeightAverage
+from floodem.training.learning.precision import LossScale
+from floodem.training.runs.checkpoints import checkpoint_paths
+from floodem.training.runs.loop import End
+from floodem.training.runs.start import first_network
 from floodem.volumes import open_volume
 from train_runs import (
     assert_same_weights,
@@ -317,9 +317,7 @@ def test_a_run_does_not_go_on_with_a_preset_that_has_changed(tmp_path, monkeypat
     before = everything(folder)
     later = {**PRESETS, "light": {**PRESETS["light"], "noise_probability": 0.75}}
     monkeypatch.setattr(augmentation_options, "PRESETS", later)
-    with pytest.raises(
-        RunConflictError, match="noise_probability = 0.25, now .* 0.75"
-    ):
+    with pytest.raises(RunConflictError, match="noise_probability = 0.25, now .* 0.75"):
         train(tiny_options(tmp_path, max_steps=20, **light))
     assert everything(folder) == before
 

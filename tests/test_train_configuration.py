@@ -13,7 +13,7 @@ from floodem.cli.main import main
 from floodem.cli.train import KEYS, _values
 from floodem.errors import OptionError, UsageError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize
-from floodem.training.configuration import (
+from floodem.training.configuration.making import (
     CHANGEABLE,
     differences,
     flatten,
@@ -21,7 +21,7 @@ from floodem.training.configuration import (
     read_configuration,
     to_toml,
 )
-from floodem.training.options import (
+from floodem.training.configuration.options import (
     MovementOptions,
     NetworkOptions,
     OptimiserOptions,
@@ -30,7 +30,7 @@ from floodem.training.options import (
     ValidationOptions,
     VolumeOptions,
 )
-from floodem.training.tables import annotations_of, to_plain, value_of_text
+from floodem.training.configuration.tables import annotations_of, to_plain, value_of_text
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)

@@ -10,8 +10,8 @@ import pytest
 
 from floodem.errors import OptionError, RunConflictError
 from floodem.network.model_file import load_model
-from floodem.training.configuration import to_toml
-from floodem.training.distributed import World, joined
+from floodem.training.configuration.making import to_toml
+from floodem.training.learning.distributed import World, joined
 from train_runs import (
     assert_same_weights,
     command,

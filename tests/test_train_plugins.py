@@ -22,7 +22,7 @@ from floodem.errors import DependencyError, ModelError, OptionError
 from floodem.flooding.seeds import parse_seeds
 from floodem.network import registry
 from floodem.network.model_file import load_model
-from floodem.training.losses import make_loss
+from floodem.training.learning.losses import make_loss
 from floodem.volumes import open_volume
 from train_runs import losses, tiny_options, train, write_volume
 

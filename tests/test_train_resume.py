@@ -12,14 +12,14 @@ import time
 import pytest
 
 from floodem.errors import EXIT_STOPPED, RunConflictError, StoppedError
-from floodem.training.checkpoints import (
+from floodem.training.configuration.making import to_toml
+from floodem.training.runs.checkpoints import (
     DAMAGED_SUFFIX,
     Checkpoint,
     checkpoint_paths,
     load_newest,
     save_checkpoint,
 )
-from floodem.training.configuration import to_toml
 from train_runs import (
     assert_same_weights,
     command,

@@ -10,9 +10,9 @@ import torch
 
 from floodem.cli.main import main
 from floodem.network.model_file import load_model
-from floodem.training import trainer
-from floodem.training.configuration import make_options, to_toml
-from floodem.training.loop import End
+from floodem.training.configuration.making import make_options, to_toml
+from floodem.training.runs import trainer
+from floodem.training.runs.loop import End
 from floodem.training.validation.background import Validator
 from train_runs import rows, tiny_options, tiny_values, train
 from validation_cases import answered

@@ -12,16 +12,16 @@ import torch
 from floodem.errors import FloodemError, GeometryError, LabelError, OptionError
 from floodem.geometry import Box
 from floodem.training.augmentation.options import AugmentationOptions
-from floodem.training.coordinates.samplers import Draw
-from floodem.training.examples import Examples
-from floodem.training.options import (
+from floodem.training.configuration.options import (
     MovementOptions,
     SamplingOptions,
     TrainOptions,
     VolumeOptions,
 )
-from floodem.training.preparation import find_coordinates, make_in_flight, margin
-from floodem.training.sources import open_training_data
+from floodem.training.coordinates.samplers import Draw
+from floodem.training.examples.example import Examples
+from floodem.training.examples.preparation import find_coordinates, make_in_flight, margin
+from floodem.training.examples.sources import open_training_data
 from training_cases import (
     AS_IT_IS,
     CPU,

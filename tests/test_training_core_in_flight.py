@@ -13,8 +13,8 @@ from safetensors.torch import load, save
 
 from array_volume import ArrayVolume
 from floodem.errors import ModelError, StorageError
-from floodem.training.movement import logit
-from floodem.training.options import MovementOptions, NetworkOptions
+from floodem.training.configuration.options import MovementOptions, NetworkOptions
+from floodem.training.examples.movement import logit
 from training_cases import (
     TINY,
     blobs,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from floodem.training.movement import (
+from floodem.training.configuration.options import MovementOptions, NetworkOptions
+from floodem.training.examples.movement import (
     CENTRE,
     FixedMoves,
     FollowingMoves,
@@ -21,7 +22,6 @@ from floodem.training.movement import (
     make_policy,
     patch_shape,
 )
-from floodem.training.options import MovementOptions, NetworkOptions
 
 DELTAS = (1, 2, 2)
 HIGH, LOW = 3.0, -3.0

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from floodem.errors import DependencyError, OptionError
-from floodem.training.losses import (
+from floodem.training.examples.metrics import Metrics, shares
+from floodem.training.examples.movement import Move, logit
+from floodem.training.learning.losses import (
     LOSSES,
     balanced_cross_entropy,
     make_loss,
     sigmoid_cross_entropy,
 )
-from floodem.training.metrics import Metrics, shares
-from floodem.training.movement import Move, logit
 from training_cases import CPU
 
 LN2 = math.log(2)
@@ -94,7 +94,10 @@ def test_losses_stay_finite_at_any_logit(name):
 
 def test_a_loss_is_found_by_name_and_by_where_it_is_written():
     assert make_loss("sigmoid_cross_entropy") is sigmoid_cross_entropy
-    assert make_loss("floodem.training.losses:balanced_cross_entropy") is balanced_cross_entropy
+    assert (
+        make_loss("floodem.training.learning.losses:balanced_cross_entropy")
+        is balanced_cross_entropy
+    )
     with pytest.raises(OptionError, match="nearest: sigmoid_cross_entropy"):
         make_loss("sigmoid_crossentropy")
     with pytest.raises(DependencyError, match="no_such_package"):

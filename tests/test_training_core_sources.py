@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from floodem.errors import FloodemError, GeometryError, LabelError, OptionError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize
-from floodem.training import sources
-from floodem.training.options import TrainOptions, VolumeOptions
-from floodem.training.sources import open_training_data
+from floodem.training.configuration.options import TrainOptions, VolumeOptions
+from floodem.training.examples import sources
+from floodem.training.examples.sources import open_training_data
 from floodem.volumes import open_volume, statistics
 from floodem.volumes.declared import VOXEL_SIZE_KEY
 from training_cases import CPU, blobs, smooth_image, training_volume

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from floodem.network.conv_stack import ConvStack
-from floodem.training.distributed import World
-from floodem.training.in_flight import InFlight
-from floodem.training.options import MovementOptions, OptimiserOptions, TrainOptions
-from floodem.training.step import Learner
+from floodem.training.configuration.options import MovementOptions, OptimiserOptions, TrainOptions
+from floodem.training.examples.in_flight import InFlight
+from floodem.training.learning.distributed import World
+from floodem.training.learning.step import Learner
 from reference import training_twin as twin
 from training_cases import (
     AS_IT_IS,

@@ -14,7 +14,7 @@ import torch
 from bright import bright_model
 from floodem.evaluation import evaluate
 from floodem.network.model_file import load_model
-from floodem.training.options import NetworkOptions
+from floodem.training.configuration.options import NetworkOptions
 from floodem.training.validation import background, job, worker
 from floodem.training.validation.choice import ValidationFailure
 from floodem.training.validation.job import ValidationJob
@@ -293,7 +293,7 @@ def test_the_module_runs_where_only_the_core_is_installed():
         "for name in ('tensorstore', 'tifffile', 'PIL', 'tensorboard', 'rich', 'typer'):\n"
         "    sys.modules[name] = None\n"
         "import floodem.training.validation.worker, floodem.training.validation.background\n"
-        "import floodem.training.record.record, floodem.training.comparison\n"
+        "import floodem.training.record.record, floodem.training.runs.comparison\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -16,7 +16,7 @@ from floodem.errors import (
     VolumeNotFoundError,
 )
 from floodem.geometry import Box
-from floodem.training.options import NetworkOptions
+from floodem.training.configuration.options import NetworkOptions
 from floodem.training.validation.refusals import require_held_out
 from floodem.volumes import create_volume
 from validation_cases import options_of, tubes_on_disk

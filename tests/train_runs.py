@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from floodem.training.configuration import make_options, merge
-from floodem.training.trainer import train
+from floodem.training.configuration.making import make_options, merge
+from floodem.training.runs.trainer import train
 from training_cases import blobs, smooth_image
 
 SHAPE = (24, 32, 32)

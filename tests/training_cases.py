@@ -10,12 +10,12 @@ from scipy import ndimage
 
 from array_volume import ArrayVolume
 from floodem.training.augmentation.options import AugmentationOptions
+from floodem.training.configuration.options import MovementOptions, NetworkOptions, VolumeOptions
 from floodem.training.coordinates.samplers import Draw
-from floodem.training.examples import Examples
-from floodem.training.in_flight import InFlight
-from floodem.training.movement import make_policy, patch_shape
-from floodem.training.options import MovementOptions, NetworkOptions, VolumeOptions
-from floodem.training.sources import TrainingData, TrainingVolume
+from floodem.training.examples.example import Examples
+from floodem.training.examples.in_flight import InFlight
+from floodem.training.examples.movement import make_policy, patch_shape
+from floodem.training.examples.sources import TrainingData, TrainingVolume
 
 CPU = torch.device("cpu")
 AS_IT_IS = AugmentationOptions(reflectable_axes=(), permutable_axes=())

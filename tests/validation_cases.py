@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from bright import MEAN, STDDEV, bright_tubes
-from floodem.training.configuration import to_toml
-from floodem.training.options import (
+from floodem.training.configuration.making import to_toml
+from floodem.training.configuration.options import (
     NetworkOptions,
     TrainOptions,
     ValidationOptions,
@@ -20,7 +20,7 @@ from floodem.training.validation import job
 from floodem.training.validation.background import Validator
 from floodem.training.validation.choice import ValidationFailure
 from floodem.training.validation.job import ValidationJob
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 from floodem.volumes import create_volume
 
 FOV, DELTAS = (7, 9, 9), (2, 3, 3)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from floodem.flooding.segment import segment
     from floodem.geometry import Box, VoxelSize
     from floodem.network.model_file import load_model
-    from floodem.training.options import TrainOptions
-    from floodem.training.trainer import train
+    from floodem.training.configuration.options import TrainOptions
+    from floodem.training.runs.trainer import train
     from floodem.viewer import view
     from floodem.volumes import create_volume, open_volume
 
@@ -46,14 +46,14 @@ _HOMES = {
     "FloodOptions": "floodem.flooding.options",
     "FloodemError": "floodem.errors",
     "SegmentRequest": "floodem.flooding.request",
-    "TrainOptions": "floodem.training.options",
+    "TrainOptions": "floodem.training.configuration.options",
     "VoxelSize": "floodem.geometry",
     "create_volume": "floodem.volumes",
     "evaluate": "floodem.evaluation",
     "load_model": "floodem.network.model_file",
     "open_volume": "floodem.volumes",
     "segment": "floodem.flooding.segment",
-    "train": "floodem.training.trainer",
+    "train": "floodem.training.runs.trainer",
     "view": "floodem.viewer",
 }
 

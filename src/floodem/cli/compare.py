@@ -12,8 +12,8 @@ from floodem.cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from floodem.training.comparison import Comparison, RunSummary
-    from floodem.training.validation_score import ValidationScore
+    from floodem.training.runs.comparison import Comparison, RunSummary
+    from floodem.training.validation.score import ValidationScore
 
 _WIDTH_IN_FILES = 200
 _NONE = "-"
@@ -30,7 +30,7 @@ def compare(
     best it had reached within the time that all runs had; the second one what that
     cost. A GFLOP is a thousand million operations of one field of view.
     """
-    from floodem.training.comparison import compare_runs
+    from floodem.training.runs.comparison import compare_runs
 
     found = compare_runs(runs)
     if as_json:

@@ -87,9 +87,9 @@ def partition(
     """
     from floodem.cli.progress import progress_bar
     from floodem.flooding.masks import parse_mask
+    from floodem.training.configuration.options import SamplingOptions
     from floodem.training.coordinates.partition_volume import partition as make
     from floodem.training.coordinates.partitioning import Partitioning, Sphere
-    from floodem.training.options import SamplingOptions
 
     usual = SamplingOptions()
     by = Partitioning(

@@ -19,8 +19,8 @@ import typer
 from floodem.cli.stopping import stopping_on_signals
 from floodem.errors import OptionError, StoppedError, UsageError
 from floodem.geometry import Box, VoxelSize
-from floodem.training.options import NetworkOptions, TrainOptions, VolumeOptions
-from floodem.training.tables import (
+from floodem.training.configuration.options import NetworkOptions, TrainOptions, VolumeOptions
+from floodem.training.configuration.tables import (
     annotations_of,
     is_table,
     key_of,
@@ -30,8 +30,8 @@ from floodem.training.tables import (
 )
 
 if TYPE_CHECKING:
-    from floodem.training.configuration import Values
-    from floodem.training.trainer import Training
+    from floodem.training.configuration.making import Values
+    from floodem.training.runs.trainer import Training
 
 _METAVARS = {str: "TEXT", int: "N", float: "NUMBER", Box: "Z:Z,Y:Y,X:X", VoxelSize: "Z,Y,X"}
 _SHORT = {"volume.image": "--image", "volume.labels": "--labels", "network.init": "--init"}
@@ -139,9 +139,9 @@ def train(config: str | None = None, *, overwrite: bool = False, **given: Any) -
     floodem train CONFIG; each has --batch-size examples of its own.
     """
     from floodem.cli.progress import progress_bar
-    from floodem.training.configuration import make_options
-    from floodem.training.distributed import is_first
-    from floodem.training.trainer import train as run
+    from floodem.training.configuration.making import make_options
+    from floodem.training.learning.distributed import is_first
+    from floodem.training.runs.trainer import train as run
 
     values = _values(config, given, overwrite=overwrite)
     options = make_options(values, source=config or "options")
@@ -195,8 +195,8 @@ def _values(config: str | None, given: dict[str, Any], *, overwrite: bool) -> Va
     Without a file and without volumes, a folder that holds a run says what its
     configuration is.
     """
-    from floodem.training.configuration import merge, read_configuration
-    from floodem.training.run_folder import TrainingFolder
+    from floodem.training.configuration.making import merge, read_configuration
+    from floodem.training.runs.run_folder import TrainingFolder
 
     flags = _flags(given)
     volumes = flags.pop(_VOLUME, None)
@@ -221,7 +221,7 @@ def _values(config: str | None, given: dict[str, Any], *, overwrite: bool) -> Va
 
 def _flags(given: dict[str, Any]) -> Values:
     """Return what the flags say, as the tables of a configuration; volumes as lists by key."""
-    from floodem.training.configuration import merge
+    from floodem.training.configuration.making import merge
 
     values: Values = {}
     for key in KEYS:

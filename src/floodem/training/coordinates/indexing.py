@@ -11,6 +11,7 @@ from jaxtyping import Int64, UInt8, UInt32
 from floodem.errors import LabelError, OptionError, VolumeFormatError
 from floodem.geometry import Box, Zyx, tiles
 from floodem.progress import Progress, ProgressListener
+from floodem.training.configuration.options import SamplingOptions
 from floodem.training.coordinates.index import (
     BACKGROUND,
     SEGMENT_COLUMNS,
@@ -19,7 +20,6 @@ from floodem.training.coordinates.index import (
 )
 from floodem.training.coordinates.pages import PAGE_SHAPE, pack_page, pages_in
 from floodem.training.coordinates.partitioning import PartitionedLabels, Partitioning, box_less
-from floodem.training.options import SamplingOptions
 from floodem.volumes.volume import Volume
 
 _BLOCK_BYTES = 2**26

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from floodem.training.record.pictures import PLANES, Example, draw_plane
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 
 MISSING = (
     "tensorboard is not installed, so there are no TensorBoard events: report.html and "

@@ -22,7 +22,7 @@ from floodem.training.record.report import PICTURES, report_page
 from floodem.training.validation.choice import ValidationFailure, best_score
 from floodem.training.validation.convergence import Convergence, judge
 from floodem.training.validation.job import outcome_from_dict
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 
 METRICS, VALIDATION, REPORT = "metrics.jsonl", "validation.jsonl", "report.html"
 

@@ -21,7 +21,7 @@ from floodem.training.record.pictures import saved_pictures
 from floodem.training.record.style import STYLE
 from floodem.training.validation.choice import ValidationFailure, best_score
 from floodem.training.validation.convergence import Convergence
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 
 CONFIGURATION, PICTURES = "config.toml", "pictures"
 REFRESH_SECONDS = 120

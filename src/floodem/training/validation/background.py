@@ -21,7 +21,7 @@ import torch
 from floodem.errors import FloodemError
 from floodem.files import making_folders, remove_partial_files, replacing, storage_error
 from floodem.network.model_file import Model, save_model
-from floodem.training.options import TrainOptions
+from floodem.training.configuration.options import TrainOptions
 from floodem.training.validation.choice import ValidationFailure, best_score
 from floodem.training.validation.job import (
     ValidationJob,
@@ -30,7 +30,7 @@ from floodem.training.validation.job import (
     write_outcome,
 )
 from floodem.training.validation.refusals import require_held_out
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 
 FOLDER = "validation"
 BEST_MODEL = "best.safetensors"

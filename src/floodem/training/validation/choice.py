@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

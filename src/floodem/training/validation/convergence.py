@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from floodem.training.validation.choice import best_score
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 
 MIN_SCORES = 5
 """Fewer validations say nothing about a curve with two bends."""

@@ -18,7 +18,7 @@ from floodem.errors import FloodemError, LabelError, VolumeFormatError
 from floodem.files import storage_error, write_text
 from floodem.geometry import Box
 from floodem.training.validation.choice import ValidationFailure
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 
 LABELS_DATASET = "labels"
 

@@ -16,7 +16,7 @@ import numpy as np
 from floodem.errors import GeometryError, LabelError, OptionError
 from floodem.geometry import Box, Zyx, tiles
 from floodem.labels import require_labels
-from floodem.training.options import TrainOptions, ValidationOptions
+from floodem.training.configuration.options import TrainOptions, ValidationOptions
 from floodem.volumes import open_volume
 from floodem.volumes.inspection.pairs import require_matching
 from floodem.volumes.location import Location, parse_location

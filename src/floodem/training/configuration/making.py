@@ -15,9 +15,9 @@ from typing import Any
 
 from floodem.errors import OptionError, VolumeNotFoundError
 from floodem.files import storage_error
-from floodem.training.options import FORMAT_VERSION, NetworkOptions, TrainOptions
-from floodem.training.tables import from_plain, to_plain
-from floodem.training.toml import write_toml
+from floodem.training.configuration.options import FORMAT_VERSION, NetworkOptions, TrainOptions
+from floodem.training.configuration.tables import from_plain, to_plain
+from floodem.training.configuration.toml import write_toml
 
 CHANGEABLE = frozenset(
     {

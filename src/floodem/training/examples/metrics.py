@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from floodem.training.movement import Move, distance, logit
+from floodem.training.examples.movement import Move, distance, logit
 
 OBJECT_LOGIT = logit(0.9)
 """From here on a voxel of a finished example counts as filled (eval_threshold there)."""

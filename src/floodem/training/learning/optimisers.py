@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from floodem.training.options import OptimiserOptions
+from floodem.training.configuration.options import OptimiserOptions
 
 ADAGRAD_START = 0.1
 """Initial accumulator of TensorFlow's Adagrad, which the reference uses (torch's default is 0)."""

@@ -1,7 +1,7 @@
 """What a training run is made of: every key of its configuration, with its default.
 
 A configuration is a tree of frozen dataclasses, one for each table of the TOML
-file (floodem.training.configuration reads and writes it). The text of each key is
+file (floodem.training.configuration.making reads and writes it). The text of each key is
 its help on the command line and its line in the documentation. Triples are z, y, x.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from floodem.errors import OptionError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.training.augmentation.options import AugmentationOptions
-from floodem.training.tables import to_plain
+from floodem.training.configuration.tables import to_plain
 
 FORMAT_VERSION = 1
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from floodem.errors import ModelError
 from floodem.geometry import VoxelSize
 from floodem.network.model_file import Model
-from floodem.training.options import TrainOptions
+from floodem.training.configuration.options import TrainOptions
 from floodem.training.record.pictures import Example
 from floodem.training.record.record import Record
-from floodem.training.run_folder import TrainingFolder
+from floodem.training.runs.run_folder import TrainingFolder
 from floodem.training.validation.background import Validator
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 
 _POLL_SECONDS = 0.1
 

@@ -14,7 +14,13 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from floodem.training.tables import annotations_of, is_table, key_of, repeated_table, to_plain
+from floodem.training.configuration.tables import (
+    annotations_of,
+    is_table,
+    key_of,
+    repeated_table,
+    to_plain,
+)
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _WIDTH = 98

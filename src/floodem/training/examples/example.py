@@ -18,7 +18,7 @@ from floodem.geometry import Box, Zyx
 from floodem.training.augmentation.options import AugmentationOptions
 from floodem.training.augmentation.plan import plan_augmentation
 from floodem.training.coordinates.samplers import Draw, Sampler
-from floodem.training.sources import TrainingData
+from floodem.training.examples.sources import TrainingData
 
 TARGET_INSIDE = 0.95
 TARGET_OUTSIDE = 0.05

@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int64
 
 from floodem.flooding.movement import MoveQueue, face_peaks
 from floodem.geometry import Zyx
-from floodem.training.options import MovementOptions, NetworkOptions
+from floodem.training.configuration.options import MovementOptions, NetworkOptions
 
 CENTRE: Zyx = (0, 0, 0)
 

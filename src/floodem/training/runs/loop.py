@@ -26,13 +26,13 @@ from torch import Tensor
 from floodem.errors import ModelError, StoppedError
 from floodem.network.model_file import Model, ModelDescription, save_model
 from floodem.progress import Progress, ProgressListener
-from floodem.training.checkpoints import Checkpoint, checkpoint_paths, save_checkpoint, stored
-from floodem.training.metrics import shares
-from floodem.training.observers import Observers
-from floodem.training.options import TrainOptions
-from floodem.training.run_folder import TrainingFolder
-from floodem.training.start import to_model
-from floodem.training.step import Learner, StepResult
+from floodem.training.configuration.options import TrainOptions
+from floodem.training.examples.metrics import shares
+from floodem.training.learning.step import Learner, StepResult
+from floodem.training.runs.checkpoints import Checkpoint, checkpoint_paths, save_checkpoint, stored
+from floodem.training.runs.observers import Observers
+from floodem.training.runs.run_folder import TrainingFolder
+from floodem.training.runs.start import to_model
 
 MOST_SKIPPED = 100
 """Steps in a row without finite gradients after which training has gone astray."""

@@ -2,7 +2,7 @@
 
 run.json       versions, configuration, digests of the data, seed, processes, status
 config.toml    the complete configuration
-checkpoints/   moments to go on from (floodem.training.checkpoints)
+checkpoints/   moments to go on from (floodem.training.runs.checkpoints)
 latest.safetensors, best.safetensors   model files: newest weights, and best by validation
 metrics.jsonl, validation.jsonl, pictures/, report.html, events*   the record
 log.txt        one line per event
@@ -28,7 +28,7 @@ from floodem.files import (
     storage_error,
     write_text,
 )
-from floodem.training.configuration import (
+from floodem.training.configuration.making import (
     CHANGEABLE,
     HEADER,
     differences,
@@ -36,7 +36,7 @@ from floodem.training.configuration import (
     read_configuration,
     to_toml,
 )
-from floodem.training.options import TrainOptions
+from floodem.training.configuration.options import TrainOptions
 
 RUN_VERSION = 1
 LATEST_MODEL = "latest.safetensors"

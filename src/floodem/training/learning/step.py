@@ -23,19 +23,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from floodem.errors import DeviceError, ModelError
-from floodem.training.averaging import WeightAverage
-from floodem.training.clock import StepClock
-from floodem.training.distributed import World
-from floodem.training.in_flight import Batch, InFlight
-from floodem.training.losses import make_loss
-from floodem.training.optimisers import (
+from floodem.training.configuration.options import TrainOptions
+from floodem.training.examples.in_flight import Batch, InFlight
+from floodem.training.learning.averaging import WeightAverage
+from floodem.training.learning.clock import StepClock
+from floodem.training.learning.distributed import World
+from floodem.training.learning.losses import make_loss
+from floodem.training.learning.optimisers import (
     clip_gradients,
     learning_rate,
     make_optimiser,
     set_learning_rate,
 )
-from floodem.training.options import TrainOptions
-from floodem.training.precision import LossScale, computing_in
+from floodem.training.learning.precision import LossScale, computing_in
 
 _WEIGHTS, _AVERAGE, _OPTIMISER = "weights/", "average/", "optimiser/"
 

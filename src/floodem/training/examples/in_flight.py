@@ -28,10 +28,10 @@ from torch import Tensor
 
 from floodem.errors import ModelError
 from floodem.geometry import Zyx
-from floodem.training.examples import Example, Examples
-from floodem.training.metrics import Metrics
-from floodem.training.movement import CENTRE, Move, Policy, Walk, logit
-from floodem.training.options import MovementOptions, NetworkOptions
+from floodem.training.configuration.options import MovementOptions, NetworkOptions
+from floodem.training.examples.example import Example, Examples
+from floodem.training.examples.metrics import Metrics
+from floodem.training.examples.movement import CENTRE, Move, Policy, Walk, logit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

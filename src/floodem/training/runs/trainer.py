@@ -30,22 +30,22 @@ from floodem.files import require_free_disk, storage_error
 from floodem.network.device import choose_device
 from floodem.network.model_file import ModelDescription
 from floodem.progress import Progress, ProgressListener
-from floodem.training.checkpoints import Checkpoint, checkpoint_paths, load_newest
-from floodem.training.configuration import flatten
-from floodem.training.distributed import World, is_among_several, joined
-from floodem.training.loop import End, Loop
-from floodem.training.observers import Observers
-from floodem.training.options import TrainOptions
-from floodem.training.precision import stored_dtype
-from floodem.training.preparation import find_coordinates, make_in_flight
-from floodem.training.run_folder import TrainingFolder
-from floodem.training.sources import TrainingData, open_training_data
-from floodem.training.start import UNKNOWN_VOXEL_SIZE, describe, digest, first_network
-from floodem.training.step import Learner
-from floodem.training.tables import to_plain
+from floodem.training.configuration.making import flatten
+from floodem.training.configuration.options import TrainOptions
+from floodem.training.configuration.tables import to_plain
+from floodem.training.examples.preparation import find_coordinates, make_in_flight
+from floodem.training.examples.sources import TrainingData, open_training_data
+from floodem.training.learning.distributed import World, is_among_several, joined
+from floodem.training.learning.precision import stored_dtype
+from floodem.training.learning.step import Learner
+from floodem.training.runs.checkpoints import Checkpoint, checkpoint_paths, load_newest
+from floodem.training.runs.loop import End, Loop
+from floodem.training.runs.observers import Observers
+from floodem.training.runs.run_folder import TrainingFolder
+from floodem.training.runs.start import UNKNOWN_VOXEL_SIZE, describe, digest, first_network
 from floodem.training.validation.background import BEST_MODEL
 from floodem.training.validation.refusals import require_held_out
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 from floodem.volumes.parallel import usable_threads
 
 CHECKPOINT_FACTOR = 4
@@ -92,7 +92,7 @@ def train(
     Parameters
     ----------
     options
-        All of the run; see `floodem.training.configuration.make_options` for a
+        All of the run; see `floodem.training.configuration.making.make_options` for a
         configuration in TOML.
     overwrite
         Begin again where the folder holds a run.

@@ -21,7 +21,7 @@ from floodem.geometry import Box, VoxelSize, Zyx, tiles
 from floodem.labels import compact, require_labels
 from floodem.memory import available_memory
 from floodem.progress import Progress, ProgressListener
-from floodem.training.options import TrainOptions, VolumeOptions
+from floodem.training.configuration.options import TrainOptions, VolumeOptions
 from floodem.training.patch import Patch
 from floodem.volumes import open_volume, statistics
 from floodem.volumes.inspection.pairs import require_alike, require_matching

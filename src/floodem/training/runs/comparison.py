@@ -14,12 +14,12 @@ from typing import Any
 
 from floodem.errors import ModelError, OptionError, VolumeNotFoundError
 from floodem.geometry import Zyx
-from floodem.training.configuration import make_options
-from floodem.training.options import NetworkOptions, TrainOptions
+from floodem.training.configuration.making import make_options
+from floodem.training.configuration.options import NetworkOptions, TrainOptions
 from floodem.training.record.record import read_metrics, read_validations
-from floodem.training.run_folder import TrainingFolder
+from floodem.training.runs.run_folder import TrainingFolder
 from floodem.training.validation.choice import best_score
-from floodem.training.validation_score import ValidationScore
+from floodem.training.validation.score import ValidationScore
 
 FORMAT_VERSION = 1
 

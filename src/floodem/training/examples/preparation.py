@@ -7,14 +7,14 @@ import torch
 from floodem.errors import OptionError
 from floodem.geometry import Zyx
 from floodem.progress import ProgressListener
+from floodem.training.configuration.options import TrainOptions
 from floodem.training.coordinates.index import CoordinateIndex
 from floodem.training.coordinates.indexing import index_labels
 from floodem.training.coordinates.samplers import Sampler, make_sampler
-from floodem.training.examples import Examples, room
-from floodem.training.in_flight import InFlight
-from floodem.training.movement import make_policy, patch_shape
-from floodem.training.options import TrainOptions
-from floodem.training.sources import TrainingData
+from floodem.training.examples.example import Examples, room
+from floodem.training.examples.in_flight import InFlight
+from floodem.training.examples.movement import make_policy, patch_shape
+from floodem.training.examples.sources import TrainingData
 
 
 def make_in_flight(

@@ -1,0 +1,1 @@
+"""Learning: a batch of fields of view in, better weights out."""
