@@ -7,6 +7,7 @@
     reads      fields of view read at random places a second, in every format
     convert    512^3 between chunked formats against a plain copy, stacks against reading
     training   a step of training against its arithmetic, and where its time goes
+    augmentation  milliseconds for one example, by preset and by part
     partitions partitions of the shared SNEMI3D labels, index, draws, historic coordinates
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
@@ -27,6 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 def main() -> int:
     """Run the benchmarks that were named, or all."""
+    import augmentation_speed
     import clahe_speed
     import conversion_speed
     import flood_overhead
@@ -42,6 +44,7 @@ def main() -> int:
         "overhead": flood_overhead.run,
         "start": start_time.run,
         "training": training_speed.run,
+        "augmentation": augmentation_speed.run,
         "convert": conversion_speed.run,
         "reads": random_reads.run,
         "clahe": clahe_speed.run,
