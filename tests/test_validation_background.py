@@ -67,12 +67,24 @@ def test_a_validation_scores_what_segment_and_evaluate_say(tmp_path, held_out):
         open_volume(f"{tmp_path / 'run/validation/step-00000012.h5'}@labels") as labels,
         open_volume(held_out[1]) as truth,
     ):
-        found = evaluate(labels, truth)
+        found = evaluate(labels, truth, border=(3, 4, 4))
     assert made.adapted_rand_error == found.all_truth.adapted_rand_error < 0.1
     assert made.voi_merge_bits == found.all_truth.voi_merge_bits
     assert made.fill == found.coverage > 0.9
     assert load_model(tmp_path / "run/best.safetensors").digest() == bright_model().digest()
     assert validator.poll() is None
+
+
+def test_the_border_that_is_not_scored_can_be_chosen(tmp_path, held_out):
+    validator = validator_of(options_of(tmp_path, *held_out, border=(0, 0, 0)))
+    validator.start(bright_model(), step=1, hours=0.1)
+    made = finished(validator)
+    with (
+        open_volume(f"{tmp_path / 'run/validation/step-00000001.h5'}@labels") as labels,
+        open_volume(held_out[1]) as truth,
+    ):
+        assert made.fill == evaluate(labels, truth).coverage
+        assert made.fill != evaluate(labels, truth, border=(3, 4, 4)).coverage
 
 
 def test_validations_without_a_score_are_told_and_training_goes_on(tmp_path, held_out):

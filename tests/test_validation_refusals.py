@@ -75,6 +75,11 @@ def test_a_box_outside_is_refused(tmp_path, held_out):
     refused(GeometryError, "is empty or not inside", options_of(tmp_path, *held_out, box=empty))
 
 
+def test_a_border_that_leaves_nothing_is_refused(tmp_path, held_out):
+    options = options_of(tmp_path, *held_out, border=(12, 0, 0))
+    refused(GeometryError, "validation.border (12, 0, 0) (z,y,x) leaves nothing of", options)
+
+
 def test_a_box_smaller_than_the_field_of_view_is_refused(tmp_path, held_out):
     box = Box((0, 0, 0), (24, 8, 64))
     refused(

@@ -186,6 +186,11 @@ class ValidationOptions:
     image_stddev: float | None = key(None, "As in volume.")
     every_minutes: float = key(30.0, "Time between the starts of two validations.")
     min_segment_size: int = key(1000, "Smaller segments are dropped.")
+    border: Zyx | None = key(
+        None,
+        "Voxels at each face that are not scored; default: half of the field of view, where no "
+        "flood begins.",
+    )
     max_calls: int | None = key(None, "Network calls at most for one segment.")
     device: str = key("same", "same as training, cpu or cuda:N.")
     threads: int = key(1, "Threads of the validating process on a CPU.")

@@ -140,6 +140,7 @@ class Validator:
             device=self._device,
             threads=self._options.threads,
             min_segment_size=self._options.min_segment_size,
+            border=None if self._options.border is None else list(self._options.border),
             max_calls=self._options.max_calls,
         )
         self._began = time.monotonic()

@@ -52,6 +52,8 @@ class ValidationJob:
         For computations on a CPU.
     min_segment_size, max_calls
         Of the flood.
+    border
+        Voxels at each face that are not scored, z, y, x; None for half of the field of view.
     """
 
     step: int
@@ -69,6 +71,7 @@ class ValidationJob:
     threads: int
     min_segment_size: int
     max_calls: int | None
+    border: list[int] | None
 
     def save(self, path: Path) -> None:
         """Write the job as JSON."""
@@ -122,7 +125,8 @@ def flood_and_score(job: ValidationJob) -> ValidationScore:
             "the network does not follow objects yet"
         )
     with made.open() as segmentation, open_volume(job.labels) as truth:
-        found = evaluate(segmentation, truth, box=made.box, worst=0)
+        z, y, x = job.border or (size // 2 for size in model.description.fov)
+        found = evaluate(segmentation, truth, box=made.box, border=(z, y, x), worst=0)
     return ValidationScore(
         step=job.step,
         hours=job.hours,

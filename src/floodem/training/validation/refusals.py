@@ -117,6 +117,11 @@ def _box(wanted: ValidationOptions, image: Volume, *, fov: Zyx) -> Box:
             f"validation.box {box}, {box.shape} voxels (z,y,x), is smaller than the field of view "
             f"{fov}: give a larger box"
         )
+    border = wanted.border or (0, 0, 0)
+    if any(not 0 <= 2 * edge < size for edge, size in zip(border, box.shape, strict=True)):
+        raise GeometryError(
+            f"validation.border {border} (z,y,x) leaves nothing of {box} to score: give less"
+        )
     return box
 
 
