@@ -41,7 +41,7 @@ def test_a_shipped_network_is_small_and_says_what_it_was_trained_on(name):
     assert "synthetic" in description.source
     assert description.licence == "Apache-2.0"
     assert description.voxel_size == SyntheticOptions.preset(PRESET).voxel_size
-    assert description.training["steps"] > 0
+    assert description.training["step"] > 0
 
 
 def test_a_file_goes_before_a_shipped_network_of_its_name(tmp_path, monkeypatch):

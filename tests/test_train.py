@@ -97,6 +97,14 @@ def test_training_lowers_the_loss_and_leaves_a_model_that_says_what_it_is(tmp_pa
     assert {"data", "configuration", "hours", "fields_of_view"} <= description.training.keys()
 
 
+def test_a_model_says_whose_data_it_learned_from_and_what_others_may_do_with_it(tmp_path):
+    told = {"licence": "CC-BY-4.0", "source": "a fly"}
+    described = load_model(train(tiny_options(tmp_path, max_steps=1, **told)).latest).description
+    assert (described.licence, described.source) == ("CC-BY-4.0", "a fly")
+    plain = load_model(train(tiny_options(tmp_path, run="plain", max_steps=1)).latest).description
+    assert (plain.licence, plain.source) == ("", str(tmp_path / "image0.npy"))
+
+
 def test_a_model_says_how_large_voxels_are_and_a_notice_where_nobody_does(tmp_path):
     options, told = tiny_options(tmp_path, max_steps=1), []
     made = train(options, notice=told.append)

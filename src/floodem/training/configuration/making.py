@@ -24,7 +24,7 @@ CHANGEABLE = frozenset(
         *("run", "max_steps", "max_hours", "checkpoint_minutes", "keep_checkpoints", "log_steps"),
         *("picture_minutes", "threads", "device", "compile", "validation.every_minutes"),
         *("validation.threads", "validation.device", "validation.stop_when_flat"),
-        "volume.voxel_size",
+        *("volume.voxel_size", "licence", "source"),
     }
 )
 """Keys that may differ when a run goes on: they decide how long and where, not what is learned."""

@@ -211,6 +211,10 @@ class TrainOptions:
     optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
     validation: ValidationOptions = field(default_factory=ValidationOptions)
     seed: int = key(0, "Of everything random.")
+    licence: str = key("", "Of the weights, for the model file.")
+    source: str | None = key(
+        None, "Where the training data come from, for the model file; default: their addresses."
+    )
     batch_size: int = key(4, "Examples in flight; each step sees one field of view of each.")
     accumulate: int = key(1, "Batches that make one step of the optimiser.")
     max_steps: int = key(1_000_000, "Steps of the optimiser.")

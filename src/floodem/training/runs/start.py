@@ -98,7 +98,8 @@ def describe(
             pad_value=options.movement.pad,
             move_threshold=options.movement.threshold,
             training=dict(facts),
-            source=", ".join(volume.image for volume in options.volumes),
+            licence=options.licence,
+            source=options.source or ", ".join(volume.image for volume in options.volumes),
         )
     except ModelError as error:
         raise OptionError(f"network: {error}") from error
