@@ -23,7 +23,7 @@ PRESET = "clear"
 MIN_SEGMENT_SIZE = 300
 """Of segments in voxels; the default suits larger voxel counts."""
 
-BORDER = "8,8,8"
+BORDER = "16,16,16"
 """Voxels that are not scored at each face: objects that are only grazed there."""
 
 
