@@ -13,7 +13,13 @@ import time
 from pathlib import Path
 
 import floodem
-from floodem.cli.demo import BORDER, MIN_SEGMENT_SIZE, PRESET, TRAINED_SEEDS
+from floodem.cli.demo import (
+    BORDER,
+    DISCO_SEED_THRESHOLD,
+    MIN_SEGMENT_SIZE,
+    PRESET,
+    TRAINED_SEEDS,
+)
 from floodem.flooding.options import FloodOptions
 from floodem.geometry import parse_zyx
 from floodem.volumes.synthetic import SyntheticOptions, write_synthetic
@@ -34,9 +40,10 @@ def main(model: str = "synthetic", dtype: str = "auto") -> None:
             )
             options = SyntheticOptions.preset(PRESET, seed=seed, shape=SHAPE)
             write_synthetic(options, image=image, labels=truth)
-            request = floodem.SegmentRequest(
-                options=FloodOptions(min_segment_size=MIN_SEGMENT_SIZE), dtype=dtype
+            flood = FloodOptions(
+                min_segment_size=MIN_SEGMENT_SIZE, disco_seed_threshold=DISCO_SEED_THRESHOLD
             )
+            request = floodem.SegmentRequest(options=flood, dtype=dtype)
             floodem.segment(image, labels, model=model, request=request)
             with floodem.open_volume(labels) as made, floodem.open_volume(truth) as true:
                 found = floodem.evaluate(made, true, border=parse_zyx(BORDER), worst=0)

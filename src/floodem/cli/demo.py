@@ -23,6 +23,9 @@ PRESET = "clear"
 MIN_SEGMENT_SIZE = 300
 """Of segments in voxels; the default suits larger voxel counts."""
 
+DISCO_SEED_THRESHOLD = -1.0
+"""The rule against mergers is off: this network makes few, and thick trunks need second looks."""
+
 BORDER = "16,16,16"
 """Voxels that are not scored at each face: objects that are only grazed there."""
 
@@ -60,7 +63,15 @@ def demo(
     image, truth = f"{folder / f'tissue-{seed}.zarr'}", f"{folder / f'truth-{seed}.zarr'}"
     labels = f"{folder / f'labels-{seed}-{dtype}.zarr'}"
     _do(synthetic, image, truth, preset=PRESET, shape=shape, seed=seed)
-    _do(segment, image, labels, model="synthetic", dtype=dtype, min_segment_size=MIN_SEGMENT_SIZE)
+    _do(
+        segment,
+        image,
+        labels,
+        model="synthetic",
+        dtype=dtype,
+        min_segment_size=MIN_SEGMENT_SIZE,
+        disco_seed_threshold=DISCO_SEED_THRESHOLD,
+    )
     _do(evaluate, labels, truth, border=BORDER)
     if sys.stdout.isatty() if show is None else show:
         _say("view", image, labels, truth)
