@@ -77,7 +77,7 @@ def test_the_demo_again_makes_nothing_anew(tmp_path):
 
 def test_the_demo_refuses_too_small_tissue_in_one_sentence(tmp_path):
     done = run_demo(tmp_path, "--shape", "16,16,16")
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert done.stderr.startswith("error: shape 16,16,16 (z,y,x)")
     assert len(done.stderr.splitlines()) == 1
 
