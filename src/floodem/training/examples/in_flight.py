@@ -16,7 +16,7 @@ Suffixes: s slot, b slots of one batch, c channel, z y x space.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -119,14 +119,13 @@ class InFlight:
         self._ahead: dict[int, Future[Example]] = {}
         self._reader = None if examples.data.is_resident else ThreadPoolExecutor(max_workers=2)
         self._slots = [_Slot(first + slot, policy.begin()) for slot in range(shape[0])]
-        for slot in range(shape[0]):
-            self._fill(slot)
-            self._begin(slot)
+        self._begin(range(shape[0]))
 
     def gather(self, batch: int) -> Batch:
         """Return the fields of view of a batch, counted from 0."""
+        places = self._places(batch)
         images, targets, weights, seeds = (
-            self._windows(whole)[self._places(batch)]
+            self._windows(whole)[places]
             for whole in (
                 self._images_szyx, self._targets_szyx, self._weights_szyx, self._seeds_szyx
             )
@@ -147,13 +146,17 @@ class InFlight:
         for row, slot in enumerate(slots):
             here = self._slots[slot]
             here.walk.arrive(here.offset, None if cuboids is None else cuboids[row])
+        exhausted = []
         for slot, moves in zip(slots, self._choices(slots), strict=True):
             self.metrics.judge(moves)
             if moves and moves[-1].is_taken:
                 self._slots[slot].offset = moves[-1].offset
             else:
                 self._finish(slot)
-                self._next_example(slot)
+                number = self._slots[slot].number + self._total
+                self._slots[slot] = _Slot(number, self._policy.begin())
+                exhausted.append(slot)
+        self._begin(exhausted)
 
     def state(self) -> dict[str, Tensor]:
         """Return all that `restore` needs; examples themselves are made again."""
@@ -222,11 +225,6 @@ class InFlight:
             raise ValueError("a move leaves its patch")
         return slot
 
-    def _next_example(self, slot: int) -> None:
-        self._slots[slot] = _Slot(self._slots[slot].number + self._total, self._policy.begin())
-        self._fill(slot)
-        self._begin(slot)
-
     def _fill(self, slot: int) -> None:
         """Put image, targets and weights of the slot's example in place."""
         number = self._slots[slot].number
@@ -239,15 +237,17 @@ class InFlight:
         self._targets_szyx[slot] = example.targets
         self._weights_szyx[slot] = example.weights
 
-    def _begin(self, slot: int) -> None:
-        """Plant the seed and judge the move to the centre."""
-        seeds = self._seeds_szyx[slot]
-        seeds.fill_(self._pad_logit)
-        seeds[tuple(self._centre)] = self._init_logit
-        (moves,) = self._choices(range(slot, slot + 1))
-        self.metrics.judge(moves)
-        assert moves[-1].is_taken, "an example begins at its centre"
-        self._slots[slot].offset = moves[-1].offset
+    def _begin(self, slots: Sequence[int]) -> None:
+        """Show new examples: plant their seeds and judge the moves to their centres."""
+        for slot in slots:
+            self._fill(slot)
+            seeds = self._seeds_szyx[slot]
+            seeds.fill_(self._pad_logit)
+            seeds[tuple(self._centre)] = self._init_logit
+        for slot, moves in zip(slots, self._choices(slots), strict=True):
+            self.metrics.judge(moves)
+            assert moves[-1].is_taken, "an example begins at its centre"
+            self._slots[slot].offset = moves[-1].offset
 
     def _finish(self, slot: int) -> None:
         """Count the voxels of an exhausted example; its patch is what its moves could reach."""
@@ -255,7 +255,7 @@ class InFlight:
             self._seeds_szyx[slot], self._targets_szyx[slot], weights_zyx=self._weights_szyx[slot]
         )
 
-    def _choices(self, slots: range) -> list[list[Move]]:
+    def _choices(self, slots: Sequence[int]) -> list[list[Move]]:
         """Ask the seeds and targets of all slots about all their candidates, at once."""
         offsets = [self._slots[slot].walk.candidates() for slot in slots]
         probes = [self._policy.probes(offset) for some in offsets for offset in some]
