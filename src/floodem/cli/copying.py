@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from floodem.cli.stopping import interrupting_on_sigterm, stopping_on_signals
-from floodem.errors import OptionError, StoppedError
+from floodem.cli.stopping import interrupted, interrupting_on_sigterm, stopping_on_signals
+from floodem.errors import OptionError
 
 if TYPE_CHECKING:
     from floodem.volumes import Volume
@@ -40,10 +40,7 @@ def copying_to(destination: str, *, overwrite: bool) -> Iterator[dict[str, Any]]
     except KeyboardInterrupt:
         if not goes_on:
             raise
-        without = " without --overwrite" if overwrite else ""
-        raise StoppedError(
-            f"interrupted; what is written is kept: run the same command again{without} to go on"
-        ) from None
+        raise interrupted("what is written", overwrite=overwrite) from None
 
 
 def parse_pyramid(text: str | None) -> int | Literal["auto"] | None:

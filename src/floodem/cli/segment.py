@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from floodem.cli.stopping import stopping_on_signals
+from floodem.cli.stopping import saving_state
 from floodem.cli.values import option_value
-from floodem.errors import OptionError, StoppedError
+from floodem.errors import OptionError
 from floodem.geometry import Box, parse_zyx
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ def segment(
     PolicyMaxPeaks, PolicyGrid3d, PolicyFillEmptySpace and others, with their
     arguments in JSON; docs/segmenting.md lists them.
     """
-    from floodem.cli.progress import progress_bar
     from floodem.flooding.masks import parse_mask
     from floodem.flooding.options import FloodOptions
     from floodem.flooding.request import SegmentRequest
@@ -139,23 +138,8 @@ def segment(
 
         register_network(network)
     _warn_of_labels(image)
-    try:
-        with stopping_on_signals("saving the state") as should_stop, progress_bar() as progress:
-            made = run(
-                image,
-                destination,
-                model=model,
-                request=request,
-                progress=progress,
-                notice=lambda sentence: print(f"note: {sentence}", file=sys.stderr, flush=True),
-                should_stop=should_stop,
-            )
-    except KeyboardInterrupt:
-        without = " without --overwrite" if overwrite else ""
-        raise StoppedError(
-            "interrupted; what was saved last is kept: run the same command again"
-            f"{without} to go on"
-        ) from None
+    with saving_state(overwrite=overwrite) as listening:
+        made = run(image, destination, model=model, request=request, **listening)
     _print(made)
 
 

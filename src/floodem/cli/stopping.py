@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from floodem.errors import StoppedError
+
 
 @contextlib.contextmanager
 def stopping_on_signals(last_work: str) -> Iterator[Callable[[], bool]]:
@@ -32,6 +34,36 @@ def stopping_on_signals(last_work: str) -> Iterator[Callable[[], bool]]:
 
     with _handling(ask, signal.SIGINT, signal.SIGTERM):
         yield lambda: asked
+
+
+@contextlib.contextmanager
+def saving_state(*, overwrite: bool) -> Iterator[dict[str, Any]]:
+    """Give what a command that can go on needs: ``progress``, ``notice`` and ``should_stop``.
+
+    Raises
+    ------
+    StoppedError
+        When a second signal interrupts the body.
+    """
+    from floodem.cli.progress import progress_bar
+
+    try:
+        with stopping_on_signals("saving the state") as should_stop, progress_bar() as progress:
+            yield {"progress": progress, "notice": _print_note, "should_stop": should_stop}
+    except KeyboardInterrupt:
+        raise interrupted("what was saved last", overwrite=overwrite) from None
+
+
+def interrupted(kept: str, *, overwrite: bool) -> StoppedError:
+    """Return the sentence for work that was interrupted, and how to go on from what is kept."""
+    without = " without --overwrite" if overwrite else ""
+    return StoppedError(
+        f"interrupted; {kept} is kept: run the same command again{without} to go on"
+    )
+
+
+def _print_note(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -9,15 +9,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import shlex
-import sys
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from floodem.cli.stopping import stopping_on_signals
-from floodem.errors import OptionError, StoppedError, UsageError
+from floodem.cli.stopping import saving_state
+from floodem.errors import OptionError, UsageError
 from floodem.geometry import Box, VoxelSize
 from floodem.training.configuration.options import NetworkOptions, TrainOptions, VolumeOptions
 from floodem.training.configuration.tables import (
@@ -138,28 +137,14 @@ def train(config: str | None = None, *, overwrite: bool = False, **given: Any) -
     Ctrl-C or SIGTERM saves the state. Several cards: torchrun --nproc-per-node 4 -m --
     floodem train CONFIG; each has --batch-size examples of its own.
     """
-    from floodem.cli.progress import progress_bar
     from floodem.training.configuration.making import make_options
     from floodem.training.learning.distributed import is_first
     from floodem.training.runs.trainer import train as run
 
     values = _values(config, given, overwrite=overwrite)
     options = make_options(values, source=config or "options")
-    try:
-        with stopping_on_signals("saving the state") as should_stop, progress_bar() as progress:
-            made = run(
-                options,
-                overwrite=overwrite,
-                progress=progress,
-                notice=lambda sentence: print(f"note: {sentence}", file=sys.stderr, flush=True),
-                should_stop=should_stop,
-            )
-    except KeyboardInterrupt:
-        without = " without --overwrite" if overwrite else ""
-        raise StoppedError(
-            "interrupted; what was saved last is kept: run the same command again"
-            f"{without} to go on"
-        ) from None
+    with saving_state(overwrite=overwrite) as listening:
+        made = run(options, overwrite=overwrite, **listening)
     if is_first():
         _print(made, network=options.network.name)
 
