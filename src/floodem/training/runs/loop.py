@@ -92,8 +92,6 @@ class Loop:
         Of the model files.
     observers
         Record and validation; None in processes that do not write.
-    hours
-        Training time of earlier runs in this folder.
     """
 
     def __init__(

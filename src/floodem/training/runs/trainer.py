@@ -319,11 +319,10 @@ class _Trainer:
         if not self.world.writes:
             yield None
             return
-        goes_on = self.folder.has_run() and checkpoint is not None
         observers = Observers(
             self.options,
             self.folder,
-            resumed_at=checkpoint.step if goes_on and checkpoint is not None else None,
+            resumed_at=None if checkpoint is None else checkpoint.step,
             mean_stddev=data.mean_stddev,
             voxel_size=data.voxel_size,
             device=self.device,

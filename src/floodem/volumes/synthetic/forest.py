@@ -22,7 +22,6 @@ import itertools
 
 import numpy as np
 
-from floodem.geometry import Zyx
 from floodem.volumes.synthetic.noise import (
     Flags,
     Floats,
@@ -192,9 +191,3 @@ def nodes_of_range(low: Integers, high: Integers) -> Integers:
     axes = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
     grid = np.meshgrid(*axes, indexing="ij")
     return np.stack([axis.reshape(-1) for axis in grid], axis=1)
-
-
-def shape_of_range(low: Integers, high: Integers) -> Zyx:
-    """Return the edge lengths of a range of nodes."""
-    z, y, x = (int(b - a) for a, b in zip(low, high, strict=True))
-    return (z, y, x)

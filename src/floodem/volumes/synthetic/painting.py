@@ -44,10 +44,6 @@ _GLIA_SHADE = 16.0
 _TEXTURE_NM = ((90.0, 0.6), (32.0, 1.0), (14.0, 1.0))
 """Wavelengths of the cytoplasm's texture, and the share of each."""
 
-_PROFILE_STEPS = 64
-_PROFILE_REACH = 3.0
-"""A membrane's profile is tabulated up to this many of its widths."""
-
 
 def membrane_profile(
     surface_nm: Floats, steepness: Floats, *, width_nm: float, section_nm: float
