@@ -242,18 +242,63 @@ def test_centres_keep_free_what_a_patch_needs_once_its_axes_are_exchanged():
 
 def test_a_margin_too_small_for_the_patches_is_refused_before_the_first_step(tmp_path):
     options = run_options(tmp_path, sampling={"margin": (0, 0, 0)})
-    with pytest.raises(GeometryError, match="3,5,5"):
+    with pytest.raises(GeometryError, match=r"^sampling.margin 0,0,0 is less .* 3,5,5 voxels"):
         prepared(options)
 
 
-def test_coordinates_of_another_box_are_refused_before_the_first_step(tmp_path):
-    options = run_options(tmp_path)
-    with open_training_data(options, device=CPU) as data:
-        whole = find_coordinates(options, data)
+def with_coordinates(options, path, *, box):
+    """A run on a part of its volume, with the centres of all of it from a file."""
+    if not path.exists():
+        with open_training_data(options, device=CPU) as data:
+            find_coordinates(options, data).save(path)
     (volume,) = options.volumes
-    part = replace(options, volumes=(replace(volume, box=Box((0, 0, 0), (16, 26, 20))),))
-    with pytest.raises(GeometryError, match="volume"):
-        prepared(part, index=whole)
+    return replace(
+        options,
+        volumes=(replace(volume, box=box),),
+        sampling=replace(options.sampling, coordinates=str(path)),
+    )
+
+
+def test_of_coordinates_of_a_larger_box_those_inside_are_drawn_and_a_notice_says_so(tmp_path):
+    part = with_coordinates(
+        run_options(tmp_path), tmp_path / "centres.npz", box=Box((0, 0, 0), (16, 26, 20))
+    )
+    told = []
+    with open_training_data(part, device=CPU) as data:
+        index = find_coordinates(part, data, notice=told.append)
+    assert index.free_box("volume") == Box((3, 5, 5), (13, 21, 15))
+    found = np.concatenate(
+        [ranks for one in index.partitions("volume") for ranks in index.centres("volume", one)]
+    )
+    inside = (blobs(SHAPE) != 0)[3:13, 5:21, 5:15]
+    assert np.array_equal(
+        found[np.lexsort(found.T[::-1])], np.argwhere(inside) + np.array((3, 5, 5))
+    )
+    (sentence,) = told
+    assert "beyond 0:16,0:26,0:20 (z,y,x) of volume 'volume'" in sentence
+    assert f"{len(found):,} of " in sentence
+    prepared(part)
+
+
+def test_a_box_too_small_for_every_centre_of_the_coordinates_is_refused(tmp_path):
+    part = with_coordinates(
+        run_options(tmp_path), tmp_path / "centres.npz", box=Box((0, 0, 0), (16, 26, 10))
+    )
+    with pytest.raises(GeometryError, match="no centre in volume .*inside 0:16,0:26,0:10"):
+        prepared(part)
+
+
+def test_coordinates_of_another_volume_of_the_same_name_are_refused(tmp_path):
+    larger, smaller = tmp_path / "larger", tmp_path / "smaller"
+    larger.mkdir()
+    smaller.mkdir()
+    whole = run_options(larger, shape=(16, 26, 30))
+    with_coordinates(whole, tmp_path / "centres.npz", box=None)
+    other = with_coordinates(
+        run_options(smaller), tmp_path / "centres.npz", box=Box((0, 0, 0), SHAPE)
+    )
+    with pytest.raises(GeometryError, match="--box 0:16,0:26,0:26"):
+        prepared(other)
 
 
 def test_coordinates_are_read_from_the_file_that_is_named(tmp_path):

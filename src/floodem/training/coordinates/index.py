@@ -47,11 +47,15 @@ class IndexedVolume:
         Where its partitions lie, in the volume's own frame.
     weight
         How often examples come from here, relative to the other volumes.
+    part
+        The only part of the box that holds centres; None: the margin alone says so
+        (see floodem.training.coordinates.narrowing).
     """
 
     name: str
     box: Box
     weight: float = 1.0
+    part: Box | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +163,7 @@ class CoordinateIndex:
             )
         )
         if not self.free_box(name).contains_point((z, y, x)):
-            raise self._damaged()
+            raise self.damaged()
         return (z, y, x)
 
     def centres(self, name: str, partition: int) -> Iterator[Int64[np.ndarray, "n 3"]]:
@@ -180,13 +184,13 @@ class CoordinateIndex:
             found = np.stack(np.unravel_index(flat, PAGE_SHAPE), axis=1)
             found += page_box(volume.box, int(table.pages[row])).start
             if np.any(found < free.start) or np.any(found >= free.stop):
-                raise self._damaged()
+                raise self.damaged()
             yield found
 
     def free_box(self, name: str) -> Box:
-        """Return the part of a volume in which centres may lie: its box less the margin."""
-        z, y, x = self.margin
-        return self.volume(name).box.grow((-z, -y, -x))
+        """Return where in a volume centres may lie: its part, or else its box less the margin."""
+        volume, (z, y, x) = self.volume(name), self.margin
+        return volume.box.grow((-z, -y, -x)) if volume.part is None else volume.part
 
     def require_volumes(self, boxes: Mapping[str, Box], *, margin: Zyx) -> None:
         """Refuse to be used with other volumes than those the index was made for.
@@ -212,11 +216,12 @@ class CoordinateIndex:
                 f"volumes of this run ({', '.join(boxes)}): name it alike in both"
             )
         for name, box in boxes.items():
-            held, free = self.volume(name).box, self.free_box(name)
-            if not box.contains(held):
+            volume, free = self.volume(name), self.free_box(name)
+            if volume.part is None and not box.contains(volume.box):
                 raise GeometryError(
-                    f"{self.source} was made from partitions of {name!r} at {held}, and the volume "
-                    f"holds {box} (z,y,x): make partitions of the same labels"
+                    f"{self.source} was made from partitions of {name!r} at {volume.box}, and the "
+                    f"run sees {box} (z,y,x): run `floodem partition` on the labels of this run "
+                    f"with --box {box}, and `floodem sample` again"
                 )
             if not box.contains(free.grow(margin)):
                 asked = ",".join(str(size) for size in margin)
@@ -261,7 +266,7 @@ class CoordinateIndex:
         words = self.words[int(table.runs_begin[row]) : int(table.runs_end[row])]
         starts, lengths = unpack(np.asarray(words))
         if int(lengths.sum()) != table.voxels[row] or int(starts[-1] + lengths[-1]) > PAGE_VOXELS:
-            raise self._damaged()
+            raise self.damaged()
         return starts, lengths
 
     def _make_tables(self) -> dict[tuple[str, int], _Table]:
@@ -293,9 +298,10 @@ class CoordinateIndex:
             and int(runs.sum()) == len(self.words)
         )
         if not is_sound:
-            raise self._damaged()
+            raise self.damaged()
 
-    def _damaged(self) -> VolumeFormatError:
+    def damaged(self) -> VolumeFormatError:
+        """Return what to raise where runs contradict the rest of the index."""
         return VolumeFormatError(
             f"{self.source} is damaged, its runs do not fit its volumes: run `floodem sample` again"
         )

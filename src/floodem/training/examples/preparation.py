@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
-from floodem.errors import OptionError
-from floodem.geometry import Zyx
+from floodem.errors import GeometryError, OptionError
+from floodem.geometry import Box, Zyx
 from floodem.progress import ProgressListener
 from floodem.training.configuration.options import TrainOptions
 from floodem.training.coordinates.index import CoordinateIndex
 from floodem.training.coordinates.indexing import index_labels
+from floodem.training.coordinates.narrowing import narrowed
 from floodem.training.coordinates.samplers import Sampler, make_sampler
 from floodem.training.examples.example import Examples, room
 from floodem.training.examples.in_flight import InFlight
@@ -73,17 +76,28 @@ def make_in_flight(
 
 
 def find_coordinates(
-    options: TrainOptions, data: TrainingData, *, progress: ProgressListener | None = None
+    options: TrainOptions,
+    data: TrainingData,
+    *,
+    progress: ProgressListener | None = None,
+    notice: Callable[[str], None] = lambda sentence: None,
 ) -> CoordinateIndex:
     """Read the index of the configuration, or make one from the labels.
 
+    Of an index of more than a run sees, the centres remain whose patches lie inside
+    the run's boxes; `notice` is told.
+
     Raises
     ------
-    OptionError
+    OptionError, LabelError
         When no voxel is left to centre an example on.
+    GeometryError
+        When patches would leave their volume and may not.
     """
     if options.sampling.coordinates is not None:
-        return CoordinateIndex.load(options.sampling.coordinates)
+        index = CoordinateIndex.load(options.sampling.coordinates)
+        return _inside(index, data, reach=_required_reach(options), notice=notice)
+    _require_margin(options)
     return index_labels(
         {name: volume.labels for name, volume in data.volumes.items()},
         sampling=options.sampling,
@@ -110,11 +124,74 @@ def _patch_reach(options: TrainOptions) -> Zyx:
     return (z, y, x)
 
 
+def _required_reach(options: TrainOptions) -> Zyx:
+    """Return how far from its volume's faces a centre must lie, z, y, x."""
+    return (0, 0, 0) if options.sampling.out_of_volume == "pad" else _patch_reach(options)
+
+
+def _require_margin(options: TrainOptions) -> None:
+    """Refuse a margin of the configuration that is less than patches reach."""
+    given, reach = options.sampling.margin, _required_reach(options)
+    if given is not None and any(less < need for less, need in zip(given, reach, strict=True)):
+        raise GeometryError(
+            f"sampling.margin {_text(given)} is less than patches reach around their centres, "
+            f"{_text(reach)} voxels (z,y,x): leave it out, give that much, or set "
+            "sampling.out_of_volume to pad"
+        )
+
+
+def _text(zyx: Zyx) -> str:
+    return ",".join(str(size) for size in zyx)
+
+
+def _inside(
+    index: CoordinateIndex, data: TrainingData, *, reach: Zyx, notice: Callable[[str], None]
+) -> CoordinateIndex:
+    """Return an index without the centres whose patches leave the boxes of a run."""
+    parts: dict[str, Box] = {}
+    for known in index.volumes:
+        volume = data.volumes.get(known.name)
+        # An index of other volumes is refused where they are held against each other.
+        if volume is None or not volume.image.box.contains(known.box):
+            continue
+        if not volume.box.contains(known.box):
+            part = _less(volume.box, reach)
+            part = None if part is None else part.intersection(index.free_box(known.name))
+            if part is None:
+                raise GeometryError(
+                    f"{index.source} holds no centre in volume {known.name!r} whose patch, "
+                    f"{_text(reach)} voxels (z,y,x) around it, lies inside {volume.box}: give a "
+                    "larger box, or run `floodem partition` with that --box and `floodem sample` "
+                    "again"
+                )
+            parts[known.name] = part
+    if not parts:
+        return index
+    fewer = narrowed(index, parts)
+    for name in parts:
+        left, had = (
+            sum(one.count(name, number) for number in one.partitions(name))
+            for one in (fewer, index)
+        )
+        notice(
+            f"{index.source} holds centres beyond {data.volumes[name].box} (z,y,x) of volume "
+            f"{name!r}: those are used whose patches lie inside, {left:,} of {had:,}"
+        )
+    return fewer
+
+
+def _less(box: Box, reach: Zyx) -> Box | None:
+    """Return a box less some voxels at each face; None when nothing is left."""
+    if any(size <= 2 * less for size, less in zip(box.shape, reach, strict=True)):
+        return None
+    z, y, x = reach
+    return box.grow((-z, -y, -x))
+
+
 def _sampler(options: TrainOptions, data: TrainingData, *, index: CoordinateIndex) -> Sampler:
-    pads = options.sampling.out_of_volume == "pad"
     index.require_volumes(
         {name: volume.box for name, volume in data.volumes.items()},
-        margin=(0, 0, 0) if pads else _patch_reach(options),
+        margin=_required_reach(options),
     )
     return make_sampler(
         options.sampling.sampler,

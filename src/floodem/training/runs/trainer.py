@@ -206,7 +206,7 @@ class _Trainer:
         in_flight = make_in_flight(
             self.options,
             data,
-            index=find_coordinates(self.options, data, progress=self.progress),
+            index=find_coordinates(self.options, data, progress=self.progress, notice=self.tell),
             rank=self.world.rank,
             world=self.world.size,
             device=self.device,
