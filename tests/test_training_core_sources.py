@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from floodem.errors import FloodemError, GeometryError, LabelError, OptionError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize
@@ -262,6 +263,68 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_learned(tmp_pa
     arguments, error, words = REFUSED[case]
     with pytest.raises(error, match=words):
         opened(tmp_path, **arguments)
+
+
+def grey(shape=(12, 40, 40), *, smoothed=0):
+    """An image as microscopes make them, the noise of its pixels blurred away or not."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=shape), smoothed)
+    return np.clip(128 + 30 * noise / noise.std(), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("smoothed", [0, 2])
+@pytest.mark.parametrize("dtype", ["uint8", "uint32"])
+def test_an_image_given_as_labels_is_refused_with_the_share_of_neighbours_that_differ(
+    tmp_path, smoothed, dtype
+):
+    image = grey(smoothed=smoothed)
+    with pytest.raises(LabelError, match="labels of .*@image, looks like an image: 9.% of") as says:
+        opened(tmp_path, image=image, labels=image.astype(dtype))
+    assert "@labels" in str(says.value)
+    framed = np.pad(image, [(0, 0), (60, 60), (60, 60)]).astype(dtype)
+    with pytest.raises(LabelError, match="looks like an image"):
+        opened(tmp_path, image=framed.astype(np.uint8), labels=framed)
+
+
+def strewn(shape):
+    """Lines of one voxel, each of its own number, on background."""
+    labels = np.zeros(shape, np.uint32)
+    labels[:, ::2, ::2] = np.arange(labels[0, ::2, ::2].size).reshape(labels[0, ::2, ::2].shape) + 1
+    return labels
+
+
+def cubes(shape, *, edge):
+    """Touching objects of a few voxels."""
+    z, y, x = np.indices(shape) // edge
+    return (1 + x + 100 * (y + 100 * z)).astype(np.uint32)
+
+
+SEGMENTATIONS = {
+    "one object": np.ones((12, 40, 40), np.uint8),
+    "one object and noise in the middle": np.where(
+        np.indices((12, 80, 80)).max(axis=0) < 60, 7, grey((12, 80, 80))
+    ),
+    "a small crop": blobs((3, 4, 4)),
+    "many small objects": cubes((12, 40, 40), edge=2),
+    "lines of one voxel": strewn((12, 40, 40)),
+    "no object": np.zeros((12, 40, 40), np.uint8),
+    "squares of two voxels": np.repeat(grey((12, 20, 20)), 2, axis=1).repeat(2, 2),
+}
+
+
+@pytest.mark.parametrize("case", SEGMENTATIONS)
+def test_a_segmentation_is_never_taken_for_an_image(tmp_path, case):
+    labels = SEGMENTATIONS[case]
+    with opened(tmp_path, image=grey(labels.shape), labels=labels) as data:
+        assert len(data.volumes) == 1
+
+
+def test_one_address_for_image_and_labels_is_refused(tmp_path, monkeypatch):
+    (volume,) = options(tmp_path).volumes
+    monkeypatch.chdir(tmp_path)
+    for labels in (volume.image, "data.h5@image", "./data.h5@/image", "data.h5"):
+        same = VolumeOptions(image=volume.image, labels=labels)
+        with pytest.raises(OptionError, match=f"{labels} is given as image and as labels"):
+            open_training_data(TrainOptions(volumes=(same,)), device=CPU)
 
 
 @pytest.mark.parametrize("what", ["image", "labels"])

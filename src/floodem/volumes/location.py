@@ -78,6 +78,25 @@ class Location:
         """The path of a local volume."""
         return Path(self.path)
 
+    def is_same(self, other: Location) -> bool:
+        """Tell whether two addresses may mean one volume, however they are written."""
+        if self.is_remote or other.is_remote:
+            return (self.path.rstrip("/"), self.dataset) == (other.path.rstrip("/"), other.dataset)
+        ours, others = _place(self), _place(other)
+        # A file with one volume may be named with or without its dataset.
+        return ours == others or (
+            ours[0] == others[0] and None in (ours[1], others[1]) and not ours[0].is_dir()
+        )
+
+
+def _place(location: Location) -> tuple[Path, str | None]:
+    """Return where a local volume is: a dataset of a folder is a folder itself."""
+    path = Path(os.path.normcase(os.path.realpath(location.local)))
+    dataset = (location.dataset or "").strip("/") or None
+    if dataset is not None and path.is_dir():
+        return path / dataset, None
+    return path, dataset
+
 
 def parse_location(uri: str | os.PathLike[str]) -> Location:
     r"""Take a URI apart.

@@ -22,9 +22,11 @@ from floodem.labels import compact, require_labels
 from floodem.memory import available_memory
 from floodem.progress import Progress, ProgressListener
 from floodem.training.configuration.options import TrainOptions, VolumeOptions
+from floodem.training.examples.greyness import require_no_image
 from floodem.training.patch import Patch
 from floodem.volumes import open_volume, statistics
 from floodem.volumes.inspection.pairs import require_alike, require_matching
+from floodem.volumes.location import parse_location
 from floodem.volumes.volume import Volume
 
 RESIDENT_SHARE = 1 / 4
@@ -233,13 +235,13 @@ def open_training_data(
     Raises
     ------
     OptionError
-        When there is no volume, or one has no image or no labels.
+        When there is no volume, or one has no image or no labels, or one address for both.
     VolumeFormatError
         When an image and its labels or mask do not lie on each other.
     GeometryError
         When a box is not inside its volume.
     LabelError
-        When labels are negative or not integers.
+        When labels are negative or not integers, or look like an image.
     """
     if not options.volumes:
         raise OptionError("there is nothing to learn from: name an image and its labels")
@@ -266,6 +268,11 @@ def _open(
     for what, address in (("image", options.image), ("labels", options.labels)):
         if not address:
             raise OptionError(f"volume {options.name} has no {what}: give the address")
+    if parse_location(options.image).is_same(parse_location(options.labels)):
+        raise OptionError(
+            f"{options.labels} is given as image and as labels: give the address of the labels of "
+            "its objects"
+        )
     image = stack.enter_context(open_volume(options.image))
     labels = stack.enter_context(open_volume(options.labels))
     require_matching(image, labels)
@@ -274,6 +281,7 @@ def _open(
     if options.loss_mask is not None:
         mask = stack.enter_context(open_volume(options.loss_mask))
         require_alike(image, mask)
+    require_no_image(labels, image=image, box=_usable_box(options, image))
     return TrainingVolume(
         options, image=image, labels=labels, mask=mask, device=device, dtype=dtype
     )
