@@ -274,3 +274,11 @@ def test_a_voxel_size_on_the_command_line_is_z_y_x_in_nanometres():
 def test_triples_on_the_command_line_are_z_y_x(triple):
     kind = annotations_of(NetworkOptions)["fov"]
     assert value_of_text(kind, ",".join(map(str, triple)), where="--fov") == list(triple)
+
+
+def test_a_folder_without_a_run_cannot_be_gone_on_with_and_is_named(tmp_path):
+    folder = tmp_path / "nowhere"
+    with pytest.raises(UsageError, match="nowhere holds no run, and there is nothing to learn"):
+        given_flags(run=str(folder))
+    with pytest.raises(UsageError, match="^there is nothing to learn"):
+        given_flags()

@@ -185,10 +185,10 @@ def _values(config: str | None, given: dict[str, Any], *, overwrite: bool) -> Va
 
     flags = _flags(given)
     volumes = flags.pop(_VOLUME, None)
+    folder = TrainingFolder(Path(flags.get("run", TrainOptions().run)))
     if config is not None:
         below = read_configuration(config)
     else:
-        folder = TrainingFolder(Path(flags.get("run", TrainOptions().run)))
         goes_on = folder.has_run() and not overwrite and volumes is None
         below = folder.configuration() if goes_on else {}
         if goes_on:
@@ -197,9 +197,11 @@ def _values(config: str | None, given: dict[str, Any], *, overwrite: bool) -> Va
     if volumes is not None:
         merged[_VOLUME] = _with_volumes(below.get(_VOLUME), volumes)
     if not merged.get(_VOLUME):
+        is_meant = config is None and "run" in flags and not folder.has_run()
+        holds_none = f"{folder.path} holds no run, and " if is_meant else ""
         raise UsageError(
-            "there is nothing to learn from: give CONFIG, or --image A --labels B, or the --run "
-            "of a folder to go on with (floodem train --help)"
+            f"{holds_none}there is nothing to learn from: give CONFIG, or --image A --labels B, or "
+            "the --run of a folder to go on with (floodem train --help)"
         )
     return merged
 
