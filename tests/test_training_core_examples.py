@@ -275,7 +275,7 @@ def test_of_coordinates_of_a_larger_box_those_inside_are_drawn_and_a_notice_says
         found[np.lexsort(found.T[::-1])], np.argwhere(inside) + np.array((3, 5, 5))
     )
     (sentence,) = told
-    assert "beyond 0:16,0:26,0:20 (z,y,x) of volume 'volume'" in sentence
+    assert "beyond 0:16,0:26,0:20 (z,y,x) of the volume: " in sentence
     assert f"{len(found):,} of " in sentence
     prepared(part)
 
@@ -284,7 +284,7 @@ def test_a_box_too_small_for_every_centre_of_the_coordinates_is_refused(tmp_path
     part = with_coordinates(
         run_options(tmp_path), tmp_path / "centres.npz", box=Box((0, 0, 0), (16, 26, 10))
     )
-    with pytest.raises(GeometryError, match="no centre in volume .*inside 0:16,0:26,0:10"):
+    with pytest.raises(GeometryError, match="no centre in the volume .*inside 0:16,0:26,0:10"):
         prepared(part)
 
 

@@ -331,8 +331,12 @@ def test_one_address_for_image_and_labels_is_refused(tmp_path, monkeypatch):
 def test_a_volume_without_an_address_is_refused(tmp_path, what):
     (volume,) = options(tmp_path).volumes
     given = {"image": volume.image, "labels": volume.labels, what: ""}
-    with pytest.raises(OptionError, match=f"no {what}"):
-        open_training_data(TrainOptions(volumes=(VolumeOptions(**given),)), device=CPU)
+    for name, called in [("volume", "the volume"), ("slab", "volume 'slab'")]:
+        unfinished = TrainOptions(volumes=(VolumeOptions(name=name, **given),))
+        with pytest.raises(
+            OptionError, match=f"^{called} has no {what}: give --{what} .* volume.{what} "
+        ):
+            open_training_data(unfinished, device=CPU)
 
 
 def test_a_run_without_volumes_is_refused():

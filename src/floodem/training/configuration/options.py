@@ -59,11 +59,20 @@ class NetworkOptions:
     init: str | None = key(None, "Model file whose weights training starts from (fine-tuning).")
 
 
+UNNAMED = "volume"
+"""The name of the only volume of a run that gives it none."""
+
+
+def volume_called(name: str) -> str:
+    """Return how messages call a volume of this name."""
+    return "the volume" if name == UNNAMED else f"volume {name!r}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeOptions:
     """One labelled volume to learn from. Repeated table ``volume``."""
 
-    name: str = key("volume", "How coordinates and messages call it.")
+    name: str = key(UNNAMED, "How coordinates and messages call it.")
     image: str = key("", "Address of the image.")
     labels: str = key("", "Address of the labels; 0 is background, or unknown (see unlabelled).")
     box: Box | None = key(None, "Train only on this part; the rest may be held out.")

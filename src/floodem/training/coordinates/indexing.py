@@ -11,7 +11,7 @@ from jaxtyping import Int64, UInt8, UInt32
 from floodem.errors import LabelError, OptionError, VolumeFormatError
 from floodem.geometry import Box, Zyx, tiles
 from floodem.progress import Progress, ProgressListener
-from floodem.training.configuration.options import SamplingOptions
+from floodem.training.configuration.options import SamplingOptions, volume_called
 from floodem.training.coordinates.index import (
     BACKGROUND,
     SEGMENT_COLUMNS,
@@ -62,13 +62,13 @@ class IndexBuilder:
         """
         if any(volume.name == other.name for other in self._volumes):
             raise OptionError(f"two volumes are called {volume.name!r}: give them different names")
-        box_less(volume.box, self._margin, what="margin", of=f"volume {volume.name!r}")
+        box_less(volume.box, self._margin, what="margin", of=volume_called(volume.name))
         self._volumes.append(volume)
 
     def add(self, box: Box, partitions: UInt8[np.ndarray, "z y x"]) -> None:
         """Take the partitions of a box of whole pages of the volume that was begun last."""
         volume = self._volumes[-1]
-        free = box_less(volume.box, self._margin, what="margin", of=f"volume {volume.name!r}")
+        free = box_less(volume.box, self._margin, what="margin", of=volume_called(volume.name))
         part = box.intersection(free)
         if part is None:
             return
@@ -153,8 +153,8 @@ def index_labels(
     for name, labels in volumes.items():
         if not any(partition != BACKGROUND for partition in index.partitions(name)):
             raise LabelError(
-                f"no voxel of volume {name!r} ({labels.uri}) may be the centre of an example: its "
-                f"objects lie within the margin {margin} or the radius {sampling.lom_radius} "
+                f"no voxel of {volume_called(name)} ({labels.uri}) may be the centre of an example: "
+                f"its objects lie within the margin {margin} or the radius {sampling.lom_radius} "
                 "(z,y,x) of its faces; give smaller ones, or leave the volume out"
             )
     return index

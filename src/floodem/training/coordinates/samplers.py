@@ -20,6 +20,7 @@ import numpy as np
 from floodem.errors import OptionError
 from floodem.geometry import Zyx
 from floodem.plugins import resolve
+from floodem.training.configuration.options import volume_called
 from floodem.training.coordinates.index import BACKGROUND, CoordinateIndex
 
 ENTRY_POINT_GROUP = "floodem.samplers"
@@ -168,8 +169,9 @@ def drawable_partitions(index: CoordinateIndex, name: str, *, background: bool) 
     if not partitions:
         held = "only background" if found else "no voxel"
         raise OptionError(
-            f"volume {name!r} has no centre to draw, because {index.source} holds {held} of it: "
-            "leave the volume out, or lower the margin, the radius or the smallest size of objects"
+            f"{volume_called(name)} has no centre to draw, because {index.source} holds {held} of "
+            "it: leave the volume out, or lower the margin, the radius or the smallest size of "
+            "objects"
         )
     return partitions
 
@@ -186,7 +188,7 @@ def _weights(index: CoordinateIndex, weights: Mapping[str, float]) -> list[float
     products = [volume.weight * weights.get(volume.name, 1.0) for volume in index.volumes]
     for name, product in zip(index.volume_names, products, strict=True):
         if not (math.isfinite(product) and product > 0):
-            raise OptionError(f"weight {product!r} of volume {name!r} is not positive")
+            raise OptionError(f"weight {product!r} of {volume_called(name)} is not positive")
     return products
 
 

@@ -17,6 +17,7 @@ from floodem.errors import GeometryError, OptionError
 from floodem.geometry import Box, Zyx
 from floodem.training.augmentation.options import AugmentationOptions
 from floodem.training.augmentation.plan import plan_augmentation
+from floodem.training.configuration.options import volume_called
 from floodem.training.coordinates.samplers import Draw, Sampler
 from floodem.training.examples.sources import TrainingData
 
@@ -125,7 +126,7 @@ class Examples:
         patch = Box.from_shape(shape, start=(z, y, x))
         if not box.contains(patch):
             raise GeometryError(
-                f"the example at {draw.centre} (z,y,x) of volume {draw.volume} needs {patch}, "
-                f"which leaves {box}: sample with a larger margin, or choose "
+                f"the example at {draw.centre} (z,y,x) of {volume_called(draw.volume)} needs "
+                f"{patch}, which leaves {box}: sample with a larger margin, or choose "
                 "sampling.out_of_volume pad"
             )

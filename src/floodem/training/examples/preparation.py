@@ -9,7 +9,7 @@ import torch
 from floodem.errors import GeometryError, OptionError
 from floodem.geometry import Box, Zyx
 from floodem.progress import ProgressListener
-from floodem.training.configuration.options import TrainOptions
+from floodem.training.configuration.options import TrainOptions, volume_called
 from floodem.training.coordinates.index import CoordinateIndex
 from floodem.training.coordinates.indexing import index_labels
 from floodem.training.coordinates.narrowing import narrowed
@@ -159,7 +159,7 @@ def _inside(
             part = None if part is None else part.intersection(index.free_box(known.name))
             if part is None:
                 raise GeometryError(
-                    f"{index.source} holds no centre in volume {known.name!r} whose patch, "
+                    f"{index.source} holds no centre in {volume_called(known.name)} whose patch, "
                     f"{_text(reach)} voxels (z,y,x) around it, lies inside {volume.box}: give a "
                     "larger box, or run `floodem partition` with that --box and `floodem sample` "
                     "again"
@@ -174,8 +174,8 @@ def _inside(
             for one in (fewer, index)
         )
         notice(
-            f"{index.source} holds centres beyond {data.volumes[name].box} (z,y,x) of volume "
-            f"{name!r}: those are used whose patches lie inside, {left:,} of {had:,}"
+            f"{index.source} holds centres beyond {data.volumes[name].box} (z,y,x) of "
+            f"{volume_called(name)}: those are used whose patches lie inside, {left:,} of {had:,}"
         )
     return fewer
 

@@ -21,7 +21,7 @@ from floodem.geometry import Box, VoxelSize, Zyx, tiles
 from floodem.labels import compact, require_labels
 from floodem.memory import available_memory
 from floodem.progress import Progress, ProgressListener
-from floodem.training.configuration.options import TrainOptions, VolumeOptions
+from floodem.training.configuration.options import TrainOptions, VolumeOptions, volume_called
 from floodem.training.examples.greyness import require_no_image
 from floodem.training.patch import Patch
 from floodem.volumes import open_volume, statistics
@@ -115,7 +115,7 @@ class TrainingVolume:
         inside = wanted.intersection(self.box)
         if inside is None:
             raise GeometryError(
-                f"patch {wanted} (z,y,x) lies outside {self.box} of volume {self.name}: "
+                f"patch {wanted} (z,y,x) lies outside {self.box} of {volume_called(self.name)}: "
                 "the coordinates belong to another volume"
             )
         image, labels, mask = self._read(inside)
@@ -267,7 +267,10 @@ def _open(
 ) -> TrainingVolume:
     for what, address in (("image", options.image), ("labels", options.labels)):
         if not address:
-            raise OptionError(f"volume {options.name} has no {what}: give the address")
+            raise OptionError(
+                f"{volume_called(options.name)} has no {what}: give --{what} with an address, or "
+                f"volume.{what} in the configuration"
+            )
     if parse_location(options.image).is_same(parse_location(options.labels)):
         raise OptionError(
             f"{options.labels} is given as image and as labels: give the address of the labels of "
@@ -292,7 +295,7 @@ def _usable_box(options: VolumeOptions, image: Volume) -> Box:
         return image.box
     if not image.box.contains(options.box) or options.box.size == 0:
         raise GeometryError(
-            f"box {options.box} (z,y,x) of volume {options.name} is empty or not inside "
+            f"box {options.box} (z,y,x) of {volume_called(options.name)} is empty or not inside "
             f"{image.uri}, which holds {image.box}"
         )
     return options.box
@@ -307,7 +310,7 @@ def _voxel_size(options: VolumeOptions, *, image: Volume, labels: Volume) -> Vox
         and not np.allclose(said.zyx_nm, wanted.zyx_nm, rtol=_SIZE_TOLERANCE, atol=0)
     ):
         raise OptionError(
-            f"volume {options.name} has voxel_size {wanted} nm, but {image.uri} or "
+            f"{volume_called(options.name)} has voxel_size {wanted} nm, but {image.uri} or "
             f"{labels.uri} says {said} nm (z,y,x): leave voxel_size out"
         )
     return said or wanted
@@ -318,20 +321,20 @@ def _grey_levels(options: VolumeOptions, image: Volume, *, box: Box) -> tuple[fl
         mean, stddev = options.image_mean, options.image_stddev
     elif options.image_mean is not None or options.image_stddev is not None:
         raise OptionError(
-            f"volume {options.name} has image_mean {options.image_mean} and image_stddev "
+            f"{volume_called(options.name)} has image_mean {options.image_mean} and image_stddev "
             f"{options.image_stddev}: give both, or neither to have them measured"
         )
     else:
         suggested = statistics(image, box=box).suggested
         if suggested is None:
             raise OptionError(
-                f"volume {options.name}: every section of {image.uri} in {box} (z,y,x) has one "
-                "grey value only: choose another image or box"
+                f"{volume_called(options.name)}: every section of {image.uri} in {box} (z,y,x) has "
+                "one grey value only: choose another image or box"
             )
         mean, stddev = suggested.image_mean, suggested.image_stddev
     if not (np.isfinite(mean) and np.isfinite(stddev) and stddev > 0):
         raise OptionError(
-            f"volume {options.name}: mean {mean} and standard deviation {stddev} cannot "
+            f"{volume_called(options.name)}: mean {mean} and standard deviation {stddev} cannot "
             "normalise an image: the standard deviation must be positive"
         )
     return float(mean), float(stddev)
