@@ -13,6 +13,7 @@ from floodem.errors import DestinationExistsError, ModelError, VolumeNotFoundErr
 from floodem.geometry import VoxelSize
 from floodem.network.conv_stack import Convolution3d, ConvStack
 from floodem.network.model_file import (
+    TRAINED_MODELS,
     Model,
     ModelDescription,
     load_model,
@@ -20,6 +21,8 @@ from floodem.network.model_file import (
     save_model,
 )
 from floodem.network.registry import build_network, network_names
+from floodem.training.runs.run_folder import LATEST_MODEL
+from floodem.training.validation.background import BEST_MODEL
 
 
 def description(**changes):
@@ -156,6 +159,21 @@ def test_every_truncated_model_file_is_refused(tmp_path, model):
 def test_missing_model_file_is_named(tmp_path):
     with pytest.raises(VolumeNotFoundError, match="no model file"):
         load_model(tmp_path / "none.safetensors")
+
+
+def test_of_a_folder_of_a_training_run_its_models_are_named(tmp_path, model):
+    assert TRAINED_MODELS == (BEST_MODEL, LATEST_MODEL)
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(VolumeNotFoundError, match="run is a folder: give the path of one .safete"):
+        load_model(run)
+    save_model(model, run / LATEST_MODEL)
+    with pytest.raises(VolumeNotFoundError, match=r"no model: give \S*run.latest.safetensors$"):
+        load_model(run)
+    save_model(model, run / BEST_MODEL)
+    both = r"no model: give \S*run.best.safetensors or \S*run.latest.safetensors$"
+    with pytest.raises(VolumeNotFoundError, match=both):
+        load_model(run)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

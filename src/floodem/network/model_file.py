@@ -29,6 +29,8 @@ from floodem.network.shipped import SHIPPED, shipped_model
 
 FORMAT_VERSION = 1
 METADATA_KEY = "floodem"
+TRAINED_MODELS = ("best.safetensors", "latest.safetensors")
+"""What `floodem train` calls the models in the folder of a run, first the one to take."""
 _HEADER_LENGTH_BYTES = 8
 
 
@@ -278,6 +280,12 @@ def _file_bytes(path: Path) -> bytes:
         ) from None
     except OSError as error:
         if path.is_dir():
+            trained = [path / name for name in TRAINED_MODELS if (path / name).is_file()]
+            if trained:
+                named = " or ".join(str(model) for model in trained)
+                raise VolumeNotFoundError(
+                    f"{path} is a folder and no model: give {named}"
+                ) from error
             raise VolumeNotFoundError(
                 f"{path} is a folder: give the path of one .safetensors model, or make one from a "
                 "TensorFlow checkpoint with `floodem import-model`"
