@@ -275,7 +275,13 @@ def test_the_bar_goes_away_when_the_work_fails():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3900, "1 h 05 min")],
+    [
+        (0.4, "0 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3900, "1 h 05 min"),
+        (2e6, "23 d 03 h"),
+    ],
 )
 def test_durations_are_written_in_two_units(seconds, text):
     assert duration(seconds) == text

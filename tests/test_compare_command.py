@@ -77,7 +77,7 @@ def test_the_tables_name_scores_and_costs(runs, capsys):
     printed = capsys.readouterr().out
     lines = [line.split() for line in printed.splitlines()]
     scores = next(line for line in lines if line and line[0] == runs[1])
-    assert scores[1:] == ["0.2000", "0.400", "0.200", "90.0%", "2,000", "2.00", "0.2500", "0.4000"]
+    assert scores[1:] == ["0.2000", "0.400", "0.200", "90.0%", "2,000", "2.00", "0.2500", "0.4000", "-", "-"]
     costs = [line for line in lines if line and line[0] == runs[1]][1]
     assert costs[1:9] == ["running", "3,000", "2.50", "9,000", "1", "70", "17.5", "17,33,33"]
     assert "conv_stack (depth 9, features 32)" in printed
@@ -105,6 +105,18 @@ def test_runs_validated_on_other_data_are_noted(tmp_path):
     assert "validated on different data" in notice
     assert "a.h5" in notice
     assert "b.h5" in notice
+
+
+def test_a_run_no_better_than_one_segment_is_noted(tmp_path, capsys):
+    about = {"objects": 12, "one_segment_error": 0.3}
+    poor = run_on_disk(tmp_path / "poor", costs=(0.5, 0.3), held_out=about)
+    good = run_on_disk(tmp_path / "good", costs=(0.5, 0.29), held_out=about)
+    (notice,) = compare_runs([good, poor]).notices
+    assert notice.startswith(f"{poor} was never better than one segment over everything")
+    compare([str(good)])
+    printed = capsys.readouterr().out
+    assert "one segment" in printed
+    assert "0.3000" in printed
 
 
 def test_what_is_no_run_is_refused_by_name(tmp_path, runs):

@@ -32,14 +32,15 @@ from floodem.training.record.record import (
     read_validations,
 )
 from floodem.training.validation.choice import ValidationFailure
-from validation_cases import score
+from validation_cases import held_out_of, score
 
 NASTY = '<script>alert("x")</script>&'
 
 
-def record_of(folder, *, resumed_at=None):
+def record_of(folder, *, resumed_at=None, held_out=None):
     notices = []
-    return Record(folder, resumed_at=resumed_at, notice=notices.append), notices
+    record = Record(folder, resumed_at=resumed_at, held_out=held_out, notice=notices.append)
+    return record, notices
 
 
 @pytest.fixture
@@ -385,6 +386,18 @@ def test_the_page_tells_everything_and_needs_nothing_else(tmp_path, no_tensorboa
     record.close()
 
 
+def test_the_page_says_what_is_scored_and_how_to_look_at_it(tmp_path, no_tensorboard):
+    record, _ = record_of(tmp_path, held_out=held_out_of(one_segment_error=0.4))
+    record.validation(score(10, 0.45))
+    record.close()
+    page = (tmp_path / "report.html").read_text()
+    assert "where one segment over everything has an adapted Rand error of 0.400" in page
+    assert "No validation was better than one segment" in page
+    made = tmp_path / "validation" / "step-00000010.h5@labels"
+    assert f"floodem view &#x27;held out.zarr&#x27; {made} truth.zarr" in page
+    assert ">one segment</text>" in page
+
+
 def test_words_from_outside_are_escaped(tmp_path, no_tensorboard):
     folder, record, _ = full_record(tmp_path, name="run &lt;b> 'a'")
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
@@ -441,10 +454,10 @@ def test_a_curve_lies_where_its_numbers_are():
     line = drawing.find("polyline").get("points").split()
     places = [tuple(map(float, point.split(","))) for point in line]
     assert places[0] == (52.0, 196.0)
-    assert places[1] == (251.0, 26.0)
-    assert places[2] == (450.0, 111.0)
+    assert places[1] == (246.0, 26.0)
+    assert places[2] == (440.0, 111.0)
     best = drawing.find("circle")
-    assert (best.get("cx"), best.get("cy")) == ("251.0", "26.0")
+    assert (best.get("cx"), best.get("cy")) == ("246.0", "26.0")
     assert drawing.get("aria-label") == "a & b"
 
 
@@ -483,7 +496,7 @@ def test_any_curve_stays_inside_its_drawing(points, floor):
 def test_bars_are_as_long_as_their_shares():
     drawing = parsed(bar_chart("t", [("8", (0.5, 0.25, 0.25))], names=("a", "b", "c")))
     widths = [float(bar.get("width")) for bar in drawing.findall("rect")]
-    assert widths == pytest.approx([199, 99.5, 99.5], abs=0.11)
+    assert widths == pytest.approx([194, 97, 97], abs=0.11)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from floodem.training.augmentation.options import PRESETS
 from floodem.training.configuration.making import make_options
 from floodem.training.learning.averaging import WeightAverage
 from floodem.training.learning.precision import LossScale
+from floodem.training.record.pictures import saved_pictures
 from floodem.training.runs.checkpoints import checkpoint_paths
 from floodem.training.runs.loop import End
 from floodem.training.runs.start import first_network
@@ -514,6 +516,18 @@ def test_pictures_are_drawn_by_time_and_their_lack_does_not_end_a_run(tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_a_short_run_ends_with_a_row_and_a_picture_of_what_it_learned(tmp_path):
+    made = train(tiny_options(tmp_path, log_steps=50, max_steps=7))
+    (row,) = rows(made.folder)
+    assert row["step"] == 7
+    assert math.isfinite(row["loss"])
+    assert [step for step, _ in saved_pictures(made.folder / "pictures")] == [7]
+    go_on = train(tiny_options(tmp_path, log_steps=50, max_steps=9))
+    assert [row["step"] for row in rows(go_on.folder)] == [7, 9]
+    again = train(tiny_options(tmp_path, log_steps=50, max_steps=9))
+    assert [row["step"] for row in rows(again.folder)] == [7, 9]
+
+
 def test_a_compiled_network_learns_the_same(tmp_path):
     plain = train(tiny_options(tmp_path, run="plain"))
     # In a process of its own: checks of shapes cannot be compiled.

@@ -159,3 +159,12 @@ def test_any_curve_gets_a_sentence_whatever_the_order(costs, random):
 def test_validations_at_one_moment_are_no_curve():
     found = judge([score(step, 0.2, hours=1.0) for step in range(8)])
     assert found.trend is Trend.UNKNOWN
+
+
+@pytest.mark.parametrize("costs", [[0.41], [0.5] * 12, [0.4] * 12, noisy(falling, 8, noise=0.01)])
+def test_a_network_no_better_than_one_segment_is_told_so(costs):
+    best = min(costs)
+    told = judge(curve(costs), one_segment_error=best).sentence
+    assert f"No validation was better than one segment over everything ({best:.3f})" in told
+    better = judge(curve(costs), one_segment_error=best + 1e-6)
+    assert better == judge(curve(costs))

@@ -15,11 +15,12 @@ from floodem.errors import (
     VolumeFormatError,
     VolumeNotFoundError,
 )
+from floodem.evaluation import evaluate
 from floodem.geometry import Box
 from floodem.training.configuration.options import NetworkOptions
 from floodem.training.validation.refusals import require_held_out
-from floodem.volumes import create_volume
-from validation_cases import options_of, tubes_on_disk
+from floodem.volumes import create_volume, open_volume
+from validation_cases import held_out_of, options_of, tubes_on_disk
 
 BOX = Box((0, 0, 0), (24, 40, 32))
 
@@ -42,6 +43,29 @@ def test_held_out_data_are_described(tmp_path, held_out):
     whole = require_held_out(options_of(tmp_path, *held_out))
     assert whole.box == Box.from_shape((24, 40, 64))
     assert require_held_out(options_of(tmp_path, None, None)) is None
+
+
+def test_what_the_scores_are_worth_is_counted(tmp_path, held_out):
+    found = require_held_out(options_of(tmp_path, *held_out, border=(3, 5, 7)))
+    with open_volume(held_out[1]) as volume:
+        truth = volume.read()[3:-3, 5:-5, 7:-7]
+    assert found.scored == Box((3, 5, 7), (21, 35, 57))
+    _, sizes = np.unique(truth[truth > 0], return_counts=True)
+    assert (found.voxels, found.objects) == (sizes.sum(), len(sizes))
+    same_pairs = np.sum(sizes.astype(float) ** 2) / sizes.sum() ** 2
+    assert found.one_segment_error == pytest.approx(1 - 2 * same_pairs / (1 + same_pairs))
+    evaluation = evaluate(np.ones_like(truth), truth, worst=0)
+    assert found.one_segment_error == pytest.approx(evaluation.all_truth.adapted_rand_error)
+
+
+def test_half_a_field_of_view_at_the_faces_is_not_scored_unless_asked_for(tmp_path, held_out):
+    assert require_held_out(options_of(tmp_path, *held_out)).border == (3, 4, 4)
+
+
+def test_few_objects_are_said_to_be_few():
+    assert "of 1 object in" in held_out_of(objects=1).sentence
+    assert "so few say little" in held_out_of(objects=9).sentence
+    assert "so few" not in held_out_of(objects=10).sentence
 
 
 def test_an_image_without_labels_is_refused_and_the_other_way_round(tmp_path, held_out):
@@ -95,7 +119,9 @@ def test_a_box_without_labels_is_refused(tmp_path, held_out):
     uri = f"{tmp_path / 'empty.h5'}@labels"
     with create_volume(uri, shape=(24, 40, 64), dtype=np.uint32):
         pass
-    refused(LabelError, "there is nothing to score against", options_of(tmp_path, held_out[0], uri))
+    refused(
+        LabelError, "has no label in 3:21,4:36,4:60 (z,y,x)", options_of(tmp_path, held_out[0], uri)
+    )
 
 
 @pytest.mark.parametrize(

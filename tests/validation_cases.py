@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bright import MEAN, STDDEV, bright_tubes
+from floodem.geometry import Box
 from floodem.training.configuration.making import to_toml
 from floodem.training.configuration.options import (
     NetworkOptions,
@@ -19,7 +20,9 @@ from floodem.training.configuration.options import (
 from floodem.training.validation import job
 from floodem.training.validation.background import Validator
 from floodem.training.validation.choice import ValidationFailure
+from floodem.training.validation.held_out import HeldOut
 from floodem.training.validation.job import ValidationJob
+from floodem.training.validation.refusals import require_held_out
 from floodem.training.validation.score import ValidationScore
 from floodem.volumes import create_volume
 
@@ -75,20 +78,38 @@ def options_of(folder, image, labels, *, volumes=(), network=None, **validation)
 
 def validator_of(options, **changes):
     return Validator(
-        options, image_mean=MEAN, image_stddev=STDDEV, device=torch.device("cpu"), **changes
+        options,
+        require_held_out(options),
+        image_mean=MEAN,
+        image_stddev=STDDEV,
+        device=torch.device("cpu"),
+        **changes,
     )
 
 
-def run_on_disk(folder, *, costs=(), rows=(), options=None, status="done"):
+def run_on_disk(folder, *, costs=(), rows=(), options=None, status="done", **about):
     """The folder of a run as far as a comparison reads it."""
     folder.mkdir(parents=True)
     options = options or TrainOptions(volumes=(VolumeOptions(image="em.h5", labels="seg.h5"),))
-    (folder / "run.json").write_text(json.dumps({"version": 1, "status": status}))
+    (folder / "run.json").write_text(json.dumps({"version": 1, "status": status, **about}))
     (folder / "config.toml").write_text(to_toml(options))
     for name, values in (("validation", [s.to_dict() for s in curve(costs)]), ("metrics", rows)):
         text = "".join(json.dumps(row) + "\n" for row in values)
         (folder / f"{name}.jsonl").write_text(text)
     return folder
+
+
+def held_out_of(objects=30, one_segment_error=0.4):
+    """Made-up held-out data."""
+    return HeldOut(
+        image="held out.zarr",
+        labels="truth.zarr",
+        box=Box.from_shape((64, 64, 64)),
+        border=(8, 8, 8),
+        voxels=100_000,
+        objects=objects,
+        one_segment_error=one_segment_error,
+    )
 
 
 def noisy(function, count, *, noise, seed=0):

@@ -27,8 +27,9 @@ def compare(
     """Table the scores of training runs against their cost.
 
     The first table has the best validation of each run, the best run first, and the
-    best it had reached within the time that all runs had; the second one what that
-    cost. A GFLOP is a thousand million operations of one field of view.
+    best it had reached within the time that all runs had, beside what one segment over
+    all the objects held out would score; the second one what that cost. A GFLOP is a
+    thousand million operations of one field of view.
     """
     from floodem.training.runs.comparison import compare_runs
 
@@ -75,6 +76,8 @@ def _scores(found: Comparison) -> Table:
         "after h",
         "latest",
         "within equal time" if hours is None else f"within {hours:.3g} h",
+        "one segment",
+        "objects",
     )
     for run in found.runs:
         best = run.best
@@ -90,7 +93,14 @@ def _scores(found: Comparison) -> Table:
                 f"{best.hours:.2f}",
             )
         )
-        table.add_row(run.folder, *shown, _error(run.latest), _error(run.within_equal_time))
+        table.add_row(
+            run.folder,
+            *shown,
+            _error(run.latest),
+            _error(run.within_equal_time),
+            _number(run.one_segment_error, ".4f"),
+            _number(run.objects, ",d"),
+        )
     return table
 
 

@@ -191,9 +191,12 @@ def short(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time span in its two largest units: 1 h 05 min, 3 min 20 s, 12 s."""
+    """Write a time span in its two largest units: 2 d 07 h, 1 h 05 min, 3 min 20 s, 12 s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02} h"
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 WIDTH, HEIGHT = 460, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 26, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 26, 34
 _POINTS = 220
 """Of one drawn curve; longer ones are averaged in bins, with a band from least to greatest."""
 

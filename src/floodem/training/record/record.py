@@ -21,6 +21,7 @@ from floodem.training.record.pictures import Example, picture_path, save_picture
 from floodem.training.record.report import PICTURES, report_page
 from floodem.training.validation.choice import ValidationFailure, best_score
 from floodem.training.validation.convergence import Convergence, judge
+from floodem.training.validation.held_out import HeldOut
 from floodem.training.validation.job import outcome_from_dict
 from floodem.training.validation.score import ValidationScore
 
@@ -43,6 +44,8 @@ class Record:
         Step from which the run goes on; numbers and pictures of later steps, which
         it will make again, are removed. None: nothing of an earlier run stays. Validations of later
         steps stay when a run goes on: they were true of the weights they belong to.
+    held_out
+        What validations are of; None where there are none.
     notice
         Called with what a user should know.
 
@@ -57,9 +60,11 @@ class Record:
         folder: Path,
         *,
         resumed_at: int | None,
+        held_out: HeldOut | None = None,
         notice: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._folder = folder
+        self._held_out = held_out
         self._notice = notice
         goes_on, after = resumed_at is not None, -1 if resumed_at is None else resumed_at
         self._history = History(
@@ -91,7 +96,11 @@ class Record:
     def convergence(self) -> Convergence:
         """Say whether the run is still improving, and what more time would bring."""
         hours, losses = self._history.column("hours"), self._history.column("loss")
-        return judge(self.scores, losses=list(zip(hours.tolist(), losses.tolist(), strict=True)))
+        return judge(
+            self.scores,
+            losses=list(zip(hours.tolist(), losses.tolist(), strict=True)),
+            one_segment_error=None if self._held_out is None else self._held_out.one_segment_error,
+        )
 
     def steps(self, step: int, values: Mapping[str, float]) -> None:
         """Write down the numbers of one step: loss, learning_rate, hours and so on.
@@ -152,6 +161,7 @@ class Record:
                 history=self._history,
                 rows=self._rows,
                 convergence=self.convergence(),
+                held_out=self._held_out,
                 is_running=is_running,
             )
             write_text(self._folder / REPORT, page)

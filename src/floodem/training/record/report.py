@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from floodem.training.record.pictures import saved_pictures
 from floodem.training.record.style import STYLE
 from floodem.training.validation.choice import ValidationFailure, best_score
 from floodem.training.validation.convergence import Convergence
+from floodem.training.validation.held_out import HeldOut
 from floodem.training.validation.score import ValidationScore
 
 CONFIGURATION, PICTURES = "config.toml", "pictures"
@@ -43,6 +45,7 @@ def report_page(
     history: History,
     rows: Rows,
     convergence: Convergence,
+    held_out: HeldOut | None = None,
     is_running: bool = True,
 ) -> str:
     """Return the page.
@@ -53,6 +56,8 @@ def report_page(
         Of the run; its configuration and newest pictures are shown.
     rows
         Of the validation curve, in any order.
+    held_out
+        What they are of, if known.
     is_running
         Whether the page should look for a newer version of itself now and then.
     """
@@ -67,7 +72,7 @@ def report_page(
         f"<header><h1>{name}</h1><p class='when'>training, {state} at {written}</p></header>"
         f'<p class="verdict {convergence.trend.value}">{html.escape(convergence.sentence)}</p>'
         f"{_figures(history, rows)}"
-        f"<h2>Validation</h2>{_validation(folder, rows)}"
+        f"<h2>Validation</h2>{_validation(folder, rows, held_out)}"
         f"<h2>Training</h2>{_training(history)}"
         f"{_pictures(folder)}{_configuration(folder)}"
         f"<footer>floodem {html.escape(floodem.__version__)} · the same numbers are in "
@@ -80,7 +85,7 @@ def _figures(history: History, rows: Rows) -> str:
     steps = history.steps()
     figures = [
         ("step", f"{steps[-1]:,}" if len(steps) else None),
-        ("hours", _text(history.last("hours"), ".2f")),
+        _time_trained(history.last("hours")),
         ("examples", _text(history.last("examples_seen"), ",.0f")),
         ("fields of view/s", _text(history.last("fields_per_s"), ".3g")),
         ("loss", _text(history.last("loss"), ".4g")),
@@ -93,20 +98,35 @@ def _figures(history: History, rows: Rows) -> str:
     return f'<div class="figures">{cells}</div>' if cells else ""
 
 
-def _validation(folder: Path, rows: Rows) -> str:
+def _time_trained(hours: float | None) -> tuple[str, str | None]:
+    if hours is not None and hours < 1:
+        return "minutes", f"{60 * hours:.1f}"
+    return "hours", _text(hours, ".2f")
+
+
+def _validation(folder: Path, rows: Rows, held_out: HeldOut | None) -> str:
+    about = "" if held_out is None else f"<p>{html.escape(_capitalised(held_out.sentence))}.</p>"
     if not rows:
         return (
-            "<p>No validation yet. Without one nobody knows how good the network is: the loss "
-            "does not say.</p>"
+            f"{about}<p>No validation yet. Without one nobody knows how good the network is: the "
+            "loss does not say.</p>"
         )
     scores = sorted(
         (row for row in rows if isinstance(row, ValidationScore)), key=lambda row: row.step
     )
     best = best_score(scores)
-    return _score_charts(scores, best) + _table(rows, best) + _look_at(folder, best)
+    return "".join((about, _score_charts(scores, best, held_out), _table(rows, best))) + _look_at(
+        folder, best, held_out
+    )
 
 
-def _score_charts(scores: Sequence[ValidationScore], best: ValidationScore | None) -> str:
+def _capitalised(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _score_charts(
+    scores: Sequence[ValidationScore], best: ValidationScore | None, held_out: HeldOut | None
+) -> str:
     if best is None:
         return ""
     steps = np.array([float(score.step) for score in scores])
@@ -122,10 +142,12 @@ def _score_charts(scores: Sequence[ValidationScore], best: ValidationScore | Non
             marked=float(best.step) if is_cost else None,
         )
 
+    errors = [series("adapted_rand_error", "network")]
+    if held_out is not None:
+        level = np.full(len(steps), held_out.one_segment_error)
+        errors.append(Series(name="one segment", x=steps, y=level))
     charts = (
-        curve_chart(
-            "adapted Rand error (0 is perfect)", [series("adapted_rand_error", "")], floor=0.0
-        ),
+        curve_chart("adapted Rand error (0 is perfect)", errors, floor=0.0),
         curve_chart(
             "VOI in bits",
             [series("voi_split_bits", "split"), series("voi_merge_bits", "merge")],
@@ -196,11 +218,13 @@ def _row(row: ValidationScore | ValidationFailure, *, is_best: bool) -> str:
     return f"<tr{' class=best' if is_best else ''}>{first}{cells_text}</tr>"
 
 
-def _look_at(folder: Path, best: ValidationScore | None) -> str:
+def _look_at(folder: Path, best: ValidationScore | None, held_out: HeldOut | None) -> str:
     if best is None:
         return ""
-    path = html.escape(str(folder / "validation" / f"step-{best.step:08d}.h5@labels"))
-    return f"<p>See the best one: <code>floodem view IMAGE {path}</code></p>"
+    image, truth = ("IMAGE", "TRUTH") if held_out is None else (held_out.image, held_out.labels)
+    made = str(folder / "validation" / f"step-{best.step:08d}.h5@labels")
+    command = shlex.join(["floodem", "view", image, made, truth])
+    return f"<p>See the best one: <code>{html.escape(command)}</code></p>"
 
 
 def _training(history: History) -> str:

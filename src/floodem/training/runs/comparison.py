@@ -46,6 +46,9 @@ class RunSummary:
         None where the network is not installed here.
     held_out
         What the scores are of: image, labels, box.
+    objects, one_segment_error
+        How many objects are scored, and the adapted Rand error of one segment over all
+        of them; None for a run that has not written it down.
     best, latest
         Validations; None without any score.
     within_equal_time
@@ -63,6 +66,8 @@ class RunSummary:
     fov: Zyx
     flop_per_call: int | None
     held_out: str
+    objects: int | None
+    one_segment_error: float | None
     best: ValidationScore | None
     latest: ValidationScore | None
     within_equal_time: ValidationScore | None
@@ -97,6 +102,8 @@ class RunSummary:
             "fov_zyx": list(self.fov),
             "flop_per_call": self.flop_per_call,
             "held_out": self.held_out,
+            "objects": self.objects,
+            "one_segment_error": self.one_segment_error,
             **scores,
         }
 
@@ -138,6 +145,7 @@ class _Record:
     folder: str
     status: str
     options: TrainOptions
+    held_out: dict[str, Any]
     last: dict[str, float | None]
     scores: list[ValidationScore]
 
@@ -196,10 +204,12 @@ def _read(given: str | Path) -> _Record:
     steps = history.steps()
     last["step"] = float(steps[-1]) if len(steps) else None
     rows = read_validations(folder.path)
+    about = folder.read_run()
     return _Record(
         folder=str(given),
-        status=str(folder.read_run().get("status", "unknown")),
+        status=str(about.get("status", "unknown")),
         options=make_options(folder.configuration(), source=f"{given}/config.toml"),
+        held_out=about.get("held_out") or {},
         last=last,
         scores=sorted(
             (row for row in rows if isinstance(row, ValidationScore)),
@@ -224,6 +234,8 @@ def _summary(record: _Record, *, equal_hours: float | None) -> RunSummary:
         fov=network.fov,
         flop_per_call=flop_per_call(network),
         held_out=f"{wanted.image}, {wanted.labels}, box {wanted.box or 'whole'}",
+        objects=record.held_out.get("objects"),
+        one_segment_error=record.held_out.get("one_segment_error"),
         best=best_score(record.scores),
         latest=record.scores[-1] if record.scores else None,
         within_equal_time=best_score(in_time),
@@ -238,6 +250,14 @@ def _notices(runs: Sequence[RunSummary]) -> list[str]:
             "the runs were validated on different data, so that their scores do not compare: "
             + "; ".join(f"{run.folder} on {run.held_out}" for run in scored)
         )
+    notices += [
+        f"{run.folder} was never better than one segment over everything, which has an adapted "
+        f"Rand error of {run.one_segment_error:.4f}"
+        for run in scored
+        if run.best is not None
+        and run.one_segment_error is not None
+        and run.best.cost >= run.one_segment_error
+    ]
     notices += [f"{run.folder} has no validation score" for run in runs if run.best is None]
     return notices
 

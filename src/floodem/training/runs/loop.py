@@ -135,6 +135,8 @@ class Loop:
             When something could not be written; the last checkpoint stays.
         """
         end = End.STEPS
+        result: StepResult | None = None
+        self._tell()
         while self._learner.step_number < self._options.max_steps:
             result = self._learner.step(self._wishes())
             self._require_finite(result)
@@ -155,6 +157,8 @@ class Loop:
             if saves:
                 self.save()
             self._look_after(result)
+        if result is not None and self._window.steps:  # since the last row
+            self._log(result)
         if self.saved_step != self._learner.step_number:
             self.save()
         return end
@@ -330,14 +334,19 @@ class Loop:
             picture=self._learner.in_flight.pictured,
         )
         now = time.monotonic()
-        if self._progress is not None and now - self._reported >= REPORT_SECONDS:
+        if now - self._reported >= REPORT_SECONDS:
             self._reported = now
+            self._tell(f"loss {result.loss:.4f}{self._observers.note}")
+
+    def _tell(self, note: str = "") -> None:
+        """Say how far the run is; the pace counts from the first time."""
+        if self._progress is not None:
             self._progress(
                 Progress(
                     stage="training",
                     done=self._learner.step_number,
                     total=self._options.max_steps,
                     unit="steps",
-                    note=f"loss {result.loss:.4f}{self._observers.note}",
+                    note=note,
                 )
             )

@@ -20,6 +20,7 @@ from floodem.training.record.pictures import Example
 from floodem.training.record.record import Record
 from floodem.training.runs.run_folder import TrainingFolder
 from floodem.training.validation.background import Validator
+from floodem.training.validation.held_out import HeldOut
 from floodem.training.validation.score import ValidationScore
 
 _POLL_SECONDS = 0.1
@@ -30,6 +31,8 @@ class Observers:
 
     Parameters
     ----------
+    held_out
+        What validations are of; None where there are none.
     resumed_at
         Step from which the run goes on; None at its beginning.
     mean_stddev
@@ -50,6 +53,7 @@ class Observers:
         options: TrainOptions,
         folder: TrainingFolder,
         *,
+        held_out: HeldOut | None,
         resumed_at: int | None,
         mean_stddev: tuple[float, float],
         voxel_size: VoxelSize | None,
@@ -58,10 +62,11 @@ class Observers:
     ) -> None:
         self._options, self._folder, self._notice = options, folder, notice
         self._voxel_size = voxel_size
-        self._record = Record(folder.path, resumed_at=resumed_at, notice=notice)
+        self._record = Record(folder.path, resumed_at=resumed_at, held_out=held_out, notice=notice)
         mean, stddev = mean_stddev
         self._validator = Validator(
             options,
+            held_out,
             image_mean=mean,
             image_stddev=stddev,
             device=device,
@@ -69,6 +74,7 @@ class Observers:
         )
         self._validated_step = max((score.step for score in self._record.scores), default=None)
         self._pictured = time.monotonic()
+        self._pictured_step: int | None = resumed_at
         self._draws = True
         self._rate = ""
         self._score = ""
@@ -111,13 +117,8 @@ class Observers:
         if self._validator.is_due():
             self._validate(model, step=step, hours=hours)
         minutes = (time.monotonic() - self._pictured) / 60
-        if minutes >= self._options.picture_minutes and self._draws:
-            self._pictured = time.monotonic()
-            try:
-                self._record.picture(step, self._example(picture()))
-            except ImportError as error:  # a bare machine still trains
-                self._draws = False
-                self._notice(f"no pictures of examples: {error}; install pillow")
+        if minutes >= self._options.picture_minutes:
+            self._draw(step, picture)
 
     def finish(
         self,
@@ -125,9 +126,12 @@ class Observers:
         step: int,
         hours: float,
         model: Callable[[], Model],
+        picture: Callable[[], Mapping[str, Tensor]],
         should_stop: Callable[[], bool],
     ) -> None:
-        """Wait for the validation that is under way, and validate the last weights."""
+        """Draw a last picture, wait for the validation under way, validate the last weights."""
+        if self._pictured_step != step:
+            self._draw(step, picture)
         if self._options.validation.image is None:
             return
         self._wait(should_stop)
@@ -139,6 +143,16 @@ class Observers:
         """End what is under way and write the last report."""
         self._validator.stop()
         self._record.close()
+
+    def _draw(self, step: int, picture: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._pictured, self._pictured_step = time.monotonic(), step
+        if not self._draws:
+            return
+        try:
+            self._record.picture(step, self._example(picture()))
+        except ImportError as error:  # a bare machine still trains
+            self._draws = False
+            self._notice(f"no pictures of examples: {error}; install pillow")
 
     def _wait(self, should_stop: Callable[[], bool]) -> None:
         while self._validator.is_running and not should_stop():

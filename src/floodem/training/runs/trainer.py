@@ -44,6 +44,7 @@ from floodem.training.runs.observers import Observers
 from floodem.training.runs.run_folder import TrainingFolder
 from floodem.training.runs.start import UNKNOWN_VOXEL_SIZE, describe, digest, first_network
 from floodem.training.validation.background import BEST_MODEL
+from floodem.training.validation.held_out import HeldOut
 from floodem.training.validation.refusals import require_held_out
 from floodem.training.validation.score import ValidationScore
 from floodem.volumes.parallel import usable_threads
@@ -158,6 +159,7 @@ class _Trainer:
         self.progress, self.notice, self.should_stop = progress, notice, should_stop
         self.folder = TrainingFolder(options.folder)
         self._unlogged: list[str] | None = []
+        self._held_out: HeldOut | None = None
 
     def tell(self, sentence: str) -> None:
         """Say something to the user, and to the log as soon as there is one."""
@@ -177,7 +179,7 @@ class _Trainer:
                     stack.enter_context(self.folder.hold())
                     if self.folder.has_run() and not overwrite:
                         self.folder.require_same_options(self.options)
-                    require_held_out(self.options)
+                    self._held_out = require_held_out(self.options)
             with self.world.together():
                 learner, data = self._prepare(stack, overwrite=overwrite)
             identity, checkpoint = self._begin_or_go_on(
@@ -259,6 +261,8 @@ class _Trainer:
                 f"{data.first.image.uri} says no voxel size; the model file will say "
                 f"{UNKNOWN_VOXEL_SIZE} nm: give --volume.voxel-size"
             )
+        if self._held_out is not None:
+            self.tell(self._held_out.sentence)
         with self._observing(data, checkpoint) as observers:
             loop = Loop(
                 learner,
@@ -277,6 +281,7 @@ class _Trainer:
                         step=learner.step_number,
                         hours=loop.hours,
                         model=loop.model,
+                        picture=learner.in_flight.pictured,
                         should_stop=self.should_stop,
                     )
                     if observers.verdict is not None:  # the log has it beside its score
@@ -322,6 +327,7 @@ class _Trainer:
         observers = Observers(
             self.options,
             self.folder,
+            held_out=self._held_out,
             resumed_at=None if checkpoint is None else checkpoint.step,
             mean_stddev=data.mean_stddev,
             voxel_size=data.voxel_size,
@@ -350,6 +356,7 @@ class _Trainer:
             "status": status,
             "identity": identity,
             "configuration": self.options.to_dict(),
+            "held_out": None if self._held_out is None else self._held_out.to_dict(),
             "seed": self.options.seed,
             "device": str(self.device),
             "versions": {

@@ -23,13 +23,13 @@ from floodem.files import making_folders, remove_partial_files, replacing, stora
 from floodem.network.model_file import Model, save_model
 from floodem.training.configuration.options import TrainOptions
 from floodem.training.validation.choice import ValidationFailure, best_score
+from floodem.training.validation.held_out import HeldOut
 from floodem.training.validation.job import (
     ValidationJob,
     read_outcome,
     remove_result,
     write_outcome,
 )
-from floodem.training.validation.refusals import require_held_out
 from floodem.training.validation.score import ValidationScore
 
 FOLDER = "validation"
@@ -51,7 +51,9 @@ class Validator:
     Parameters
     ----------
     options
-        Of the whole run; without ``validation.image`` nothing is ever due.
+        Of the whole run.
+    held_out
+        What is flooded; where it is None, nothing is ever due.
     image_mean, image_stddev
         Grey levels of the training, for held-out images that have none of their own.
     device
@@ -62,7 +64,7 @@ class Validator:
     Raises
     ------
     FloodemError
-        When the held-out data are refused, see `require_held_out`.
+        When the folder of the run cannot be written.
 
     Notes
     -----
@@ -74,13 +76,14 @@ class Validator:
     def __init__(
         self,
         options: TrainOptions,
+        held_out: HeldOut | None,
         *,
         image_mean: float,
         image_stddev: float,
         device: torch.device,
         on_failure: Callable[[ValidationFailure], None] = lambda failure: None,
     ) -> None:
-        self._held_out = require_held_out(options)
+        self._held_out = held_out
         self._options = options.validation
         self._network = options.network.name
         self._run = options.folder
@@ -140,7 +143,7 @@ class Validator:
             device=self._device,
             threads=self._options.threads,
             min_segment_size=self._options.min_segment_size,
-            border=None if self._options.border is None else list(self._options.border),
+            border=list(self._held_out.border),
             max_calls=self._options.max_calls,
         )
         self._began = time.monotonic()

@@ -9,6 +9,7 @@ few validations, or too much noise, and the answer is that nobody can tell yet.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 from collections.abc import Callable, Sequence
@@ -107,7 +108,10 @@ class Convergence:
 
 
 def judge(
-    scores: Sequence[ValidationScore], *, losses: Sequence[tuple[float, float]] = ()
+    scores: Sequence[ValidationScore],
+    *,
+    losses: Sequence[tuple[float, float]] = (),
+    one_segment_error: float | None = None,
 ) -> Convergence:
     """Say whether training still improves the score, and what more time would bring.
 
@@ -118,7 +122,23 @@ def judge(
     losses
         Pairs of hours and loss; a loss that still falls keeps a flat score from
         ending the run. What is not finite is left out.
+    one_segment_error
+        What one segment over everything would score, if known.
     """
+    judged = _judge_curve(scores, losses=losses)
+    best = best_score(scores)
+    if best is None or one_segment_error is None or best.cost < one_segment_error:
+        return judged
+    sentence = (
+        f"{judged.sentence} No validation was better than one segment over everything "
+        f"({one_segment_error:.3f}): the network does not separate neurons yet."
+    )
+    return dataclasses.replace(judged, sentence=sentence)
+
+
+def _judge_curve(
+    scores: Sequence[ValidationScore], *, losses: Sequence[tuple[float, float]]
+) -> Convergence:
     scores = sorted(scores, key=lambda score: (score.hours, score.step))
     best = best_score(scores)
     if best is None:

@@ -53,7 +53,7 @@ class ValidationJob:
     min_segment_size, max_calls
         Of the flood.
     border
-        Voxels at each face that are not scored, z, y, x; None for half of the field of view.
+        Voxels at each face that are not scored, z, y, x.
     """
 
     step: int
@@ -71,7 +71,7 @@ class ValidationJob:
     threads: int
     min_segment_size: int
     max_calls: int | None
-    border: list[int] | None
+    border: list[int]
 
     def save(self, path: Path) -> None:
         """Write the job as JSON."""
@@ -122,10 +122,11 @@ def flood_and_score(job: ValidationJob) -> ValidationScore:
     if made.segments == 0:
         raise LabelError(
             f"{calls} network calls made no segment of at least {job.min_segment_size} voxels: "
-            "the network does not follow objects yet"
+            "the network does not follow objects yet, or they are smaller than "
+            "validation.min_segment_size"
         )
     with made.open() as segmentation, open_volume(job.labels) as truth:
-        z, y, x = job.border or (size // 2 for size in model.description.fov)
+        z, y, x = job.border
         found = evaluate(segmentation, truth, box=made.box, border=(z, y, x), worst=0)
     return ValidationScore(
         step=job.step,

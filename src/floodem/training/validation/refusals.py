@@ -8,39 +8,16 @@ overlap is refused as well.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from floodem.errors import GeometryError, LabelError, OptionError
-from floodem.geometry import Box, Zyx, tiles
-from floodem.labels import require_labels
+from floodem.errors import GeometryError, OptionError
+from floodem.geometry import Box, Zyx
 from floodem.training.configuration.options import TrainOptions, ValidationOptions
+from floodem.training.validation.held_out import HeldOut, measure
 from floodem.volumes import open_volume
 from floodem.volumes.inspection.pairs import require_matching
 from floodem.volumes.location import Location, parse_location
 from floodem.volumes.volume import Volume
-
-_LOOKED_AT: Zyx = (64, 256, 256)
-"""Labels are looked for in pieces of this size."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOut:
-    """What is flooded again and again, checked.
-
-    Attributes
-    ----------
-    image, labels
-        Addresses.
-    box
-        Voxels to segment, in the frame of both.
-    """
-
-    image: str
-    labels: str
-    box: Box
 
 
 def require_held_out(options: TrainOptions) -> HeldOut | None:
@@ -55,7 +32,7 @@ def require_held_out(options: TrainOptions) -> HeldOut | None:
     GeometryError
         When the box is not inside them, or smaller than the field of view.
     LabelError
-        When no voxel of the box has a label.
+        When no voxel that would be scored has a label.
     FloodemError
         Whatever opening the volumes refuses.
     """
@@ -71,11 +48,10 @@ def require_held_out(options: TrainOptions) -> HeldOut | None:
     _require_possible(wanted)
     with open_volume(wanted.image) as image, open_volume(wanted.labels) as labels:
         require_matching(image, labels)
-        box = _box(wanted, image, fov=options.network.fov)
-        _require_labelled(labels, box)
+        box, border = _box_and_border(wanted, image, fov=options.network.fov)
         if not wanted.allow_overlap:
             _require_unseen(options, box)
-    return HeldOut(image=wanted.image, labels=wanted.labels, box=box)
+        return measure(wanted.image, labels, address=wanted.labels, box=box, border=border)
 
 
 def _require_nothing_else(wanted: ValidationOptions) -> None:
@@ -105,7 +81,7 @@ def _require_possible(wanted: ValidationOptions) -> None:
         )
 
 
-def _box(wanted: ValidationOptions, image: Volume, *, fov: Zyx) -> Box:
+def _box_and_border(wanted: ValidationOptions, image: Volume, *, fov: Zyx) -> tuple[Box, Zyx]:
     box = image.box if wanted.box is None else wanted.box
     if not image.box.contains(box) or box.size == 0:
         raise GeometryError(
@@ -117,24 +93,12 @@ def _box(wanted: ValidationOptions, image: Volume, *, fov: Zyx) -> Box:
             f"validation.box {box}, {box.shape} voxels (z,y,x), is smaller than the field of view "
             f"{fov}: give a larger box"
         )
-    border = wanted.border or (0, 0, 0)
+    border = wanted.border or (fov[0] // 2, fov[1] // 2, fov[2] // 2)
     if any(not 0 <= 2 * edge < size for edge, size in zip(border, box.shape, strict=True)):
         raise GeometryError(
             f"validation.border {border} (z,y,x) leaves nothing of {box} to score: give less"
         )
-    return box
-
-
-def _require_labelled(labels: Volume, box: Box) -> None:
-    for tile in tiles(box, core=_LOOKED_AT):
-        piece = labels.read(tile.core)
-        require_labels(piece, what=labels.uri)
-        if np.any(piece):
-            return
-    raise LabelError(
-        f"{labels.uri} has no label in validation.box {box} (z,y,x): there is nothing to score "
-        "against, give a labelled box"
-    )
+    return box, border
 
 
 def _require_unseen(options: TrainOptions, box: Box) -> None:
