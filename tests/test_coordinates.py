@@ -438,7 +438,7 @@ def test_the_command_prints_what_each_volume_holds(tmp_path, capsys):
     target = str(tmp_path / "index.npz")
     sample_command([f"train={uri}"], target, margin="1,1,1", weights="train=2")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{target}: centres in 1 volumes"
+    assert lines[0] == f"{target}: centres in 1 volume"
     assert lines[1] == "train, weight 2, in 1:19,1:19,1:19 (z,y,x)"
     inner = array[1:-1, 1:-1, 1:-1]
     assert [line.split() for line in lines[2:]] == [

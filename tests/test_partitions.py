@@ -332,6 +332,7 @@ def negative():
         (halves(), {"min_size": 5000}, LabelError, "no object of 5000 voxels or more, the largest"),
         (halves() * 0, {}, LabelError, "the largest has 0"),
         (halves(), {"ids": (7, 9)}, LabelError, "none of the 2 ids is an object of 50 voxels"),
+        (halves(), {"ids": (7,)}, LabelError, "^id 7 is no object of 50 voxels"),
         (halves(), {"radius": (6, 3, 3)}, GeometryError, "radius 6,3,3 leaves nothing of"),
         (halves(), {"radius": (-1, 3, 3)}, OptionError, "is negative"),
         (halves(), {"radius": (400, 400, 400)}, OptionError, "give a smaller one"),

@@ -244,7 +244,10 @@ def test_flags_go_before_the_file(tmp_path):
     ("flags", "sentence"),
     [
         ({}, "nothing to learn from"),
-        ({"volume__image": ["a", "b"], "volume__labels": ["c"]}, "--volume.labels is given 1"),
+        (
+            {"volume__image": ["a", "b"], "volume__labels": ["c"]},
+            "--volume.labels is given 1 time for 2 volumes:",
+        ),
         (
             {"volume__image": ["a"], "volume__labels": ["c"], "volume__weight": ["1", "2"]},
             "--volume.weight is given 2 times for 1 volume:",
@@ -253,6 +256,7 @@ def test_flags_go_before_the_file(tmp_path):
         ({"network__fov": "1,2"}, "--network.fov .* has 2 entries"),
         ({"network__arguments": "depth"}, "write name=value"),
         ({"volume__voxel_size": ["30,6"]}, "--volume.voxel-size .* has 2 entries"),
+        ({"volume__voxel_size": ["30"]}, "--volume.voxel-size .* has 1 entry: give 3"),
         ({"volume__voxel_size": ["a,6,6"]}, "--volume.voxel-size is 'a', and should be a number"),
         ({"volume__box": ["0:1"]}, "--volume.box: '0:1' is not a box"),
     ],

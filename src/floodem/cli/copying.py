@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from floodem.cli.stopping import interrupted, interrupting_on_sigterm, stopping_on_signals
+from floodem.counting import counted
 from floodem.errors import OptionError
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ def report(made: Conversion, destination: str) -> None:
         print(describe(copy))
     notes = list(made.notices)
     if made.labels is not None:
-        objects = f"{made.labels} object{'' if made.labels == 1 else 's'}"
-        notes.append(f"{objects}; old and new ids are in {made.record}")
+        notes.append(f"{counted(made.labels, 'object')}; old and new ids are in {made.record}")
     if made.is_lossy:
         notes.append("jpeg changes values; receipts are of what it gives back")
     for sentence in notes:

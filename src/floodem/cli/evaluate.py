@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from floodem.cli.values import option_value
+from floodem.counting import counted
 from floodem.errors import OptionError
 from floodem.geometry import Box, parse_zyx
 
@@ -98,7 +99,7 @@ def print_evaluation(result: Evaluation) -> None:
             highlight=False,
         )
     console.print(
-        f"{result.all_truth.voxels:,} voxels with truth in {result.box} (z,y,x), "
+        f"{counted(result.all_truth.voxels, 'voxel')} with truth in {result.box} (z,y,x), "
         f"{result.coverage:.1%} of them segmented\n",
         highlight=False,
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from floodem.cli.values import option_value
+from floodem.counting import counted
 from floodem.geometry import VoxelSize, parse_zyx
 
 
@@ -61,6 +62,6 @@ def import_model(
     weights = sum(parameter.numel() for parameter in model.network.parameters())
     print(
         f"{destination}: {description.network} of depth {description.arguments['depth']}, "
-        f"{weights:,} weights, field of view {description.fov} (z,y,x), "
+        f"{counted(weights, 'weight')}, field of view {description.fov} (z,y,x), "
         f"step {description.training.get('step', 'unknown')}"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from floodem.cli import options
+from floodem.counting import counted
 
 if TYPE_CHECKING:
     from floodem.geometry import Zyx
@@ -146,7 +147,7 @@ def _print_arrays(found: Info) -> None:
     name = max(len(array.name) for array in others)
     shape = max(len(times(array.shape)) for array in others)
     heading = "holds" if found.volume is None else "holds, in all,"
-    print(f"  {heading} {len(others)} arrays ({found.format})")
+    print(f"  {heading} {counted(len(others), 'array')} ({found.format})")
     for array in others[:_MAX_ARRAYS_LISTED]:
         print(f"    {array.name:{name}}  {times(array.shape):{shape}}  {array.dtype}")
     if len(others) > _MAX_ARRAYS_LISTED:
@@ -165,4 +166,4 @@ def bytes_text(count: int) -> str:
     for scale, unit in _UNITS:
         if count >= scale:
             return f"{count / scale:.3g} {unit}"
-    return f"{count} bytes"
+    return counted(count, "byte")

@@ -11,6 +11,7 @@ import typer
 
 from floodem.cli import options
 from floodem.cli.values import option_value
+from floodem.counting import counted
 from floodem.errors import OptionError, StorageError
 from floodem.files import storage_error
 from floodem.geometry import Box, parse_zyx
@@ -176,11 +177,13 @@ def lines_of(text: str) -> list[str]:
 def print_partitions(result: PartitionResult, thresholds: Sequence[float]) -> None:
     """Print what was sorted, then how many voxels are in each partition."""
     objects = result.objects
-    print(f"{result.uri}: {len(objects.ids)} of {objects.all_objects} objects, in {result.box}")
+    all_objects = counted(objects.all_objects, "object")
+    print(f"{result.uri}: {len(objects.ids):,} of {all_objects}, in {result.box}")
     if objects.unused_ids:
         named = ", ".join(str(one) for one in objects.unused_ids[:_IDS_NAMED])
         more = ", ..." if len(objects.unused_ids) > _IDS_NAMED else ""
-        print(f"{len(objects.unused_ids)} ids are no objects or too small: {named}{more}")
+        ids = counted(len(objects.unused_ids), "id is no object", many="ids are no objects")
+        print(f"{ids} or too small: {named}{more}")
     bounds = (0.0, *thresholds, 1.0)
     for value, count in result.counts.items():
         if value == _BACKGROUND:

@@ -12,6 +12,7 @@ import typer
 
 from floodem.cli import options
 from floodem.cli.values import option_value
+from floodem.counting import counted
 from floodem.errors import OptionError, UsageError
 from floodem.geometry import parse_zyx
 
@@ -178,7 +179,7 @@ def print_index(index: CoordinateIndex, destination: str, *, as_json: bool) -> N
     if as_json:
         print(json.dumps({"path": destination, "volumes": told}))
         return
-    print(f"{destination}: centres in {len(index.volumes)} volumes")
+    print(f"{destination}: centres in {counted(len(index.volumes), 'volume')}")
     for volume in index.volumes:
         print(f"{volume.name}, weight {volume.weight:g}, in {index.free_box(volume.name)} (z,y,x)")
         _print_counts({one: index.count(volume.name, one) for one in index.partitions(volume.name)})
@@ -191,8 +192,9 @@ def print_tfrecord(
     if as_json:
         print(json.dumps({**written.to_json(), "background": has_background}))
         return
-    files = "1 file" if len(written.paths) == 1 else f"{len(written.paths)} files"
-    print(f"{destination}: {written.records:,} records in {files}; different voxels by partition:")
+    records = counted(written.records, "record")
+    files = counted(len(written.paths), "file")
+    print(f"{destination}: {records} in {files}; different voxels by partition:")
     _print_counts(written.voxels)
     print(
         "background (0) is kept, so that one target in so many is empty"

@@ -9,6 +9,7 @@ import typer
 
 from floodem.cli.stopping import saving_state
 from floodem.cli.values import option_value
+from floodem.counting import counted
 from floodem.errors import OptionError
 from floodem.geometry import Box, parse_zyx
 
@@ -173,9 +174,9 @@ def _print(made: Segmentation) -> None:
         print(f"{made.uri} was finished by an earlier run of this command; --overwrite repeats it")
     summary = made.summary
     print(
-        f"{made.uri}: {made.segments} segment{'' if made.segments == 1 else 's'} "
-        f"in box {made.box}, {made.covered:.1%} of the voxels, "
-        f"{summary['counters']['network_calls']:,} network calls; record in {made.folder}"
+        f"{made.uri}: {counted(made.segments, 'segment')} in box {made.box}, "
+        f"{made.covered:.1%} of the voxels, "
+        f"{counted(summary['counters']['network_calls'], 'network call')}; record in {made.folder}"
     )
     if summary["cut_short"]:
         ids = ", ".join(str(label) for label in summary["cut_short"])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from floodem.cli.stopping import saving_state
+from floodem.counting import counted
 from floodem.errors import OptionError, UsageError
 from floodem.geometry import Box, VoxelSize
 from floodem.training.configuration.options import NetworkOptions, TrainOptions, VolumeOptions
@@ -243,8 +244,8 @@ def _with_volumes(below: Any, lists: dict[str, list[Any]]) -> list[Values]:
         once_for_all = len(entries) == 1 and name not in {"name", "image", "labels"}
         if len(entries) != count and not once_for_all:
             raise OptionError(
-                f"--volume.{name.replace('_', '-')} is given {len(entries)} times for {count} "
-                f"volume{'s' * (count != 1)}: give it once for each, in their order"
+                f"--volume.{name.replace('_', '-')} is given {counted(len(entries), 'time')} for "
+                f"{counted(count, 'volume')}: give it once for each, in their order"
             )
         for number, volume in enumerate(volumes):
             volume[name] = entries[0] if once_for_all else entries[number]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from floodem.counting import counted
 from floodem.errors import EXIT_INPUT_REFUSED
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _is_segmentation(destination: str) -> bool:
 
 def _about_segmentation(found: SegmentationCheck) -> str:
     verdict = "all labels are as they were written" if found.is_whole else "DAMAGED"
-    lines = [f"{found.uri}: {found.segments} segments in box {found.box}: {verdict}"]
+    lines = [f"{found.uri}: {counted(found.segments, 'segment')} in box {found.box}: {verdict}"]
     return "\n".join([*lines, *found.damages])
 
 
@@ -86,5 +87,6 @@ def _about_conversion(found: Verification) -> str:
         f"level {one.level}, box {one.box} (z,y,x): {one.reason}" for one in found.damages[:_SHOWN]
     )
     if len(found.damages) > _SHOWN:
-        lines.append(f"and {len(found.damages) - _SHOWN} more places (--json names all)")
+        more = counted(len(found.damages) - _SHOWN, "more place")
+        lines.append(f"and {more} (--json names all)")
     return "\n".join(lines)

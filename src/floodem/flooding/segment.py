@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from floodem.counting import counted
 from floodem.errors import (
     DestinationExistsError,
     ResourceError,
@@ -157,7 +158,7 @@ def _run(
         folder.write_run({**record, "summary": summary}, status=RunStatus.DONE)
         folder.write_receipt(job.box, {"identity": job.identity, "summary": summary})
     folder.forget_checkpoint()
-    folder.log(f"done: {summary['segments']} segments, {summary['covered']:.1%} covered")
+    folder.log(f"done: {counted(summary['segments'], 'segment')}, {summary['covered']:.1%} covered")
     return summary, False
 
 

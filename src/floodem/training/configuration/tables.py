@@ -15,6 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from floodem.counting import counted
 from floodem.errors import GeometryError, OptionError
 from floodem.geometry import Box, VoxelSize
 
@@ -217,9 +218,8 @@ def _tuple(kind: Any, value: Any, *, where: str) -> tuple[Any, ...]:
         parts = parts[:1] * len(value)
     if len(parts) != len(value):
         order = ", ordered z, y, x" if len(parts) == 3 else ""
-        raise OptionError(
-            f"{where} {list(value)} has {len(value)} entries: give {len(parts)}{order}"
-        )
+        entries = counted(len(value), "entry", many="entries")
+        raise OptionError(f"{where} {list(value)} has {entries}: give {len(parts)}{order}")
     return tuple(
         value_of(part, entry, where=where) for part, entry in zip(parts, value, strict=True)
     )

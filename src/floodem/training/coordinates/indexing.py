@@ -154,8 +154,9 @@ def index_labels(
         if not any(partition != BACKGROUND for partition in index.partitions(name)):
             raise LabelError(
                 f"no voxel of {volume_called(name)} ({labels.uri}) may be the centre of an "
-                f"example: its objects lie within the margin {margin} or the radius {sampling.lom_radius} "
-                "(z,y,x) of its faces; give smaller ones, or leave the volume out"
+                f"example: its objects lie within the margin {margin} or the radius "
+                f"{sampling.lom_radius} (z,y,x) of its faces; give smaller ones, or leave the "
+                "volume out"
             )
     return index
 

@@ -261,8 +261,10 @@ def _choose(ids: Ids, voxels: Counts, *, by: Partitioning, uri: str) -> ChosenOb
         is_chosen &= np.isin(ids, np.array(by.ids, np.uint64))
         unused = tuple(sorted(set(by.ids) - set(large.tolist())))
         if not is_chosen.any():
+            one = len(by.ids) == 1
+            named = f"id {by.ids[0]} is no" if one else f"none of the {len(by.ids)} ids is an"
             raise LabelError(
-                f"none of the {len(by.ids)} ids is an object of {by.min_size} voxels or more in "
+                f"{named} object of {by.min_size} voxels or more in "
                 f"{uri}: check the ids, or give a smaller size"
             )
     return ChosenObjects(
