@@ -45,6 +45,27 @@ def test_both_rows_and_the_places_of_mistakes_are_printed(files, capsys):
     assert "2 at 0,1,103" in split
 
 
+def test_mistakes_that_no_score_shows_are_not_listed(tmp_path, capsys):
+    truth = np.repeat(np.uint64([1, 2]), 50_000).reshape(10, 100, 100)
+    labels = truth.copy()
+    labels[0, :3, :100] = 5  # splits object 1
+    labels[9, 99, 99] = 1  # one voxel of object 2
+    uris = [str(tmp_path / f"{name}.h5@labels") for name in ("labels", "truth")]
+    for uri, array in zip(uris, (labels, truth), strict=True):
+        with create_volume(uri, shape=array.shape, dtype=array.dtype) as volume:
+            volume.write(volume.box, array)
+    evaluate(*uris)
+    lines = capsys.readouterr().out.splitlines()
+    splits = lines.index("worst splits: objects of the truth in several segments")
+    mergers = lines.index("worst mergers: segments over several objects of the truth")
+    assert [line.split()[0] for line in lines[splits + 2 : mergers - 1]] == ["1"]
+    assert lines[mergers + 1 :] == ["none above 0.0005 bits"]
+    evaluate(*uris, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert [one["object"] for one in told["worst_splits"]] == [1, 2]
+    assert [one["segment"] for one in told["worst_mergers"]] == [1]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_reader_that_leaves_ends_it_silently(files, options):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _WIDTH_IN_FILES = 120
 _IGNORE_NOTHING = "none"
+_LEAST_BITS = 0.0005
+"""What a mistake must add to VOI to be listed: less is 0.000 in the table of scores."""
 
 
 def evaluate(
@@ -89,7 +91,7 @@ def parse_ids(texts: Iterable[str]) -> list[int]:
 
 
 def print_evaluation(result: Evaluation) -> None:
-    """Print the two rows of scores, then the worst splits and mergers."""
+    """Print the two rows of scores, then the worst splits and mergers that a score shows."""
     console = _console()
     console.print(f"{result.segmentation} against {result.truth}", highlight=False)
     if result.segmentation_box != result.truth_box:
@@ -176,10 +178,14 @@ def _print_mistakes(
     if not mistakes:
         return
     console.print(f"\n{title}", style="bold", highlight=False)
+    shown = [mistake for mistake in mistakes if mistake.voi_bits >= _LEAST_BITS]
+    if not shown:
+        console.print(f"none above {_LEAST_BITS} bits", highlight=False)
+        return
     table = _table(
         whole, "voxels", f"{part}s", "effective", "VOI bits", f"largest {part} at z,y,x", "next"
     )
-    for mistake in mistakes:
+    for mistake in shown:
         first, second = mistake.largest
         table.add_row(
             str(mistake.id),
