@@ -268,6 +268,15 @@ def test_a_finished_run_is_not_begun_again_by_the_same_call(tmp_path):
     assert any("all its 12 steps" in sentence for sentence in told)
 
 
+def test_a_run_beyond_max_steps_is_told_both_numbers(tmp_path):
+    train(tiny_options(tmp_path, max_steps=3))
+    told = []
+    made = train(tiny_options(tmp_path, max_steps=2), notice=told.append)
+    assert made.step == 3
+    (sentence,) = [one for one in told if "raise max_steps" in one]
+    assert "is at step 3 already, and max_steps is 2: raise max_steps above 3" in sentence
+
+
 def test_a_run_goes_on_for_more_steps_with_other_cadence(tmp_path):
     train(tiny_options(tmp_path))
     more = {"max_steps": 20, "keep_checkpoints": 1, "checkpoint_minutes": 0.0, "log_steps": 2}

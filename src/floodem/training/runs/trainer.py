@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import floodem
+from floodem.counting import counted
 from floodem.errors import (
     FloodemError,
     OptionError,
@@ -310,10 +311,16 @@ class _Trainer:
             return
         loop.restore(checkpoint)
         self._log(f"goes on from step {checkpoint.step}")
-        if checkpoint.step >= self.options.max_steps:
+        most = self.options.max_steps
+        if checkpoint.step > most:
             self.tell(
-                f"run {self.folder.path} has all its {self.options.max_steps} steps: raise "
-                "max_steps to go on"
+                f"run {self.folder.path} is at step {checkpoint.step:,} already, and max_steps is "
+                f"{most:,}: raise max_steps above {checkpoint.step} to go on"
+            )
+        elif checkpoint.step == most:
+            self.tell(
+                f"run {self.folder.path} has all its {counted(most, 'step')}: raise max_steps to "
+                "go on"
             )
 
     @contextlib.contextmanager
