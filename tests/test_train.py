@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -30,13 +32,16 @@ from floodem.network.model_file import load_model
 from floodem.training.augmentation import options as augmentation_options
 from floodem.training.augmentation.options import PRESETS
 from floodem.training.configuration.making import make_options
+from floodem.training.configuration.options import ValidationOptions
+from floodem.training.examples.sources import open_training_data
 from floodem.training.learning.averaging import WeightAverage
 from floodem.training.learning.precision import LossScale
 from floodem.training.record.pictures import saved_pictures
 from floodem.training.runs.checkpoints import checkpoint_paths
 from floodem.training.runs.loop import End
 from floodem.training.runs.start import first_network
-from floodem.volumes import open_volume
+from floodem.training.runs.voxel_sizes import voxel_size_notices
+from floodem.volumes import create_volume, open_volume
 from train_runs import (
     assert_same_weights,
     command,
@@ -120,6 +125,33 @@ def test_a_model_says_how_large_voxels_are_and_a_notice_where_nobody_does(tmp_pa
     train(tiny_options(tmp_path, max_steps=2, volume=[volume]), notice=told.append)  # may change
     assert not [one for one in told if "voxel size" in one]
     assert load_model(made.latest).description.voxel_size == VoxelSize(30.0, 6.0, 6.0)
+
+
+def test_voxel_sizes_that_do_not_go_together_are_told_before_training(tmp_path):
+    told = []
+    fine, coarse = (write_volume(tmp_path, seed=seed) for seed in (0, 1))
+    fine["voxel_size"], coarse["voxel_size"] = [10, 10, 10], [40, 10, 10]
+    options = tiny_options(tmp_path, volume=[fine, coarse], max_steps=1)
+    first = train(options, notice=told.append)
+    (sentence,) = [one for one in told if "voxels of" in one]
+    assert re.search(r"image1.npy has voxels of 40.*and the model file will say 10", sentence)
+    tuned = tiny_values(tmp_path, run="fine", volume=[coarse], max_steps=1)
+    tuned["network"] = {"init": str(first.latest)}
+    told.clear()
+    train(make_options(tuned), notice=told.append)
+    (sentence,) = [one for one in told if "voxels of" in one]
+    assert re.search(r"latest.safetensors was trained on voxels of 10.*volumes have 40", sentence)
+    held_out = f"{tmp_path / 'held_out.h5'}@image"
+    with create_volume(held_out, shape=(4, 4, 4), dtype="uint8", voxel_size=VoxelSize(8, 8, 5)):
+        pass
+    scored = dataclasses.replace(options, validation=ValidationOptions(image=held_out))
+    with open_training_data(scored, device=torch.device("cpu")) as data:
+        last = list(voxel_size_notices(scored, data))[-1]
+    assert re.search(r"held_out.h5@image has voxels of 8.*the network learns 10", last)
+    coarse["voxel_size"] = [11, 10, 9]
+    told.clear()
+    train(tiny_options(tmp_path, run="near", volume=[fine, coarse]), notice=told.append)
+    assert not [one for one in told if "voxels of" in one]
 
 
 def test_a_run_keeps_configuration_digests_versions_and_seed(tmp_path):

@@ -44,6 +44,7 @@ from floodem.training.runs.loop import End, Loop
 from floodem.training.runs.observers import Observers
 from floodem.training.runs.run_folder import TrainingFolder
 from floodem.training.runs.start import UNKNOWN_VOXEL_SIZE, describe, digest, first_network
+from floodem.training.runs.voxel_sizes import voxel_size_notices
 from floodem.training.validation.background import BEST_MODEL
 from floodem.training.validation.held_out import HeldOut
 from floodem.training.validation.refusals import require_held_out
@@ -196,7 +197,8 @@ class _Trainer:
         """Make all that learns, or refuse; touches nothing on disk."""
         dtype = stored_dtype(self.options.dtype, self.device)
         saved = [] if overwrite else checkpoint_paths(self.folder.checkpoints)
-        network = first_network(self.options, goes_on=self.folder.has_run() and bool(saved))
+        goes_on = self.folder.has_run() and bool(saved)
+        network = first_network(self.options, goes_on=goes_on)
         network = network.to(device=self.device, dtype=dtype)
         if self.device.type == "cuda":
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True))
@@ -206,6 +208,8 @@ class _Trainer:
             )
         )
         describe(self.options, data, facts={})  # refuses what no model file could say
+        for sentence in voxel_size_notices(self.options, data, goes_on=goes_on):
+            self.tell(sentence)
         in_flight = make_in_flight(
             self.options,
             data,
