@@ -22,6 +22,8 @@ from floodem.errors import DependencyError, ModelError, OptionError
 from floodem.flooding.seeds import parse_seeds
 from floodem.network import registry
 from floodem.network.model_file import load_model
+from floodem.training.configuration.making import make_options, read_configuration
+from floodem.training.configuration.options import TrainOptions
 from floodem.training.learning.losses import make_loss
 from floodem.volumes import open_volume
 from train_runs import losses, tiny_options, train, write_volume
@@ -199,6 +201,15 @@ def test_the_example_trains_and_segments_from_its_own_folder(
         assert volume.shape == (24, 32, 32)
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLE.parent.glob("*/*.toml")), ids=lambda p: p.name)
+def test_the_configuration_of_an_example_learns_in_cubes_and_is_scored(path):
+    options = make_options(read_configuration(path))
+    assert len(set(options.sampling.lom_radius)) == 1
+    assert options.augmentation.permutable_axes == (0, 1, 2)
+    assert options.validation.image is not None
+    assert options.max_steps < TrainOptions().max_steps
+
+
 def commands_of(path):
     """The commands of a page, word by word, those that torchrun starts among them."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -209,7 +220,7 @@ def commands_of(path):
 
 @pytest.mark.parametrize(
     ("page", "least"),
-    [(EXAMPLE / "README.md", 5), (REPOSITORY / "docs" / "training.md", 9)],
+    [(EXAMPLE / "README.md", 7), (REPOSITORY / "docs" / "training.md", 9)],
     ids=["example", "training"],
 )
 def test_the_commands_of_a_page_are_complete(page, least):
