@@ -284,8 +284,20 @@ def test_a_box_too_small_for_every_centre_of_the_coordinates_is_refused(tmp_path
     part = with_coordinates(
         run_options(tmp_path), tmp_path / "centres.npz", box=Box((0, 0, 0), (16, 26, 10))
     )
-    with pytest.raises(GeometryError, match="no centre in the volume .*inside 0:16,0:26,0:10"):
+    with pytest.raises(GeometryError, match="reach 3,5,5 .* 0:16,0:26,0:10 of the volume has no"):
         prepared(part)
+
+
+def test_coordinates_of_another_part_of_the_volume_are_refused(tmp_path):
+    path = tmp_path / "centres.npz"
+    options = run_options(tmp_path, shape=(16, 26, 40))
+    (volume,) = options.volumes
+    left = replace(options, volumes=(replace(volume, box=Box((0, 0, 0), (16, 26, 20))),))
+    with open_training_data(left, device=CPU) as data:
+        find_coordinates(left, data).save(path)
+    right = with_coordinates(options, path, box=Box((0, 0, 20), (16, 26, 40)))
+    with pytest.raises(GeometryError, match="no centre in the volume .* inside 0:16,0:26,20:40"):
+        prepared(right)
 
 
 def test_coordinates_of_another_volume_of_the_same_name_are_refused(tmp_path):

@@ -155,14 +155,19 @@ def _inside(
         if volume is None or not volume.image.box.contains(known.box):
             continue
         if not volume.box.contains(known.box):
-            part = _less(volume.box, reach)
-            part = None if part is None else part.intersection(index.free_box(known.name))
+            free = _less(volume.box, reach)
+            if free is None:
+                raise GeometryError(
+                    f"patches reach {_text(reach)} voxels (z,y,x) around their centres, and "
+                    f"{volume.box} of {volume_called(known.name)} has no room for one: give a "
+                    "larger box, or set sampling.out_of_volume to pad"
+                )
+            part = free.intersection(index.free_box(known.name))
             if part is None:
                 raise GeometryError(
                     f"{index.source} holds no centre in {volume_called(known.name)} whose patch, "
-                    f"{_text(reach)} voxels (z,y,x) around it, lies inside {volume.box}: give a "
-                    "larger box, or run `floodem partition` with that --box and `floodem sample` "
-                    "again"
+                    f"{_text(reach)} voxels (z,y,x) around it, lies inside {volume.box}: run "
+                    "`floodem partition` with that --box, and `floodem sample` again"
                 )
             parts[known.name] = part
     if not parts:
