@@ -58,6 +58,14 @@ def test_what_the_scores_are_worth_is_counted(tmp_path, held_out):
     assert found.one_segment_error == pytest.approx(evaluation.all_truth.adapted_rand_error)
 
 
+def test_an_image_as_truth_is_refused(tmp_path, held_out):
+    grey = np.random.default_rng(0).integers(1, 200, (24, 40, 64)).astype(np.uint8)
+    uri = f"{tmp_path / 'grey.h5'}@raw"
+    with create_volume(uri, shape=grey.shape, dtype=grey.dtype) as volume:
+        volume.write(volume.box, grey)
+    refused(LabelError, "looks like an image", options_of(tmp_path, held_out[0], uri))
+
+
 def test_half_a_field_of_view_at_the_faces_is_not_scored_unless_asked_for(tmp_path, held_out):
     assert require_held_out(options_of(tmp_path, *held_out)).border == (3, 4, 4)
 

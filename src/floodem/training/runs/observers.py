@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from floodem.counting import counted
 from floodem.errors import ModelError
 from floodem.geometry import VoxelSize
 from floodem.network.model_file import Model
@@ -175,7 +176,7 @@ class Observers:
         self._folder.log(
             f"validation of step {score.step}: adapted Rand error {score.adapted_rand_error:.4f}, "
             f"VOI {score.voi_split_bits:.3f} + {score.voi_merge_bits:.3f} bits, fill "
-            f"{score.fill:.1%}, {score.segments} segments"
+            f"{score.fill:.1%}, {counted(score.segments, 'segment')}"
         )
         verdict = self._record.convergence()
         self._folder.log(verdict.sentence)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from floodem.counting import counted
 from floodem.training.validation.choice import best_score
 from floodem.training.validation.score import ValidationScore
 
@@ -152,8 +153,8 @@ def _judge_curve(
     if len(scores) < MIN_SCORES or hours[-1] <= hours[0]:
         return Convergence(
             trend=Trend.UNKNOWN,
-            sentence=f"Cannot tell yet whether it has converged: {_count(len(scores))}, "
-            f"{MIN_SCORES} are needed; adapted Rand error {reached}.",
+            sentence="Cannot tell yet whether it has converged: "
+            f"{counted(len(scores), 'validation')}, {MIN_SCORES} are needed; adapted Rand error {reached}.",
         )
     noise = estimate_noise(costs)
     if _is_worse(costs, noise=noise):
@@ -339,10 +340,6 @@ def _is_falling(losses: Sequence[tuple[float, float]]) -> bool:
     if not (len(before) and len(late)):
         return False
     return float(late.mean()) < (1 - FALLING_LOSS) * float(before.mean())
-
-
-def _count(number: int) -> str:
-    return f"{number} validation{'' if number == 1 else 's'}"
 
 
 def _hours(hours: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from floodem.counting import counted
 from floodem.errors import LabelError
 from floodem.evaluation.scores import scores
 from floodem.geometry import Box, Zyx, tiles
@@ -59,16 +60,16 @@ class HeldOut:
     @property
     def sentence(self) -> str:
         """What the scores are worth."""
-        objects = f"{self.objects:,} object{'' if self.objects == 1 else 's'}"
         advice = (
             "; so few say little about a network: hold out a larger box"
             if self.objects < FEW_OBJECTS
             else ""
         )
         return (
-            f"validation scores {self.voxels:,} labelled voxels of {objects} in {self.scored} "
-            f"(z,y,x) of {self.labels}, where one segment over everything has an adapted Rand "
-            f"error of {self.one_segment_error:.3f}{advice}"
+            f"validation scores {self.voxels:,} labelled voxels of "
+            f"{counted(self.objects, 'object')} in {self.scored} (z,y,x) of {self.labels}, where "
+            f"one segment over everything has an adapted Rand error of "
+            f"{self.one_segment_error:.3f}{advice}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from floodem.counting import counted
 from floodem.errors import FloodemError, LabelError, VolumeFormatError
 from floodem.files import storage_error, write_text
 from floodem.geometry import Box
@@ -121,7 +122,8 @@ def flood_and_score(job: ValidationJob) -> ValidationScore:
     calls = int(made.summary["counters"]["network_calls"])
     if made.segments == 0:
         raise LabelError(
-            f"{calls} network calls made no segment of at least {job.min_segment_size} voxels: "
+            f"{counted(calls, 'network call')} made no segment of at least "
+            f"{job.min_segment_size} voxels: "
             "the network does not follow objects yet, or they are smaller than "
             "validation.min_segment_size"
         )

@@ -7,16 +7,14 @@ overlap is refused as well.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from floodem.errors import GeometryError, OptionError
 from floodem.geometry import Box, Zyx
 from floodem.training.configuration.options import TrainOptions, ValidationOptions
+from floodem.training.examples.greyness import require_no_image
 from floodem.training.validation.held_out import HeldOut, measure
 from floodem.volumes import open_volume
 from floodem.volumes.inspection.pairs import require_matching
-from floodem.volumes.location import Location, parse_location
+from floodem.volumes.location import parse_location
 from floodem.volumes.volume import Volume
 
 
@@ -32,7 +30,7 @@ def require_held_out(options: TrainOptions) -> HeldOut | None:
     GeometryError
         When the box is not inside them, or smaller than the field of view.
     LabelError
-        When no voxel that would be scored has a label.
+        When no voxel that would be scored has a label, or the labels look like an image.
     FloodemError
         Whatever opening the volumes refuses.
     """
@@ -51,6 +49,7 @@ def require_held_out(options: TrainOptions) -> HeldOut | None:
         box, border = _box_and_border(wanted, image, fov=options.network.fov)
         if not wanted.allow_overlap:
             _require_unseen(options, box)
+        require_no_image(labels, image=image, box=box)
         return measure(wanted.image, labels, address=wanted.labels, box=box, border=border)
 
 
@@ -104,7 +103,7 @@ def _box_and_border(wanted: ValidationOptions, image: Volume, *, fov: Zyx) -> tu
 def _require_unseen(options: TrainOptions, box: Box) -> None:
     held_out = parse_location(str(options.validation.image))
     for volume in options.volumes:
-        if not volume.image or not _is_same(parse_location(volume.image), held_out):
+        if not volume.image or not parse_location(volume.image).is_same(held_out):
             continue
         trained_on = volume.box
         if trained_on is None:
@@ -117,22 +116,3 @@ def _require_unseen(options: TrainOptions, box: Box) -> None:
                 f"{volume.image} share {shared}: scores on what is trained on say little, so give "
                 "one of them another box, or set validation.allow_overlap"
             )
-
-
-def _is_same(first: Location, second: Location) -> bool:
-    """Tell whether two addresses may mean one volume, however they are written."""
-    if first.is_remote or second.is_remote:
-        return first.path.rstrip("/") == second.path.rstrip("/")
-    ours, others = _place(first), _place(second)
-    # A file with one volume may be named with or without its dataset.
-    return ours == others or (
-        ours[0] == others[0] and None in (ours[1], others[1]) and not ours[0].is_dir()
-    )
-
-
-def _place(location: Location) -> tuple[Path, str | None]:
-    path = Path(os.path.normcase(os.path.realpath(location.local)))
-    dataset = (location.dataset or "").strip("/") or None
-    if dataset is not None and path.is_dir():
-        return path / dataset, None
-    return path, dataset
