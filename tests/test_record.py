@@ -553,3 +553,4 @@ def test_without_tensorboard_a_notice_says_what_there_is_instead(tmp_path, no_te
     assert "report.html" in notices[0]
     assert not list(tmp_path.glob("events*"))
     assert read_metrics(tmp_path).last("loss") == 0.5
+    assert record_of(tmp_path, resumed_at=50)[1] == []

@@ -78,7 +78,7 @@ class Record:
         self._events: Events | None = None
         if is_installed():
             self._events = Events(folder, purge_after=resumed_at)
-        else:
+        elif resumed_at is None:  # once for each run
             notice(MISSING)
         self._reported = time.monotonic()
 

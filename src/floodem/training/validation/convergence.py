@@ -154,7 +154,8 @@ def _judge_curve(
         return Convergence(
             trend=Trend.UNKNOWN,
             sentence="Cannot tell yet whether it has converged: "
-            f"{counted(len(scores), 'validation')}, {MIN_SCORES} are needed; adapted Rand error {reached}.",
+            f"{counted(len(scores), 'validation')}, {MIN_SCORES} are needed; adapted Rand error "
+            f"{reached}.",
         )
     noise = estimate_noise(costs)
     if _is_worse(costs, noise=noise):
