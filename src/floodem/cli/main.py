@@ -44,8 +44,12 @@ COMMANDS = {
     "segment": "Segment an image with a flood-filling network.",
     "evaluate": "Score a segmentation against the truth.",
     "view": "Open images and segmentations in the browser.",
+    "legacy": "Run an old program's command line as it stands.",
 }
 """Every command and the first line of its help, in the order of the help."""
+
+_PASSES_WORDS_ON = frozenset({"legacy"})
+"""Commands whose first word is a program's name, and that hand it all words behind."""
 
 EXIT_INTERRUPTED = 130
 """What a shell gives a program that Ctrl-C ended (128 + SIGINT)."""
@@ -117,7 +121,8 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     for name, summary in COMMANDS.items():
         function = load_command(name) if name == asked else _listed
         text = help_text(function) if name == asked else summary
-        app.command(name, help=text, short_help=summary)(function)
+        settings = {"allow_interspersed_args": False} if name in _PASSES_WORDS_ON else None
+        app.command(name, help=text, short_help=summary, context_settings=settings)(function)
     return app
 
 

@@ -255,18 +255,22 @@ class _Reader:
                     self._ignored.update(one.strip() for one in value.split(","))
                 elif value:
                     self._read_file(Path(value).expanduser(), opened=opened)
-            elif (flag := self._known.get(name)) is None:
+            elif (flag := self._flag(name)) is None:
                 self._take_negated(name, word=word, has_value=bool(equals))
             elif flag.kind == "boolean":
                 spelled = None if equals else following()
                 if spelled is not None and spelled.lower() not in _SPELLED_OUT:
                     ahead.append(spelled)
                     spelled = None
-                self.values[name] = _boolean(flag, text if equals else spelled or "true")
+                self.values[flag.name] = _boolean(flag, text if equals else spelled or "true")
             else:
-                self.values[name] = _convert(
+                self.values[flag.name] = _convert(
                     flag, text if equals else self._value(name, following())
                 )
+
+    def _flag(self, name: str) -> Flag | None:
+        """Return the flag of a name; dashes may stand for underscores, as elsewhere in floodem."""
+        return self._known.get(name) or self._known.get(name.replace("-", "_"))
 
     def _value(self, name: str, word: str | None) -> str:
         following = None if word is None else _split(word)[0]
@@ -278,7 +282,7 @@ class _Reader:
         return word
 
     def _take_negated(self, name: str, *, word: str, has_value: bool) -> None:
-        flag = self._known.get(name.removeprefix("no"))
+        flag = self._flag(name.removeprefix("no"))
         if not name.startswith("no") or flag is None or flag.kind != "boolean":
             # Whether --undefok lets it pass is known at the end only.
             self._unknown.append((name, word))

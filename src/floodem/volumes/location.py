@@ -169,6 +169,9 @@ def _split_dataset(text: str, forced: VolumeFormat | None) -> tuple[str, str | N
     if not splits:
         # A file with an unusual ending, such as results.bin@raw.
         splits = [i for i in positions if i >= _DRIVE_LENGTH and Path(text[:i]).is_file()]
+    if not splits and forced and forced.remote == "read":
+        # A file with an unusual ending that is to be made: hdf5://results.bin@raw.
+        splits = [i for i in positions if text[i] == "@" and not {*"\\/"} & {*text[i:]}]
     if not splits:
         return text, None
     at = next((i for i in splits if Path(text[:i]).exists()), splits[-1])

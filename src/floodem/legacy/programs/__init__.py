@@ -31,6 +31,14 @@ PROGRAM_NAMES = (
 )
 """In the order in which one runs them."""
 
+EXPLAIN = Flag(
+    name="explain",
+    kind="boolean",
+    default=False,
+    help="Print the floodem commands that do the same, and do nothing (new).",
+)
+"""A flag of every program here."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
@@ -89,6 +97,9 @@ class Program:
         What the words without a flag are called, in order; one in brackets may be left out.
     translate
         Makes the translation of parsed flags and positional words.
+    resumes
+        Whether the same command goes on where it was stopped; only then is `should_stop`
+        of its console ever true.
     """
 
     name: str
@@ -96,6 +107,7 @@ class Program:
     flags: tuple[Flag, ...]
     positional: tuple[str, ...] = ()
     translate: Callable[[Flags, Sequence[str]], Translation]
+    resumes: bool = False
 
     def parse(self, arguments: Sequence[str]) -> Flags:
         """Read the words behind the program's name.
@@ -105,7 +117,7 @@ class Program:
         UsageError
             As `parse_flags`, and when there are too few positional words or too many.
         """
-        flags = parse_flags(self.flags, arguments, program=self.name)
+        flags = parse_flags((*self.flags, EXPLAIN), arguments, program=self.name)
         if flags.asks_help:
             return flags
         needed = [word for word in self.positional if not word.startswith("[")]
@@ -136,7 +148,7 @@ class Program:
         yield " ".join((self.name, *self.positional, *(["--flag=value ..."] if self.flags else [])))
         yield self.summary
         yield ""
-        yield from help_lines(self.flags)
+        yield from help_lines((*self.flags, EXPLAIN))
         yield "  --flagfile: a file with one flag on each line"
         yield "  --help, --helpfull, --helpshort: this list"
 
