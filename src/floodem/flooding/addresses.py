@@ -20,6 +20,7 @@ from floodem.errors import (
     VolumeNotFoundError,
 )
 from floodem.flooding.masks.rules import VolumeMask
+from floodem.flooding.masks.shift import ShiftMask
 from floodem.flooding.request import SegmentRequest
 from floodem.flooding.seeds.explicit import EXPLICIT
 from floodem.volumes import open_volume
@@ -135,8 +136,8 @@ def _volumes_read(image: str | Path | Volume, request: SegmentRequest) -> Iterat
     yield "image", image.uri if isinstance(image, Volume) else str(image)
     if request.init_segmentation is not None:
         yield "initial segmentation", str(request.init_segmentation)
-    for rule in (*request.masks, *request.seed_masks):
-        if isinstance(rule, VolumeMask):
+    for rule in (*request.masks, *request.seed_masks, *request.barriers):
+        if isinstance(rule, VolumeMask | ShiftMask):
             yield "mask", rule.uri
 
 

@@ -103,7 +103,7 @@ def _new_flooder(job: Job) -> BlockFlooder:
         Predictor(job.model, device=job.device, dtype=job.dtype),
         options=job.options,
         deltas=job.model.description.deltas,
-        restricted=job.restricted,
+        restricted=job.closed(),
     )
     if job.initial is not None:
         canvas.segmentation[...] = job.initial

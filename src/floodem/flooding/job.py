@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class Job:
         Where the block lies in the volume.
     image
         Normalised.
-    restricted, seed_mask
+    restricted, seed_mask, barrier
         The masks as arrays, or None.
     initial
         Labels that are there already, or None.
@@ -73,12 +74,18 @@ class Job:
     image: Float32[np.ndarray, "z y x"]
     restricted: Bool[np.ndarray, "z y x"] | None
     seed_mask: Bool[np.ndarray, "z y x"] | None
+    barrier: Bool[np.ndarray, "z y x"] | None
     initial: UInt32[np.ndarray, "z y x"] | None
     device: torch.device
     dtype: torch.dtype
     identity: dict[str, Any]
     about: dict[str, Any]
     notices: tuple[str, ...]
+
+    def closed(self) -> Bool[np.ndarray, "z y x"] | None:
+        """Return where no field of view may be centred, or None where it may anywhere."""
+        masks = [mask for mask in (self.restricted, self.barrier) if mask is not None]
+        return reduce(np.logical_or, masks) if masks else None
 
     def seed_context(self, segmentation: UInt32[np.ndarray, "z y x"]) -> SeedContext:
         """Return what seed policies may look at."""
@@ -125,11 +132,12 @@ def prepare_job(
     chosen = choose_device(request.device)
     dtype = choose_dtype(request.dtype, chosen.device)
     voxel_size = image.voxel_size or description.voxel_size
-    check_masks([*request.masks, *request.seed_masks], box=box, voxel_size=voxel_size)
+    rules = [*request.masks, *request.seed_masks, *request.barriers]
+    check_masks(rules, box=box, voxel_size=voxel_size)
     raw = image.read(box)
-    restricted, seed_mask = (
-        build_mask(rules, box=box, image=raw, voxel_size=voxel_size) if rules else None
-        for rules in (request.masks, request.seed_masks)
+    restricted, seed_mask, barrier = (
+        build_mask(rules, box=box, image=raw, voxel_size=voxel_size)
+        for rules in (request.masks, request.seed_masks, request.barriers)
     )
     initial = _read_initial(request.init_segmentation, box=box)
     options = request.options.completed(
@@ -143,6 +151,7 @@ def prepare_job(
         image=_normalised(raw, description, uri=image.uri, corner=box.start),
         restricted=restricted,
         seed_mask=seed_mask,
+        barrier=barrier,
         initial=initial,
         device=chosen.device,
         dtype=dtype,
@@ -155,6 +164,7 @@ def prepare_job(
             "init_segmentation": _digest(initial),
             "device": chosen.device.type,
             "dtype": str(dtype).removeprefix("torch."),
+            **({} if barrier is None else {"barrier": _digest(barrier)}),
         },
         about=_about(image, model, request=request, voxel_size=voxel_size),
         notices=tuple(
@@ -267,4 +277,5 @@ def _about(
         "voxel_size_nm_zyx": list(voxel_size.zyx_nm),
         "masks": [rule.to_json() for rule in request.masks],
         "seed_masks": [rule.to_json() for rule in request.seed_masks],
+        "barriers": [rule.to_json() for rule in request.barriers],
     }

@@ -31,6 +31,9 @@ class SegmentRequest:
         Part of the image, in its frame; None for all of it.
     masks, seed_masks
         Where no field of view may be centred, where no seed may lie.
+    barriers
+        Where no field of view may be centred either; seed policies do not look at
+        these, and skip a seed that lies in one.
     init_segmentation
         Address of labels that are there already and are kept.
     device, dtype
@@ -47,6 +50,7 @@ class SegmentRequest:
     box: Box | None = None
     masks: Sequence[MaskRule] = ()
     seed_masks: Sequence[MaskRule] = ()
+    barriers: Sequence[MaskRule] = ()
     init_segmentation: str | Path | None = None
     device: str = "auto"
     dtype: str = "auto"

@@ -12,6 +12,7 @@ from floodem.flooding.masks.rules import (
     check_masks,
 )
 from floodem.flooding.masks.selection import ValueSelection
+from floodem.flooding.masks.shift import ShiftMask
 
 __all__ = [
     "EXPRESSION_SYNTAX",
@@ -21,6 +22,7 @@ __all__ = [
     "ImageMask",
     "MaskPlace",
     "MaskRule",
+    "ShiftMask",
     "ValueSelection",
     "VolumeMask",
     "build_mask",

@@ -137,7 +137,7 @@ class VolumeMask:
         with self._opened(selection) as volume:
             ratio = _ratio(volume, place.voxel_size)
             coarse = _coarse_box(place.box, ratio)
-            chosen = selection.of(_padded(volume, coarse))
+            chosen = selection.of(read_padded(volume, coarse))
         if ratio == (1, 1, 1):
             return chosen
         ends = zip(place.box.start, place.box.stop, ratio, coarse.start, strict=True)
@@ -295,7 +295,7 @@ def _coarse_box(box: Box, ratio: Zyx) -> Box:
     return Box((z0 // rz, y0 // ry, x0 // rx), (-(-z1 // rz), -(-y1 // ry), -(-x1 // rx)))
 
 
-def _padded(volume: Volume, box: Box) -> Array:
+def read_padded(volume: Volume, box: Box) -> Array:
     """Read a box of which the volume may hold only a part; the rest is 0."""
     held = volume.box.intersection(box)
     if held == box:
