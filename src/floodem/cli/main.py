@@ -40,6 +40,8 @@ COMMANDS = {
     "sample": "Index where training examples are centred, in balance.",
     "train": "Train a flood-filling network, or go on with a run.",
     "compare": "Table the scores of training runs against their cost.",
+    "fetch": "Bring a published network and its sample volumes.",
+    "models": "List the networks at hand, and those that can be fetched.",
     "import-model": "Turn a TensorFlow checkpoint of a flood-filling network into a model file.",
     "segment": "Segment an image with a flood-filling network.",
     "evaluate": "Score a segmentation against the truth.",

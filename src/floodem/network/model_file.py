@@ -24,8 +24,8 @@ from torch import nn
 from floodem.errors import DestinationExistsError, ModelError, VolumeNotFoundError
 from floodem.files import making_folders, replacing, storage_error
 from floodem.geometry import VoxelSize, Zyx
+from floodem.network.named import FETCHABLE, named_model, unknown_model
 from floodem.network.registry import build_network
-from floodem.network.shipped import SHIPPED, shipped_model
 
 FORMAT_VERSION = 1
 METADATA_KEY = "floodem"
@@ -234,7 +234,7 @@ def require_no_model(path: Path, *, overwrite: bool) -> None:
 
 
 def load_model(path: Path | str) -> Model:
-    """Read a model file, or a network that floodem ships (floodem.network.shipped) by its name.
+    """Read a model file, or a network by its name: shipped or fetched (floodem.network.named).
 
     Raises
     ------
@@ -270,24 +270,26 @@ def _file_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        shipped = shipped_model(str(path))
-        if shipped is not None:
-            return shipped
-        raise VolumeNotFoundError(
-            f"no model file {path}: give the path of a .safetensors model, one that floodem ships "
-            f"({', '.join(SHIPPED)}), or make one with `floodem train` or, from a TensorFlow "
-            "checkpoint, with `floodem import-model`"
-        ) from None
+        named = named_model(str(path))
+        if named is not None:
+            return named
+        raise VolumeNotFoundError(unknown_model(str(path))) from None
     except OSError as error:
-        if path.is_dir():
-            trained = [path / name for name in TRAINED_MODELS if (path / name).is_file()]
-            if trained:
-                named = " or ".join(str(model) for model in trained)
-                raise VolumeNotFoundError(
-                    f"{path} is a folder and no model: give {named}"
-                ) from error
-            raise VolumeNotFoundError(
-                f"{path} is a folder: give the path of one .safetensors model, or make one from a "
-                "TensorFlow checkpoint with `floodem import-model`"
-            ) from error
-        raise storage_error("read", path, error) from error
+        if not path.is_dir():
+            raise storage_error("read", path, error) from error
+        named = named_model(str(path))  # a folder of that name holds what `floodem fetch` brought
+        if named is not None:
+            return named
+        raise VolumeNotFoundError(_is_a_folder(path)) from error
+
+
+def _is_a_folder(path: Path) -> str:
+    if str(path) in FETCHABLE:
+        return f"{path} is a folder: bring the network of that name with `floodem fetch {path}`"
+    trained = [path / name for name in TRAINED_MODELS if (path / name).is_file()]
+    if trained:
+        return f"{path} is a folder and no model: give {' or '.join(map(str, trained))}"
+    return (
+        f"{path} is a folder: give the path of one .safetensors model, or make one from a "
+        "TensorFlow checkpoint with `floodem import-model`"
+    )

@@ -14,6 +14,7 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPException, InvalidURL
 from typing import Any
 from urllib.parse import quote, unquote
@@ -62,7 +63,7 @@ class _FirstByte:
         return False
 
     def result(self, timeout: float | None = None) -> tuple[str, int]:
-        request = _request(self._address)
+        request = http_request(self._address, headers={"Range": "bytes=0-0"})
         limit = stall_s() if timeout is None else min(timeout, stall_s())
         try:
             with urllib.request.urlopen(request, timeout=limit) as answer:  # noqa: S310 - as above
@@ -77,7 +78,7 @@ class _FirstByte:
                 raise OSError(f"[HTTP code {status}]") from None
             return self._address, 0
         except (OSError, HTTPException) as error:
-            raise OSError(_in_curls_words(error)) from error
+            raise OSError(in_curls_words(error)) from error
         total = _TOTAL.fullmatch(stated)
         if status != _PARTIAL or total is None:
             raise whole_files_only(self._address)
@@ -91,12 +92,13 @@ class _FirstByte:
         return found_at, int(total[1])
 
 
-def _request(address: str) -> urllib.request.Request:
+def http_request(address: str, *, headers: Mapping[str, str]) -> urllib.request.Request:
+    """Make a request for the bytes of a file as they are; a password goes to its server only."""
     scheme, place, path, query = split_address(address)
     user, _, host = place.rpartition("@")
     url = f"{scheme}://{host}/{quote(unquote(path))}" + (f"?{query}" if query else "")
-    headers = {"Range": "bytes=0-0", "User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s) only
+    usual = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+    request = urllib.request.Request(url, headers=usual | dict(headers))  # noqa: S310 - http(s) only
     if user:
         word = base64.b64encode(unquote(user).encode()).decode()
         # Not for whoever the server sends us to.
@@ -104,7 +106,7 @@ def _request(address: str) -> urllib.request.Request:
     return request
 
 
-def _in_curls_words(error: Exception) -> str:
+def in_curls_words(error: Exception) -> str:
     """Say what happened as tensorstore would, for `patience` to judge."""
     inner = getattr(error, "reason", error)
     if isinstance(inner, ConnectionRefusedError):

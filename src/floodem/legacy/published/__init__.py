@@ -1,0 +1,1 @@
+"""Published networks and sample volumes: catalogue, download, import under a name."""
