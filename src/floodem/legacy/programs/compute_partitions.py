@@ -28,6 +28,7 @@ from floodem.legacy.programs import Console, Program, Translation
 from floodem.legacy.programs.values import (
     numbers,
     replacement_note,
+    text_or_file,
     triple_xyz,
     whole_numbers,
     written,
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
     from floodem.training.coordinates.partitioning import Partitioning, Sphere
 
 _SPHERE_NUMBERS = 4
+
+_UNWRITTEN = (
+    "a mask of several rules that is inverted as a whole is obeyed here, but no --mask of floodem "
+    "says it: make a volume of it, or write its rules inverted one by one"
+)
 
 
 def _translate(flags: Flags, words: Sequence[str]) -> Translation:
@@ -126,14 +132,15 @@ def _masks(text: str) -> tuple[tuple[MaskRule, ...], tuple[str, ...], tuple[str,
     """
     if not text.strip():
         return (), (), ()
-    from floodem.legacy.requests.masks import mask_rules, mask_texts
-    from floodem.legacy.requests.text import parse_text, text_or_file
+    from floodem.legacy.requests.masks import mask_rules, mask_texts, unwritten
+    from floodem.legacy.requests.text import parse_text
 
-    source = "--mask_configs"
-    message = parse_text(text_or_file(text, source=source), message="MaskConfigs", source=source)
-    rules = mask_rules(message.get("masks"))
-    texts = mask_texts(rules)
-    return rules, tuple(word for one in texts for word in ("--mask", one)), ()
+    text, source = text_or_file(text, flag="mask_configs")
+    message = parse_text(text, message="MaskConfigs", source=source)
+    rules = mask_rules(message.get("masks"), field="masks")
+    words = tuple(word for one in mask_texts(rules) for word in ("--mask", one))
+    notes = (_UNWRITTEN,) if unwritten(rules) else ()
+    return rules, words, notes
 
 
 def _options(by: Partitioning) -> tuple[str, ...]:

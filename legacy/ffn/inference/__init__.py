@@ -1,0 +1,1 @@
+"""What old notebooks use of the inference: `ffn.inference.storage`."""
