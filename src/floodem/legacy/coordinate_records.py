@@ -1,17 +1,14 @@
 """TFRecords of coordinates, many at once: volumes' names and positions in, bytes out.
 
-One record is a ``tf.train.Example`` of two features, ``center`` (int64 x, y, z) and
-``label_volume_name`` (bytes), framed by its length and checksums. Records of one
-volume whose coordinates take equally many bytes differ in those bytes and the
-checksum alone, so that they are copies of a template with a few columns filled in.
-
-A CRC is linear over GF(2): the checksum of a record is the template's xor one table
-entry for each byte that differs.
+One record is a ``tf.train.Example``. The historic one has two features, ``center``
+(int64 x, y, z) and ``label_volume_name`` (bytes); the newer one has ``coord`` (int64
+x, y, z), ``volname`` (bytes), ``label`` and ``segment_id`` (int64) and ``radius``
+(float). Records of one volume whose integers take equally many bytes are made from one
+template (floodem.legacy.records.template).
 
 References
 ----------
-Protocol Buffers documentation, "Encoding". TensorFlow, ``core/lib/io/record_writer.h``
-(framing) and ``core/lib/hash/crc32c.h`` (masked checksums).
+Protocol Buffers documentation, "Encoding".
 """
 
 from __future__ import annotations
@@ -19,28 +16,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import google_crc32c
 import numpy as np
-from jaxtyping import Int64, UInt8, UInt32, UInt64
+from jaxtyping import Float32, Int64
 
-_MASK_DELTA = 0xA282EAD8
-_MASK_SHIFT = 15
-_WORD_BITS = 32
-_LONGEST_VARINT = 10
-_LENGTH_BYTES = 8
-_CRC_BYTES = 4
+from floodem.legacy.records.template import (
+    LONGEST_VARINT,
+    RecordTemplate,
+    Slot,
+    masked_crc,
+    varint_lengths,
+)
+
+__all__ = ["RecordWriter", "masked_crc", "varint"]
 
 # Field numbers and wire types of tf.train.Example, Features, Feature and their lists, each a
 # field number times 8 plus wire type 2 (length-delimited).
 _EXAMPLE_FEATURES, _FEATURES_ENTRY, _ENTRY_KEY, _ENTRY_VALUE = 0x0A, 0x0A, 0x0A, 0x12
-_FEATURE_BYTES_LIST, _FEATURE_INT64_LIST, _LIST_VALUE = 0x0A, 0x1A, 0x0A
+_FEATURE_BYTES_LIST, _FEATURE_FLOAT_LIST, _FEATURE_INT64_LIST, _LIST_VALUE = 0x0A, 0x12, 0x1A, 0x0A
+
+_FLOAT_BYTES = 4
+_COORDINATES = 3
+_INTEGERS_OF_NEWER = 5
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def masked_crc(data: bytes) -> int:
-    """Return the checksum that TFRecord files carry: CRC32C, rotated and shifted."""
-    return int(_masked(np.array([google_crc32c.value(data)], np.uint32))[0])
 
 
 def varint(value: int) -> bytes:
@@ -63,14 +61,14 @@ class RecordWriter:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = [name.encode() for name in names]
-        self._templates: dict[tuple[int, ...], _Template] = {}
+        self._templates: dict[tuple[int, ...], RecordTemplate] = {}
 
     def records(
         self,
         volumes: Int64[np.ndarray, "records"],
         centres_xyz: Int64[np.ndarray, "3 records"],
     ) -> Array:
-        """Return the records of these centres, one after the other, as uint8.
+        """Return the historic records of these centres, one after the other, as uint8.
 
         Parameters
         ----------
@@ -79,108 +77,125 @@ class RecordWriter:
         centres_xyz
             x, y, z of each centre; negative numbers take ten bytes.
         """
-        unsigned = centres_xyz.astype(np.uint64)
-        lengths = np.stack([_varint_lengths(one) for one in unsigned])
-        base = _LONGEST_VARINT + 1
-        kinds = ((volumes * base + lengths[0]) * base + lengths[1]) * base + lengths[2]
+        return self._made(volumes, list(centres_xyz.astype(np.uint64)), radii=None)
+
+    def newer_records(
+        self,
+        volumes: Int64[np.ndarray, "records"],
+        centres_xyz: Int64[np.ndarray, "3 records"],
+        *,
+        labels: Int64[np.ndarray, "records"],
+        segment_ids: Int64[np.ndarray, "records"],
+        radii: Float32[np.ndarray, "records"],
+    ) -> Array:
+        """Return records of the newer schema, one after the other, as uint8.
+
+        Parameters
+        ----------
+        volumes, centres_xyz
+            As of `records`.
+        labels, segment_ids, radii
+            What they say of each centre besides.
+        """
+        integers = [*centres_xyz, labels, segment_ids]
+        return self._made(volumes, [one.astype(np.uint64) for one in integers], radii=radii)
+
+    def _made(
+        self,
+        volumes: Int64[np.ndarray, "records"],
+        integers: Sequence[Array],
+        *,
+        radii: Float32[np.ndarray, "records"] | None,
+    ) -> Array:
+        if not len(volumes):
+            return np.zeros(0, np.uint8)
+        kinds = volumes
+        for numbers in integers:
+            kinds = kinds * (LONGEST_VARINT + 1) + varint_lengths(numbers)
         found, kind_of_record = np.unique(kinds, return_inverse=True)
-        templates = [self._template(int(kind)) for kind in found]
+        templates = [self._template(int(kind), integers=len(integers)) for kind in found]
         sizes = np.array([template.size for template in templates], np.int64)
         ends = np.cumsum(sizes[kind_of_record])
         out = np.empty(int(ends[-1]), np.uint8)
+        values = [*integers, *([] if radii is None else [radii])]
         for number, template in enumerate(templates):
             rows = np.flatnonzero(kind_of_record == number)
             # Overlapping items, one beginning at each byte: numpy then copies whole records.
             places: Array = np.ndarray(
                 len(out) - template.size + 1, f"V{template.size}", buffer=out, strides=(1,)
             )
-            made = template.fill(unsigned[:, rows])
+            made = template.fill([one[rows] for one in values])
             places[ends[rows] - template.size] = made.view(f"V{template.size}")[:, 0]
         return out
 
-    def _template(self, kind: int) -> _Template:
-        base = _LONGEST_VARINT + 1
-        volume, x, y, z = kind // base**3, kind // base**2 % base, kind // base % base, kind % base
-        key = (volume, x, y, z)
+    def _template(self, kind: int, *, integers: int) -> RecordTemplate:
+        lengths: list[int] = []
+        for _ in range(integers):
+            kind, length = divmod(kind, LONGEST_VARINT + 1)
+            lengths.insert(0, length)
+        key = (kind, *lengths)
         if key not in self._templates:
-            self._templates[key] = _Template(self._names[volume], (x, y, z))
+            make = _newer_example if integers == _INTEGERS_OF_NEWER else _historic_example
+            self._templates[key] = RecordTemplate(*make(self._names[kind], lengths))
         return self._templates[key]
 
 
-class _Template:
-    """A record of one volume, for coordinates of certain lengths."""
-
-    def __init__(self, name: bytes, lengths: tuple[int, int, int]) -> None:
-        data, first = _example(name, coordinate_bytes=sum(lengths))
-        frame = len(data).to_bytes(_LENGTH_BYTES, "little")
-        head = frame + masked_crc(frame).to_bytes(_CRC_BYTES, "little")
-        self._record = np.frombuffer(head + data + bytes(_CRC_BYTES), np.uint8)
-        self.size = len(self._record)
-        self._crc = np.uint32(google_crc32c.value(data))
-        self._columns: list[tuple[int, int, bool, int, UInt32[np.ndarray, "256"]]] = []
-        at = first
-        for axis, length in enumerate(lengths):
-            for byte in range(length):
-                table = _crc_table(len(data), at)
-                self._columns.append((axis, 7 * byte, byte < length - 1, len(head) + at, table))
-                at += 1
-
-    def fill(self, centres_xyz: UInt64[np.ndarray, "3 n"]) -> UInt8[np.ndarray, "n size"]:
-        """Return the records of these centres."""
-        records = np.empty((centres_xyz.shape[1], self.size), np.uint8)
-        records[:] = self._record
-        crc = np.full(len(records), self._crc)
-        for axis, shift, goes_on, column, table in self._columns:
-            values = (centres_xyz[axis] >> np.uint64(shift)).astype(np.uint8)
-            values = values | np.uint8(0x80) if goes_on else values
-            records[:, column] = values
-            crc ^= table[values]
-        stored = _masked(crc).astype("<u4")
-        records[:, -_CRC_BYTES:] = stored.view(np.uint8).reshape(-1, _CRC_BYTES)
-        return records
+def _historic_example(name: bytes, lengths: Sequence[int]) -> tuple[bytes, list[Slot]]:
+    return _example(
+        [
+            (b"center", _integers(lengths), list(lengths)),
+            (b"label_volume_name", _text(name), []),
+        ]
+    )
 
 
-def _example(name: bytes, *, coordinate_bytes: int) -> tuple[bytes, int]:
-    """Return an Example whose coordinates are zeros, and where these begin."""
-    numbers = _field(_FEATURE_INT64_LIST, _field(_LIST_VALUE, bytes(coordinate_bytes)))
-    names = _field(_FEATURE_BYTES_LIST, _field(_LIST_VALUE, name))
-    centre = _field(_FEATURES_ENTRY, _entry(b"center", numbers))
-    volume = _field(_FEATURES_ENTRY, _entry(b"label_volume_name", names))
-    data = _field(_EXAMPLE_FEATURES, centre + volume)
-    return data, len(data) - len(volume) - coordinate_bytes
+def _newer_example(name: bytes, lengths: Sequence[int]) -> tuple[bytes, list[Slot]]:
+    coordinates, (label, segment_id) = lengths[:_COORDINATES], lengths[_COORDINATES:]
+    message, slots = _example(
+        [
+            (b"coord", _integers(coordinates), list(coordinates)),
+            (b"label", _integers([label]), [label]),
+            (b"segment_id", _integers([segment_id]), [segment_id]),
+            (b"radius", _float(), [_FLOAT_BYTES]),
+            (b"volname", _text(name), []),
+        ]
+    )
+    radius = slots[_INTEGERS_OF_NEWER]
+    slots[_INTEGERS_OF_NEWER] = Slot(at=radius.at, length=radius.length, is_float=True)
+    return message, slots
 
 
-def _entry(key: bytes, value: bytes) -> bytes:
-    return _field(_ENTRY_KEY, key) + _field(_ENTRY_VALUE, value)
+def _example(features: Sequence[tuple[bytes, bytes, list[int]]]) -> tuple[bytes, list[Slot]]:
+    """Return an Example of these features, and the slots that they end with.
+
+    Each is its name, its value as a Feature, and the lengths of the slots at its end.
+    """
+    entries, ends = b"", []
+    for key, value, _ in features:
+        entries += _field(_FEATURES_ENTRY, _field(_ENTRY_KEY, key) + _field(_ENTRY_VALUE, value))
+        ends.append(len(entries))
+    message = _field(_EXAMPLE_FEATURES, entries)
+    slots = []
+    for (_, _, lengths), end in zip(features, ends, strict=True):
+        at = len(message) - len(entries) + end - sum(lengths)
+        for length in lengths:
+            slots.append(Slot(at=at, length=length))
+            at += length
+    return message, slots
+
+
+def _integers(lengths: Sequence[int]) -> bytes:
+    """Return a Feature of integers, all 0, that take so many bytes."""
+    return _field(_FEATURE_INT64_LIST, _field(_LIST_VALUE, bytes(sum(lengths))))
+
+
+def _float() -> bytes:
+    return _field(_FEATURE_FLOAT_LIST, _field(_LIST_VALUE, bytes(_FLOAT_BYTES)))
+
+
+def _text(text: bytes) -> bytes:
+    return _field(_FEATURE_BYTES_LIST, _field(_LIST_VALUE, text))
 
 
 def _field(tag: int, content: bytes) -> bytes:
     return bytes([tag]) + varint(len(content)) + content
-
-
-def _varint_lengths(values: UInt64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
-    lengths = np.ones(len(values), np.int64)
-    largest = int(values.max())
-    for count in range(1, _LONGEST_VARINT):
-        if largest < 1 << 7 * count:
-            break
-        lengths += values >= np.uint64(1 << 7 * count)
-    return lengths
-
-
-def _crc_table(length: int, at: int) -> UInt32[np.ndarray, "256"]:
-    """Return what a byte at this place adds to the checksum of a message, for each value."""
-    nothing = google_crc32c.value(bytes(length))
-    behind = bytes(length - at - 1)
-    return np.array(
-        [
-            google_crc32c.value(bytes(at) + bytes([value]) + behind) ^ nothing
-            for value in range(256)
-        ],
-        np.uint32,
-    )
-
-
-def _masked(crc: UInt32[np.ndarray, "n"]) -> UInt32[np.ndarray, "n"]:
-    rotated = (crc >> np.uint32(_MASK_SHIFT)) | (crc << np.uint32(_WORD_BITS - _MASK_SHIFT))
-    return rotated + np.uint32(_MASK_DELTA)
