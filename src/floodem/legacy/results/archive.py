@@ -27,13 +27,14 @@ from floodem.legacy.results.unpickling import LARGEST_PICKLE, load_restricted
 from floodem.memory import require_memory
 from floodem.volumes.arrays.npy import NpyHeader
 from floodem.volumes.damage import reading
-from floodem.volumes.declared import require_plausible_deflate
+from floodem.volumes.declared import native_dtype, require_plausible_deflate
 
 _MEMBER = ".npy"
 _KIND = "a result of the older program"
 _LARGEST_TEXT = 2**24
 """Bytes of counters, requests and the like; honest ones have a few thousand."""
 
+_PIECE_BYTES = 2**24
 _LARGEST_DIRECTORY = 2**20
 _DIRECTORY_END = struct.Struct("<4s4H2LH")
 """End of central directory: signature, disks, entries, its size and place, comment length."""
@@ -125,6 +126,22 @@ class Archive:
         return np.ascontiguousarray(array, dtype=header.dtype.newbyteorder("=")).reshape(
             header.shape
         )
+
+    def pieces(self, key: str) -> Iterator[Array]:
+        """Give the numbers of a member one piece after the other, as they are stored.
+
+        Raises
+        ------
+        VolumeFormatError
+            When it is damaged or something else.
+        """
+        header = self.header(key)
+        native_dtype(header.dtype, uri=str(self.path))
+        size = _PIECE_BYTES - _PIECE_BYTES % header.dtype.itemsize
+        with reading(self.path, kind=_KIND), self._member(key) as handle:
+            handle.read(header.data_start)
+            while data := handle.read(size):
+                yield np.frombuffer(data, header.dtype)
 
     def text(self, key: str) -> bytes:
         """Return a member that is one string: its bytes, those of text as UTF-8.
