@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from floodem.errors import FloodemError
     from floodem.evaluation import evaluate
+    from floodem.flooding.flood_at import flood_at
     from floodem.flooding.options import FloodOptions
     from floodem.flooding.request import SegmentRequest
     from floodem.flooding.segment import segment
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "create_volume",
     "evaluate",
+    "flood_at",
     "load_model",
     "open_volume",
     "segment",
@@ -50,6 +52,7 @@ _HOMES = {
     "VoxelSize": "floodem.geometry",
     "create_volume": "floodem.volumes",
     "evaluate": "floodem.evaluation",
+    "flood_at": "floodem.flooding.flood_at",
     "load_model": "floodem.network.model_file",
     "open_volume": "floodem.volumes",
     "segment": "floodem.flooding.segment",

@@ -124,7 +124,8 @@ class BlockFlooder:
             self.flood = self._plant_next()
             if self.flood is None:
                 return False
-        end = self.flood.step(self.canvas, self.counters) or self._limit(self.flood)
+        end = self.flood.step(self.canvas, self.counters)
+        end = end or self.flood.limit(self.canvas, self.options)
         if end is not None:
             self.outcomes[self.next_seed - 1] = self._harvest(self.flood, end)
             self.canvas.erase(self.flood.reach(self.canvas))
@@ -158,14 +159,6 @@ class BlockFlooder:
         around = around.intersection(Box((0, 0, 0), canvas.shape)) or around
         if canvas.segmentation[around.slices()].any():
             return SeedOutcome.NEAR_SEGMENT
-        return None
-
-    def _limit(self, flood: Flood) -> FloodEnd | None:
-        max_calls, max_voxels = self.options.max_calls, self.options.max_voxels
-        if max_calls is not None and flood.calls >= max_calls:
-            return FloodEnd.MAX_CALLS
-        if max_voxels is not None and self.canvas.filled >= max_voxels:
-            return FloodEnd.MAX_VOXELS
         return None
 
     def _harvest(self, flood: Flood, end: FloodEnd) -> SeedOutcome:

@@ -79,7 +79,7 @@ class Canvas:
     def plant(self, seed: Zyx) -> None:
         """Begin a flood; the logits must be untouched everywhere."""
         self.logits[seed] = self._init_logit
-        self.filled = 0
+        self.filled = int(self._init_logit >= self.segment_logit)
 
     def erase(self, box: Box) -> None:
         """Forget the logits in a box, which must hold all that the flood has written."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from floodem.flooding.canvas import Canvas
 from floodem.flooding.movement import MoveQueue, face_peaks
+from floodem.flooding.options import FloodOptions
 from floodem.geometry import Box, Zyx
 
 
@@ -83,6 +84,14 @@ class Flood:
         self.high = (highest[0], highest[1], highest[2])
         peaks = face_peaks(logits, deltas=canvas.deltas, threshold_logit=float(canvas.move_logit))
         self.queue.visit(position, peaks)
+        return None
+
+    def limit(self, canvas: Canvas, options: FloodOptions) -> FloodEnd | None:
+        """Return which limit of the options the flood has reached, or None."""
+        if options.max_calls is not None and self.calls >= options.max_calls:
+            return FloodEnd.MAX_CALLS
+        if options.max_voxels is not None and canvas.filled >= options.max_voxels:
+            return FloodEnd.MAX_VOXELS
         return None
 
     def _next_position(self, canvas: Canvas, counters: Counter[str]) -> Zyx | None:

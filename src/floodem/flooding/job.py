@@ -108,14 +108,14 @@ def prepare_job(
     model: Model,
     *,
     request: SegmentRequest,
-    folder: Path,
+    folder: Path | None,
 ) -> Job:
     """Check a request and read what it needs.
 
     Parameters
     ----------
     folder
-        Where the result will go, for the check of free space.
+        Where the result will go, for the check of free space; None: it stays in memory.
 
     Raises
     ------
@@ -175,15 +175,16 @@ def prepare_job(
     )
 
 
-def _require_room(box: Box, *, folder: Path) -> None:
+def _require_room(box: Box, *, folder: Path | None) -> None:
     require_memory(
         needed_bytes=box.size * MEMORY_BYTES_PER_VOXEL,
         purpose=f"segmenting box {box}",
         remedy="segment a smaller --box",
     )
-    require_free_disk(
-        folder, needed_bytes=box.size * DISK_BYTES_PER_VOXEL, purpose=f"the result of box {box}"
-    )
+    if folder is not None:
+        require_free_disk(
+            folder, needed_bytes=box.size * DISK_BYTES_PER_VOXEL, purpose=f"the result of box {box}"
+        )
 
 
 def _voxel_size_notice(image: Volume, description: ModelDescription) -> str | None:
