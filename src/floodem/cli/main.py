@@ -44,6 +44,7 @@ COMMANDS = {
     "models": "List the networks at hand, and those that can be fetched.",
     "import-model": "Turn a TensorFlow checkpoint of a flood-filling network into a model file.",
     "segment": "Segment an image with a flood-filling network.",
+    "open-results": "Turn a folder of the older programs' results into one volume.",
     "evaluate": "Score a segmentation against the truth.",
     "view": "Open images and segmentations in the browser.",
     "legacy": "Run an old program's command line as it stands.",

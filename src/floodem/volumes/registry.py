@@ -1,7 +1,9 @@
 """Which formats there are: a name in, a record that opens and creates volumes out.
 
 Built-in formats are listed below; other packages add theirs by an entry point in
-the group ``floodem.volume_formats`` that names a `VolumeFormat`.
+the group ``floodem.volume_formats`` that names a `VolumeFormat`. Where a file's name
+tells what its format has no room for, an entry point in the group
+``floodem.file_names`` names a function that reads it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from floodem.volumes.volume import Kind, Volume
 
 ENTRY_POINT_GROUP = "floodem.volume_formats"
+FILE_NAME_GROUP = "floodem.file_names"
 
 _BUILT_IN = (
     "floodem.volumes.chunked.formats:ZARR",
@@ -176,3 +179,25 @@ def formats() -> dict[str, VolumeFormat]:
             )
         found[plugged.name] = plugged
     return found
+
+
+@functools.cache
+def _readers_of_names() -> tuple[Callable[[str], Description | None], ...]:
+    found = []
+    for point in entry_points(group=FILE_NAME_GROUP):
+        try:
+            found.append(point.load())
+        except (ImportError, AttributeError) as error:
+            warnings.warn(
+                f"the reader of file names {point.name!r} ({point.value}) cannot be loaded: "
+                f"{error}; reinstall the package it comes from",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return tuple(found)
+
+
+def described_by_name(name: str) -> Description | None:
+    """Return what a file's name, without its folder, tells about the volume in it, or None."""
+    told = (read(name) for read in _readers_of_names())
+    return next((description for description in told if description is not None), None)

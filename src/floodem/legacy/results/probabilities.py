@@ -13,18 +13,18 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from floodem.errors import VolumeFormatError
-from floodem.flooding.canvas import PROBABILITY_LEVELS
 from floodem.geometry import Zyx
 from floodem.legacy.results.archive import Archive, open_archive, write_archive
 from floodem.legacy.results.subvolume import require_free
 
 PROBABILITY_KEY = "qprob"
 _AXES = 3
+_LEVELS = 255
 
 
 def quantise(probabilities: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     """Return probabilities in bytes: ``digitize(p, linspace(0, 1, 255))``, NaN as 0."""
-    edges = np.linspace(0.0, 1.0, PROBABILITY_LEVELS)
+    edges = np.linspace(0.0, 1.0, _LEVELS)
     quantised: UInt8[np.ndarray, "*shape"] = np.digitize(probabilities, edges).astype(np.uint8)
     quantised[np.isnan(probabilities)] = 0
     return quantised
@@ -32,7 +32,7 @@ def quantise(probabilities: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*
 
 def dequantise(quantised: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Return the probabilities that bytes stand for, NaN where nothing was segmented."""
-    probabilities = ((quantised.astype(np.float64) - 0.5) / PROBABILITY_LEVELS).astype(np.float32)
+    probabilities = ((quantised.astype(np.float64) - 0.5) / _LEVELS).astype(np.float32)
     probabilities[quantised == 0] = np.nan
     return probabilities
 

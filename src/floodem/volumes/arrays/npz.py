@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import numpy as np
@@ -34,7 +34,14 @@ from floodem.volumes.declared import (
     voxel_size_from,
 )
 from floodem.volumes.description import Description
-from floodem.volumes.registry import CreateRequest, OpenRequest, VolumeFormat
+from floodem.volumes.location import Location
+from floodem.volumes.registry import (
+    CreateRequest,
+    OpenRequest,
+    VolumeFormat,
+    described_by_name,
+)
+from floodem.volumes.servers.addresses import split_address
 from floodem.volumes.servers.transport import open_file
 from floodem.volumes.staging import Staged, require_no_destination
 from floodem.volumes.stored import StoredVolume, refusals, refuse_writing
@@ -199,11 +206,7 @@ def _open_npz(request: OpenRequest) -> Volume:
         key = _choose_key(archive, request)
         header = _member_header(archive, key, uri=uri)
         arrangement = arrange(header.shape, uri=uri, channel=request.channel, asked=request.axes)
-        description = Description(
-            offset=offset_from(_fact(archive, OFFSET_KEY, uri=uri), uri=uri),
-            voxel_size=voxel_size_from(_fact(archive, VOXEL_SIZE_KEY, uri=uri), uri=uri),
-            kind=_kind(archive, uri=uri),
-        )
+        description = _description(archive, request.location)
         return NpzVolume(
             archive,
             key,
@@ -218,6 +221,19 @@ def _open_npz(request: OpenRequest) -> Volume:
     except BaseException:
         handle.close()
         raise
+
+
+def _description(archive: zipfile.ZipFile, location: Location) -> Description:
+    uri = location.uri
+    told = None
+    if OFFSET_KEY not in _member_keys(archive):
+        path = split_address(location.path)[2] if location.is_remote else location.path
+        told = described_by_name(PurePath(path).name)
+    return told or Description(
+        offset=offset_from(_fact(archive, OFFSET_KEY, uri=uri), uri=uri),
+        voxel_size=voxel_size_from(_fact(archive, VOXEL_SIZE_KEY, uri=uri), uri=uri),
+        kind=_kind(archive, uri=uri),
+    )
 
 
 def _choose_key(archive: zipfile.ZipFile, request: OpenRequest) -> str:
