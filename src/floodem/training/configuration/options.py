@@ -98,9 +98,14 @@ class SamplingOptions:
     """Where examples are centred. Table ``sampling``."""
 
     coordinates: str | None = key(
-        None, "Index written by `floodem sample`; made from the labels if left out."
+        None,
+        "Index or list of centres written by `floodem sample`; made from the labels if left out.",
     )
-    sampler: str = key("balanced", "How centres are drawn: balanced, uniform, or package:factory.")
+    sampler: str = key(
+        "balanced",
+        "How centres are drawn: balanced, uniform, listed (a list in its order), or "
+        "package:factory.",
+    )
     thresholds: tuple[float, ...] = key(
         DEFAULT_THRESHOLDS, "Active fractions between partitions, ascending."
     )

@@ -21,7 +21,9 @@ from floodem.errors import OptionError
 from floodem.geometry import Zyx
 from floodem.plugins import resolve
 from floodem.training.configuration.options import volume_called
+from floodem.training.coordinates.centre_list import CentreList
 from floodem.training.coordinates.index import BACKGROUND, CoordinateIndex
+from floodem.training.coordinates.loading import Coordinates
 
 ENTRY_POINT_GROUP = "floodem.samplers"
 
@@ -41,9 +43,13 @@ Sampler = Callable[[int], Draw]
 """Number of the draw, from 0, to the draw."""
 
 
+LISTED = "listed"
+"""The sampler of lists of centres."""
+
+
 def make_sampler(
     name: str,
-    index: CoordinateIndex,
+    index: Coordinates,
     *,
     seed: int,
     weights: Mapping[str, float],
@@ -54,11 +60,12 @@ def make_sampler(
     Parameters
     ----------
     name
-        ``balanced``, ``uniform``, that of an installed package (entry point group
-        ``floodem.samplers``), or ``package.module:factory``. A factory takes what
-        stands here (all but the name) and returns a `Sampler`.
+        ``balanced``, ``uniform``, ``listed`` (for a list of centres, and only for one), that
+        of an installed package (entry point group ``floodem.samplers``), or
+        ``package.module:factory``. A factory takes what stands here (all but the name)
+        and returns a `Sampler`.
     index
-        The possible centres.
+        The possible centres, or a list of them.
     seed
         At least 0. Other seeds give other draws.
     weights
@@ -70,13 +77,23 @@ def make_sampler(
     Raises
     ------
     OptionError
-        When no sampler has this name, a volume is unknown or has no weight, or
-        there is nothing to draw from in a volume.
+        When no sampler has this name, or it does not go with the coordinates; a volume is
+        unknown or has no weight, or there is nothing to draw from in a volume.
     DependencyError
         When the factory's package cannot be imported.
     """
     if seed < 0:
         raise OptionError(f"seed {seed} is negative: give 0 or more")
+    if name == LISTED and not isinstance(index, CentreList):
+        raise OptionError(
+            f"{index.source} is an index, and sampling.sampler {LISTED} draws from lists of "
+            "centres: choose balanced or uniform"
+        )
+    if name in _SAMPLERS and name != LISTED and isinstance(index, CentreList):
+        raise OptionError(
+            f"{index.source} is a list of centres in their order, of which sampling.sampler {name} "
+            f"knows nothing: set sampling.sampler to {LISTED}"
+        )
     factory = resolve(name, known=_SAMPLERS, group=ENTRY_POINT_GROUP, what="sampler")
     made: Sampler = factory(index, seed=seed, weights=weights, background=background)
     return made
@@ -142,9 +159,36 @@ class UniformSampler:
         return Draw(volume=name, centre=self._index.centre(name, partition, rank=rank))
 
 
+class ListedSampler:
+    """The centres of a list, one after the other, and again from its first.
+
+    The list alone decides: neither a seed nor whether background is wanted changes anything.
+    """
+
+    def __init__(
+        self,
+        index: CentreList,
+        *,
+        seed: int,
+        weights: Mapping[str, float],
+        background: bool,
+    ) -> None:
+        self._list = index
+        if len(set(weights.values())) > 1:
+            raise OptionError(
+                f"{index.source} says how often each volume is drawn from: leave out volume.weight"
+            )
+
+    def __call__(self, number: int) -> Draw:
+        """Return draw `number`."""
+        volume, centre = self._list.draw(number)
+        return Draw(volume=volume, centre=centre)
+
+
 _SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "balanced": BalancedSampler,
     "uniform": UniformSampler,
+    LISTED: ListedSampler,
 }
 
 

@@ -10,8 +10,10 @@ from floodem.errors import GeometryError, OptionError
 from floodem.geometry import Box, Zyx
 from floodem.progress import ProgressListener
 from floodem.training.configuration.options import TrainOptions, volume_called
+from floodem.training.coordinates.centre_list import CentreList
 from floodem.training.coordinates.index import CoordinateIndex
 from floodem.training.coordinates.indexing import index_labels
+from floodem.training.coordinates.loading import Coordinates, load_coordinates
 from floodem.training.coordinates.narrowing import narrowed
 from floodem.training.coordinates.samplers import Sampler, make_sampler
 from floodem.training.examples.example import Examples, room
@@ -24,7 +26,7 @@ def make_in_flight(
     options: TrainOptions,
     data: TrainingData,
     *,
-    index: CoordinateIndex,
+    index: Coordinates,
     rank: int = 0,
     world: int = 1,
     device: torch.device,
@@ -81,11 +83,11 @@ def find_coordinates(
     *,
     progress: ProgressListener | None = None,
     notice: Callable[[str], None] = lambda sentence: None,
-) -> CoordinateIndex:
-    """Read the index of the configuration, or make one from the labels.
+) -> Coordinates:
+    """Read the coordinates of the configuration, or make an index from the labels.
 
     Of an index of more than a run sees, the centres remain whose patches lie inside
-    the run's boxes; `notice` is told.
+    the run's boxes; `notice` is told. A list of centres stays as it is.
 
     Raises
     ------
@@ -95,7 +97,9 @@ def find_coordinates(
         When patches would leave their volume and may not.
     """
     if options.sampling.coordinates is not None:
-        index = CoordinateIndex.load(options.sampling.coordinates)
+        index = load_coordinates(options.sampling.coordinates)
+        if isinstance(index, CentreList):
+            return index
         return _inside(index, data, reach=_required_reach(options), notice=notice)
     _require_margin(options)
     return index_labels(
@@ -193,7 +197,7 @@ def _less(box: Box, reach: Zyx) -> Box | None:
     return box.grow((-z, -y, -x))
 
 
-def _sampler(options: TrainOptions, data: TrainingData, *, index: CoordinateIndex) -> Sampler:
+def _sampler(options: TrainOptions, data: TrainingData, *, index: Coordinates) -> Sampler:
     index.require_volumes(
         {name: volume.box for name, volume in data.volumes.items()},
         margin=_required_reach(options),

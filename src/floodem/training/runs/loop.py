@@ -92,6 +92,9 @@ class Loop:
         Of the model files.
     observers
         Record and validation; None in processes that do not write.
+    saved
+        Called after each checkpoint, in the process that writes, with the step and the model
+        file of the newest weights.
     """
 
     def __init__(
@@ -104,12 +107,13 @@ class Loop:
         observers: Observers | None,
         progress: ProgressListener | None,
         should_stop: Callable[[], bool],
+        saved: Callable[[int, Path], None] | None = None,
     ) -> None:
         self._learner, self._options, self._folder = learner, options, folder
         self._world = learner.world
         self._description = description
         self._observers = observers
-        self._progress, self._should_stop = progress, should_stop
+        self._progress, self._should_stop, self._tell_saved = progress, should_stop, saved
         self._window = Window()
         self._hours_before = 0.0
         self._examples = 0.0
@@ -194,6 +198,8 @@ class Loop:
             keep=self._options.keep_checkpoints,
         )
         save_model(model, self._folder.latest, overwrite=True)
+        if self._tell_saved is not None:
+            self._tell_saved(self._learner.step_number, self._folder.latest)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where another run was.

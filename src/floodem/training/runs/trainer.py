@@ -89,6 +89,7 @@ def train(
     progress: ProgressListener | None = None,
     notice: Callable[[str], None] = lambda sentence: None,
     should_stop: Callable[[], bool] = lambda: False,
+    saved: Callable[[int, Path], None] | None = None,
 ) -> Training:
     """Train a network, or go on with the run in ``options.run``.
 
@@ -105,6 +106,9 @@ def train(
         Called with each sentence that a user may want to read; log.txt keeps them.
     should_stop
         Asked once a step; on True the state is saved and StoppedError raised.
+    saved
+        Called after each checkpoint, in the process that writes, with the step and the model
+        file of the newest weights, which the next checkpoint replaces.
 
     Raises
     ------
@@ -131,6 +135,7 @@ def train(
                 progress=_stopping(progress if world.writes else None, should_stop),
                 notice=notice,
                 should_stop=should_stop,
+                saved=saved,
             )
             if hint is not None:
                 trainer.tell(hint)
@@ -156,9 +161,11 @@ class _Trainer:
         progress: ProgressListener,
         notice: Callable[[str], None],
         should_stop: Callable[[], bool],
+        saved: Callable[[int, Path], None] | None,
     ) -> None:
         self.options, self.device, self.world = options, device, world
         self.progress, self.notice, self.should_stop = progress, notice, should_stop
+        self.saved = saved
         self.folder = TrainingFolder(options.folder)
         self._unlogged: list[str] | None = []
         self._held_out: HeldOut | None = None
@@ -277,6 +284,7 @@ class _Trainer:
                 observers=observers,
                 progress=self.progress if self.world.writes else None,
                 should_stop=self.should_stop,
+                saved=self.saved,
             )
             self._set_out(loop, checkpoint)
             try:
