@@ -32,6 +32,7 @@ from floodem.volumes.volume import Kind, Volume
 
 COLOUR_TABLE = "colours.csv"
 
+_LARGEST_GREY = 2**16 - 1
 _COLOURS = 2**24
 _COLOUR_STEP = 0x9E3779
 """Odd, so that multiples of it are all different, and near 2**24 divided by the golden
@@ -78,9 +79,10 @@ class PngStack:
     def reason(self) -> str:
         """Why these pixels: a sentence."""
         if self.pixels is Pixels.COLOUR:
+            why = "" if self.largest_id <= _LARGEST_GREY else " because 16 bit do not hold the ids"
             return (
-                f"every object has a colour of its own; {COLOUR_TABLE} says which, since ids are "
-                f"up to {self.largest_id}"
+                f"every object has a colour of its own{why}; {COLOUR_TABLE} says which, and the "
+                f"largest id is {self.largest_id}"
             )
         return f"pixels are the ids, of which the largest is {self.largest_id}"
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from floodem.counting import counted
-from floodem.errors import UsageError
+from floodem.errors import FloodemError, UsageError
 from floodem.geometry import Zyx
 from floodem.legacy.addresses import named_addresses
 from floodem.legacy.flags import Flag, Flags
@@ -27,6 +27,9 @@ from floodem.legacy.programs.values import replacement_note, triple_zyx, written
 _FLAT_DEPTH, _FLAT_STEP = 17, 4
 _FLAT_MARGIN = _FLAT_DEPTH // 2 + _FLAT_STEP
 """What a field of view 17 deep that moves by 4 reaches in z, as for sections cut at 30 nm."""
+
+_FLAT_RATIO = 2
+"""A volume so many times as wide as it has sections is one of thick sections."""
 
 _BACKGROUND_LEFT_OUT = (
     "background centres, whose target is empty, are left out, while the old program kept one for "
@@ -79,7 +82,7 @@ def _translate(flags: Flags, words: Sequence[str]) -> Translation:
         ),
         notes=(
             *replacement_note(output),
-            *_margin_note(margin),
+            *_margin_note(margin, addresses=[one.address for one in named]),
             _BACKGROUND_KEPT if keeps_background else _BACKGROUND_LEFT_OUT,
         ),
         work=work,
@@ -91,16 +94,29 @@ def _margin(entries: Sequence[str]) -> Zyx:
     return triple_zyx("margin", tuple(entries) * 3 if len(entries) == 1 else entries)
 
 
-def _margin_note(margin: Zyx) -> tuple[str, ...]:
+def _margin_note(margin: Zyx, *, addresses: Sequence[str]) -> tuple[str, ...]:
     """Return the sentence for a margin that was copied for images it does not suit, or nothing."""
-    if len(set(margin)) > 1 or margin[0] <= _FLAT_MARGIN:
+    is_copied = len(set(margin)) == 1 and margin[0] > _FLAT_MARGIN
+    if not is_copied or not any(_is_flat(address) for address in addresses):
         return ()
     sentence = (
         f"a margin of {margin[0]} in z is more than a field of view {_FLAT_DEPTH} deep needs: with "
         f"moves of {_FLAT_STEP} that is {_FLAT_MARGIN}, as in --margin "
-        f"{_FLAT_MARGIN},{margin[1]},{margin[2]}, and thin stacks keep more centres"
+        f"{_FLAT_MARGIN},{margin[1]},{margin[2]}, and a stack of few sections keeps more centres"
     )
     return (sentence,)
+
+
+def _is_flat(address: str) -> bool:
+    """Tell whether a volume has few sections for its width, as those of thick sections have."""
+    from floodem.volumes import open_volume
+
+    try:
+        with open_volume(address) as volume:
+            z, y, x = volume.shape
+    except FloodemError:
+        return False  # the work says what is wrong with it
+    return _FLAT_RATIO * z <= min(y, x)
 
 
 PROGRAM = Program(
