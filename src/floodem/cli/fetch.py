@@ -102,9 +102,7 @@ def _print(made: Fetched, published: Published) -> None:
     here = sum(file.was_here for file in made.files)
     size = sum(file.size for file in made.files) / 1e6
     already = f", {here} of them there already" if here else ""
-    print(
-        f"{made.folder}: {counted(len(made.files), 'file')}{already}, {size:.1f} MB, all verified"
-    )
+    print(f"{made.folder}: {counted(len(made.files), 'file')}{already}, {size:.1f} MB, checked")
     for address in made.bodies:
         print(f"neurons, made from the published supervoxels: {address}")
     if made.model is not None:

@@ -242,7 +242,7 @@ class _Download:
             partial.seek(position)
             while True:
                 try:
-                    chunk = answer.read(CHUNK_BYTES)
+                    chunk = answer.read1(CHUNK_BYTES)  # what is there, also before a stall
                 except (OSError, HTTPException):
                     return False, position
                 if not chunk:
@@ -367,6 +367,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         old, new = (url.partition(":")[0].lower() for url in (req.full_url, newurl))
         if new != "https" and (old, new) != ("http", "http"):
+            if fp is not None:
+                fp.close()
             raise StorageError(
                 f"{without_secrets(req.full_url)} leads to {without_secrets(newurl)}, which is no "
                 f"https address: it was not followed; {_OTHER_WAY}"
