@@ -111,7 +111,7 @@ def _explain(translation: Translation) -> None:
         print(as_typed(command))
     if not translation.commands:
         _notice("no floodem command does the same")
-    for note in translation.notes:
+    for note in (*translation.notes, *translation.remarks):
         _notice(note)
 
 

@@ -72,12 +72,15 @@ class Translation:
         The floodem command lines, in words, that do the same when they are typed.
     notes
         Traps of old defaults, a sentence each.
+    remarks
+        What the commands do otherwise, or why there is none, for those who ask for them.
     work
         Does it.
     """
 
     commands: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     work: Callable[[Console], None]
 
 
@@ -140,6 +143,7 @@ class Program:
         return Translation(
             commands=made.commands,
             notes=(*unused_flags(self.flags, flags), *made.notes),
+            remarks=made.remarks,
             work=made.work,
         )
 
