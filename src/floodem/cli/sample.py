@@ -27,13 +27,16 @@ _MOST_SHARDS = 10**5
 def sample(
     partitions: Annotated[
         list[str],
-        typer.Argument(metavar="NAME=PARTITIONS...", help="Volumes from `floodem partition`."),
+        typer.Argument(
+            metavar="NAME=PARTITIONS...",
+            help="Volumes from `floodem partition`; TFRecord files with --from-tfrecord.",
+        ),
     ],
     destination: Annotated[str, typer.Argument(metavar="DST", help="Index file to make (.npz).")],
     *,
     margin: Annotated[
-        str, typer.Option(metavar="Z,Y,X", help="Voxels at each face that hold no centre.")
-    ],
+        str | None, typer.Option(metavar="Z,Y,X", help="Voxels at each face that hold no centre.")
+    ] = None,
     background: Annotated[
         bool, typer.Option("--background", help="Keep background as one more partition.")
     ] = False,
@@ -57,6 +60,13 @@ def sample(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the order in the TFRecord.")] = 0,
+    from_tfrecord: Annotated[
+        bool,
+        typer.Option(
+            "--from-tfrecord",
+            help="List the centres of TFRecord files in their order; globs and coords@25 as well.",
+        ),
+    ] = False,
     allow_external: options.AllowExternal = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
     as_json: options.Json = False,
@@ -68,10 +78,20 @@ def sample(
     is what a patch reaches around its centre.
 
     With --tfrecord DST is what the old training reads: every partition resampled to
-    the size of the largest, over all volumes, all shuffled.
+    the size of the largest, over all volumes, all shuffled. With --from-tfrecord DST is a
+    list of what such files hold, for training with --sampling.sampler listed.
     """
     from floodem.cli.progress import progress_bar
 
+    if from_tfrecord:
+        if any((margin, background, weights, tfrecord, shards, legacy_background, seed)):
+            raise OptionError(
+                "--from-tfrecord takes centres as they are: only --overwrite and --json go with it"
+            )
+        _list_centres(partitions, destination, overwrite=overwrite, as_json=as_json)
+        return
+    if margin is None:
+        raise UsageError("--margin is missing: give what a patch reaches, z,y,x")
     named = parse_volumes(partitions)
     factors = {} if weights is None else parse_weights(weights, names=list(named))
     if tfrecord and (background or weights is not None):
@@ -115,6 +135,24 @@ def sample(
         print_tfrecord(written, destination, has_background=legacy_background, as_json=as_json)
     else:
         print_index(found, destination, as_json=as_json)
+
+
+def _list_centres(
+    files: Sequence[str], destination: str, *, overwrite: bool, as_json: bool
+) -> None:
+    """Make a list of centres of TFRecord files, and print what it holds."""
+    from floodem.cli.progress import progress_bar
+    from floodem.legacy.records.listing import list_centres
+
+    with progress_bar() as progress:
+        made = list_centres(",".join(files), destination, overwrite=overwrite, progress=progress)
+    volumes = {one.name: {"box_zyx": str(one.box), "centres": one.count} for one in made.volumes}
+    if as_json:
+        print(json.dumps({"path": destination, "centres": len(made), "volumes": volumes}))
+        return
+    print(f"{destination}: {counted(len(made), 'centre')}; train with --sampling.sampler listed")
+    for volume in made.volumes:
+        print(f"{volume.name}: {volume.count:,} in {volume.box} (z,y,x)")
 
 
 def parse_volumes(texts: Sequence[str]) -> dict[str, str]:
