@@ -28,7 +28,6 @@ from floodem.legacy.programs import Console, Program, Translation
 from floodem.legacy.programs.values import (
     numbers,
     replacement_note,
-    text_or_file,
     triple_xyz,
     whole_numbers,
     written,
@@ -53,7 +52,7 @@ def _translate(flags: Flags, words: Sequence[str]) -> Translation:
     labels = file_and_dataset(flags["input_volume"])
     destination = file_and_dataset(flags["output_volume"])
     ids = whole_numbers("id_whitelist", flags["id_whitelist"] or ())
-    masks, mask_words, mask_notes = _masks(flags["mask_configs"] or "")
+    masks, mask_words, remarks = _masks(flags["mask_configs"] or "")
     by = Partitioning(
         thresholds=numbers("thresholds", flags["thresholds"]),
         radius=triple_xyz("lom_radius", flags["lom_radius"]),
@@ -81,7 +80,8 @@ def _translate(flags: Flags, words: Sequence[str]) -> Translation:
                 "--overwrite",
             ),
         ),
-        notes=(*replacement_note(destination), *mask_notes),
+        notes=replacement_note(destination),
+        remarks=remarks,
         work=work,
     )
 
@@ -123,7 +123,7 @@ def parse_spheres(entries: Sequence[str]) -> tuple[Sphere, ...]:
 
 
 def _masks(text: str) -> tuple[tuple[MaskRule, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the rules of a MaskConfigs message, their words, and notes about those.
+    """Return the rules of a MaskConfigs message, their words, and what those leave out.
 
     Raises
     ------
@@ -133,14 +133,13 @@ def _masks(text: str) -> tuple[tuple[MaskRule, ...], tuple[str, ...], tuple[str,
     if not text.strip():
         return (), (), ()
     from floodem.legacy.requests.masks import mask_rules, mask_texts, unwritten
-    from floodem.legacy.requests.text import parse_text
+    from floodem.legacy.requests.text import parse_text, text_or_file
 
-    text, source = text_or_file(text, flag="mask_configs")
-    message = parse_text(text, message="MaskConfigs", source=source)
+    source = "--mask_configs"
+    message = parse_text(text_or_file(text, source=source), message="MaskConfigs", source=source)
     rules = mask_rules(message.get("masks"), field="masks")
     words = tuple(word for one in mask_texts(rules) for word in ("--mask", one))
-    notes = (_UNWRITTEN,) if unwritten(rules) else ()
-    return rules, words, notes
+    return rules, words, (_UNWRITTEN,) if unwritten(rules) else ()
 
 
 def _options(by: Partitioning) -> tuple[str, ...]:

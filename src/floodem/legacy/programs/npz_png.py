@@ -11,14 +11,20 @@ from pathlib import Path
 
 from floodem.legacy.flags import Flags
 from floodem.legacy.programs import Program, Translation
-from floodem.legacy.programs.npz_to_png import FLAGS, converting, find_result, write_images
+from floodem.legacy.programs.npz_to_png import (
+    FLAGS,
+    SAID_ONCE,
+    converting,
+    find_result,
+    write_images,
+)
 
 _FOLDER = "sections"
 """What the folder is called in the command that is shown."""
 
-_SAID_ONCE = (
-    "images have rows y and columns x, as the image that was segmented, and ids that fit; they go "
-    f"into the working directory, while floodem convert makes a folder of them, {_FOLDER}/z0000.png"
+_OF_THE_COMMAND = (
+    "the images go into the working directory, while floodem convert makes a folder of them, "
+    f"{_FOLDER}/z0000.png and so on"
 )
 
 
@@ -26,7 +32,8 @@ def _translate(flags: Flags, words: Sequence[str]) -> Translation:
     source = find_result(words)
     return Translation(
         commands=converting(source, _FOLDER, flags=flags),
-        notes=(_SAID_ONCE,),
+        notes=(SAID_ONCE,),
+        remarks=(_OF_THE_COMMAND,),
         work=lambda console: write_images(source, Path(), prefix="", flags=flags, console=console),
     )
 

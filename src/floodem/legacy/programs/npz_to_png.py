@@ -29,7 +29,7 @@ _PLACES = (_RESULT, f"0/0/{_RESULT}", f"inference_results/0/0/{_RESULT}")
 """Where the result may be, seen from the working directory: beside the program, in the folder
 of results, or in the folder from which the documented inference runs."""
 
-_SAID_ONCE = (
+SAID_ONCE = (
     "images have rows y and columns x, as the image that was segmented, and ids that fit: the old "
     "program exchanged rows and columns, and wrote ids modulo 256"
 )
@@ -98,7 +98,7 @@ def _translate(flags: Flags, words: Sequence[str]) -> Translation:
     source = find_result(words)
     return Translation(
         commands=converting(source, FOLDER, flags=flags),
-        notes=(_SAID_ONCE,),
+        notes=(SAID_ONCE,),
         work=lambda console: write_images(
             source, Path(FOLDER), prefix=PREFIX, flags=flags, console=console
         ),

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from floodem.errors import OptionError, UsageError
-from floodem.files import storage_error
+from floodem.errors import OptionError
 from floodem.geometry import Zyx
 from floodem.volumes.location import parse_location
 
 _AXES = 3
 _MOST_DIGITS = 20
-_LARGEST_TEXT_BYTES = 2**24
 
 
 def whole_numbers(flag: str, entries: Sequence[str]) -> tuple[int, ...]:
@@ -77,34 +74,6 @@ def triple_xyz(flag: str, entries: Sequence[str]) -> Zyx:
 def written(zyx: Zyx) -> str:
     """Return a triple as floodem's options take it."""
     return ",".join(str(one) for one in zyx)
-
-
-def text_or_file(text: str, *, flag: str) -> tuple[str, str]:
-    """Return a message's text, and what messages call it: the flag, or the file it names.
-
-    Raises
-    ------
-    UsageError
-        When the file is no text, or too large for a message.
-    StorageError
-        When it cannot be read.
-    """
-    path = Path(text)
-    if "{" in text or "\n" in text or not os.path.isfile(text):
-        return text, f"--{flag}"
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST_TEXT_BYTES + 1)
-    except OSError as error:
-        raise storage_error("read", path, error) from error
-    if len(data) > _LARGEST_TEXT_BYTES:
-        raise UsageError(
-            f"--{flag} {path} is larger than {_LARGEST_TEXT_BYTES} bytes: no message is"
-        )
-    try:
-        return data.decode("utf-8-sig"), str(path)
-    except UnicodeDecodeError:
-        raise UsageError(f"--{flag} {path} is no text: give the text of a message") from None
 
 
 def replacement_note(address: str | Path) -> tuple[str, ...]:
