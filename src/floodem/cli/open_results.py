@@ -40,7 +40,7 @@ def open_results(
     overwrite: options.Replace = False,
     as_json: options.Json = False,
 ) -> None:
-    """Turn results of the older programs into one volume with its origins.
+    """Turn a folder of the older programs' results into one volume.
 
     Reads DIR/X/Y/seg-X_Y_Z.npz and DIR/seg-X_Y_Z.npz; nothing in them is executed.
     DST (uint64) can be viewed, scored and gone on with as what `floodem segment`

@@ -22,7 +22,7 @@ import numpy as np
 
 from floodem.geometry import Zyx
 
-_TYPE_CODE = re.compile(r"b1|[iu][1248]|f[248]|[SU]([1-9][0-9]{0,8})|O8?")
+_TYPE_CODE = re.compile(r"b1|[iu][1248]|f[248]|[SU](0|[1-9][0-9]{0,8})|O8?")
 """Booleans, whole and real numbers, strings of fixed length, and Python objects."""
 
 _BYTE_ORDERS = frozenset("<>|=")
@@ -133,7 +133,7 @@ def _array(state: Any) -> Array:
             raise Refused("an array of objects does not have as many as its shape says")
         return _object_array(data, shape, order=order)
     raw = _raw(data)
-    if len(raw) != count * dtype.itemsize:
+    if len(raw) != count * dtype.itemsize or not dtype.itemsize:
         raise Refused(f"an array of {count} {dtype} holds {len(raw)} bytes")
     if not count:
         return np.zeros(shape, dtype)
@@ -163,7 +163,7 @@ def _scalar(arguments: tuple[Any, ...]) -> Any:
     raw = _raw(data)
     if not isinstance(dtype, np.dtype) or dtype.hasobject or len(raw) != dtype.itemsize:
         raise Refused("a numpy number does not have the bytes of its type")
-    return np.frombuffer(raw, dtype)[0]
+    return np.frombuffer(raw, dtype)[0] if raw else dtype.type()
 
 
 def _raw(data: Any) -> bytes:

@@ -17,10 +17,11 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
 from floodem.errors import VolumeFormatError
-from floodem.geometry import Zyx
+from floodem.geometry import FARTHEST_POSITION, Zyx
 from floodem.legacy.results.admitted import Array, OriginInfo
 from floodem.legacy.results.archive import Archive, open_archive, write_archive
 from floodem.legacy.results.subvolume import (
+    is_sequence,
     plain_origins,
     plain_overlaps,
     read_counters_of,
@@ -39,7 +40,6 @@ _SEEDS, _CALLS, _HOSTS = "seed_policy_state", "partial_segment_iters", "hosts"
 _HISTORY, _DELETED, _LOW, _HIGH = "history", "history_deleted", "min_pos", "max_pos"
 _NEEDED = (_MOVEMENT, _SEGMENTATION, _LOGITS, _PROBABILITY, "origins", _SEEDS)
 _AXES = 3
-_EXCLUDED = -1
 
 Waiting = tuple[float, Zyx]
 """A position that a flood still wants to go to, with the logit that it was found for."""
@@ -118,7 +118,7 @@ def read_cpoint(path: Path) -> Checkpoint:
         waiting, visited = _movement(archive)
         seeds, next_seed = _seeds(archive)
         return Checkpoint(
-            segmentation=archive.numbers(_SEGMENTATION).astype(np.int32),
+            segmentation=archive.numbers(_SEGMENTATION),
             logits=archive.numbers(_LOGITS),
             probability=archive.numbers(_PROBABILITY),
             origins=read_origins_of(archive),
@@ -207,7 +207,7 @@ def _movement(archive: Archive) -> tuple[tuple[Waiting, ...], frozenset[Zyx]]:
     # One row of what the policy keeps: a queue and a set; some versions add the seed.
     if isinstance(state, np.ndarray) and state.ndim > 1:
         state = list(state.reshape(-1)) if state.shape[0] == 1 else None
-    elif isinstance(state, list | tuple | np.ndarray) and len(state) == 1:
+    elif is_sequence(state) and len(state) == 1:
         state = state[0]
     if not isinstance(state, list | tuple) or len(state) < 2:
         raise _odd(archive, "another movement policy than FaceMaxMovementPolicy")
@@ -226,14 +226,16 @@ def _seeds(archive: Archive) -> tuple[Int64[np.ndarray, "n 3"] | None, int]:
     state = archive.value(_SEEDS)
     if state is None:
         return None, 0
-    if not isinstance(state, tuple | list | np.ndarray) or len(state) != 2:
+    if not is_sequence(state) or len(state) != 2:
         raise _odd(archive, "a seed policy that keeps other things than seeds and a number")
     coordinates, index = state
     if coordinates is None:
         return None, 0
     if not isinstance(coordinates, np.ndarray) or coordinates.dtype.kind not in "iu":
         raise _odd(archive, "seeds that are no whole numbers")
-    seeds = coordinates.astype(np.int64).reshape(-1, _AXES)
+    if coordinates.size and coordinates.shape[1:] != (_AXES,):
+        raise _odd(archive, f"seeds of shape {coordinates.shape}")
+    seeds = _whole(archive, coordinates).reshape(-1, _AXES)
     place = int(_number(archive, index))
     if not 0 <= place <= len(seeds):
         raise _odd(archive, f"seed {place} of {len(seeds)} as the next")
@@ -257,25 +259,33 @@ def _rows(archive: Archive, key: str, *, columns: int) -> Int64[np.ndarray, "n c
     rows = archive.value(key) if key in archive.keys else np.empty(0)
     if not isinstance(rows, np.ndarray) or rows.size % columns or rows.dtype.kind not in "iuf":
         raise _odd(archive, f"a {key} of something other than numbers")
-    if not np.isfinite(rows).all():
-        raise _odd(archive, f"a {key} of something other than whole numbers")
-    return rows.astype(np.int64).reshape(-1, columns)
+    return _whole(archive, rows).reshape(-1, columns)
+
+
+def _whole(archive: Archive, values: Array) -> Int64[np.ndarray, "*shape"]:
+    # NaN is not within bounds either.
+    if not (np.abs(values.astype(np.float64)) <= FARTHEST_POSITION).all():
+        raise _odd(archive, "numbers beyond any position")
+    return values.astype(np.int64)
 
 
 def _hosts(archive: Archive) -> tuple[str, ...]:
     hosts = archive.value(_HOSTS) if _HOSTS in archive.keys else ()
     if isinstance(hosts, str | bytes):
         hosts = (hosts,)
-    if not isinstance(hosts, list | tuple | set | np.ndarray):
+    is_many = is_sequence(hosts) or isinstance(hosts, set)
+    if not is_many or not all(isinstance(one, str | bytes) for one in hosts):
         raise _odd(archive, "hosts that are no names")
     return tuple(one.decode("latin1") if isinstance(one, bytes) else str(one) for one in hosts)
 
 
 def _position(archive: Archive, values: Any) -> Zyx:
-    if not isinstance(values, list | tuple | np.ndarray) or len(values) != _AXES:
+    if not is_sequence(values) or len(values) != _AXES:
         raise _odd(archive, "a position that is not three numbers")
-    z, y, x = (_number(archive, value) for value in values)
-    return (int(z), int(y), int(x))
+    z, y, x = (int(_number(archive, value)) for value in values)
+    if max(abs(z), abs(y), abs(x)) > FARTHEST_POSITION:
+        raise _odd(archive, "numbers beyond any position")
+    return (z, y, x)
 
 
 def _number(archive: Archive, value: Any) -> float:

@@ -166,7 +166,9 @@ def _array(array: Array, depth: int) -> Iterable[bytes]:
 
 
 def _number(value: np.generic) -> Iterable[bytes]:
-    yield _SCALAR + _MARK + _type(value.dtype) + _bytes(value.tobytes()) + _TUPLE + _CALL
+    # Of an empty string numpy gives one byte, which its type does not have.
+    data = value.tobytes()[: value.dtype.itemsize]
+    yield _SCALAR + _MARK + _type(value.dtype) + _bytes(data) + _TUPLE + _CALL
 
 
 def _type(dtype: np.dtype[Any]) -> bytes:

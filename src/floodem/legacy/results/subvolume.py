@@ -172,7 +172,7 @@ def read_overlaps_of(archive: Archive) -> dict[int, dict[int, int]]:
         return {}
     overlaps: dict[int, dict[int, int]] = {}
     for segment, pair in _table(archive, _OVERLAPS).items():
-        if not isinstance(pair, list | tuple | np.ndarray) or len(pair) != 2:
+        if not is_sequence(pair) or len(pair) != 2:
             raise _odd(archive, _OVERLAPS, pair)
         ids, counts = (_whole_numbers(archive, _OVERLAPS, row) for row in pair)
         if len(ids) != len(counts):
@@ -306,6 +306,11 @@ def plain_overlaps(overlaps: Overlaps) -> dict[int, Array]:
     }
 
 
+def is_sequence(value: Any) -> bool:
+    """Tell whether a value has members: a list, a tuple, an array that is no single number."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def _table(archive: Archive, key: str) -> dict[Any, Any]:
     table = archive.value(key)
     if not isinstance(table, dict):
@@ -322,7 +327,7 @@ def _id(archive: Archive, key: str, value: Any) -> int:
 
 def _whole_numbers(archive: Archive, key: str, values: Any) -> list[int]:
     """Return values that are whole numbers, even where they are stored as real ones."""
-    if not isinstance(values, list | tuple | np.ndarray):
+    if not is_sequence(values):
         raise _odd(archive, key, values)
     found = []
     for value in values:

@@ -178,6 +178,10 @@ class _Machine:
         self.stack.append(value)
         self.facts.append(facts)
 
+    def mark(self) -> None:
+        self.charge(_OBJECT_BYTES)
+        self.marks.append(len(self.stack))
+
     def pop(self) -> tuple[Any, _Facts]:
         if not self.stack or (self.marks and len(self.stack) <= self.marks[-1]):
             raise Refused("a value is missing in it")
@@ -211,17 +215,19 @@ class _Machine:
     def whole_number(self, length: int) -> None:
         if length > _WHOLE_NUMBER_BYTES:
             raise Refused("a whole number in it has more than 64 bits")
-        self.push(int.from_bytes(self.take(length), "little", signed=True))
+        self.push_whole(int.from_bytes(self.take(length), "little", signed=True))
+
+    def push_whole(self, number: int) -> None:
+        if abs(number) >= _LARGEST_WHOLE_NUMBER:
+            raise Refused("a whole number in it has more than 64 bits")
+        self.push(number)
 
     def number_in_words(self) -> None:
         line = self.take_line(_LONGEST_NUMBER)
         if line in {"00", "01"}:
             self.push(line == "01")
             return
-        number = int(line)
-        if abs(number) >= _LARGEST_WHOLE_NUMBER:
-            raise Refused("a whole number in it has more than 64 bits")
-        self.push(number)
+        self.push_whole(int(line))
 
     def add_tuple(self, values: list[Any], facts: list[_Facts]) -> None:
         memory = _OBJECT_BYTES + _POINTER_BYTES * len(values)
@@ -367,7 +373,7 @@ def _steps() -> dict[int, _Step]:
 
     steps: dict[bytes, _Step] = {
         b"\x95": lambda s: s.take_number("<Q"),  # FRAME: how much follows, for buffering
-        b"(": lambda s: s.marks.append(len(s.stack)),
+        b"(": m.mark,
         b"N": lambda s: s.push(None),
         b"\x88": lambda s: s.push(True),
         b"\x89": lambda s: s.push(False),
