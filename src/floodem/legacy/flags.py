@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -254,7 +255,7 @@ class _Reader:
                 if name == "undefok":
                     self._ignored.update(one.strip() for one in value.split(","))
                 elif value:
-                    self._read_file(Path(value).expanduser(), opened=opened)
+                    self._read_file(Path(os.path.expanduser(value)), opened=opened)
             elif (flag := self._flag(name)) is None:
                 self._take_negated(name, word=word, has_value=bool(equals))
             elif flag.kind == "boolean":
@@ -339,6 +340,8 @@ def _flagfile_words(path: Path) -> Iterator[str]:
             data = file.read(_LARGEST_FLAGFILE_BYTES + 1)
     except OSError as error:
         raise storage_error("read flag file", path, error) from error
+    except ValueError as error:  # a name that no file can have
+        raise UsageError(f"flag file {str(path)!r} has an impossible name: {error}") from error
     if len(data) > _LARGEST_FLAGFILE_BYTES:
         raise UsageError(
             f"flag file {path} is larger than {_LARGEST_FLAGFILE_BYTES} bytes: is it a text of "
