@@ -31,6 +31,7 @@ from floodem.legacy.results.admitted import (
     find,
     is_key,
 )
+from floodem.volumes.damage import in_one_line
 
 LARGEST_PICKLE = 64 * 2**20
 """Bytes of one pickle: the origins of about a million segments."""
@@ -104,7 +105,7 @@ def load_restricted(data: bytes, *, source: str = "the pickle") -> Any:
     try:
         return _Machine(data).run()
     except Refused as refusal:
-        reason = str(refusal)
+        reason = in_one_line(refusal)
     except (IndexError, KeyError, ValueError, OverflowError, TypeError, struct.error) as error:
         reason = f"it is damaged, {type(error).__name__}"
     raise UnsafeFileError(
