@@ -205,9 +205,9 @@ def test_pinned_digests_are_those_of_the_published_files(shared_data):
 
 def shared_copy(shared_data, name, file):
     """The shared data's copy of a published file, where it holds the very bytes."""
-    if file.content == "hdf5" or "/images/" in file.path or "/segment/" in file.path:
+    if file.content == "hdf5" or file.path.startswith(("images/", "ground_truth/")):
         return None
-    folder = "images_for_inference" if "/images_for_inference/" in file.path else "."
+    folder = "images_for_inference" if file.content == "png" else "."
     path = shared_data / name / folder / Path(file.path).name
     return path if path.exists() else None
 
