@@ -186,6 +186,27 @@ def test_the_command_that_is_named_trains_the_same(place, capsys):
     assert shlex.split(as_typed(train)) == list(train)
 
 
+def test_the_chain_from_labels_to_a_network_closes(place):
+    for name, *words in (
+        (
+            "compute_partitions",
+            *("--input_volume", "labels.h5:stack", "--output_volume", "af.h5:af"),
+            *("--thresholds", "0.3,0.6,0.9", "--lom_radius", "3,3,3", "--min_size", "10"),
+        ),
+        (
+            "build_coordinates",
+            *("--partition_volumes", "v1:af.h5:af", "--coordinate_output", "tf_record_file"),
+            *("--margin", "3,5,5"),
+        ),
+    ):
+        program = find_program(name)
+        program.translation(program.parse(words)).work(Told().console)
+    told = run(train_coords="tf_record_file")
+    assert not [one for one in told.noticed if "background" in one or "nearer" in one]
+    model = load_model(place / "results" / "model.ckpt-6.safetensors").description
+    assert model.training["step"] == 6
+
+
 def test_old_defaults_are_the_options_of_the_run():
     flags = [
         *("--train_coords", "c", "--data_volumes", "a:i.h5:raw", "--label_volumes", "a:l.h5:x"),

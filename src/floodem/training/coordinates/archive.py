@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
+import tokenize
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from numpy.lib import format as npy_format
 from floodem.errors import FloodemError, VolumeFormatError, VolumeNotFoundError
 from floodem.files import replacing, storage_error
 from floodem.geometry import Zyx
+from floodem.volumes.damage import in_one_line
 
 DESCRIPTION = "description"
 
@@ -31,6 +34,12 @@ _LONGEST_DESCRIPTION = 2**24
 _LOCAL_HEADER_BYTES = 30
 _LOCAL_NAME_LENGTHS = slice(26, 30)
 _ROWS_AT_ONCE = 2**22
+
+_STUMBLES = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError),
+    *(SyntaxError, EOFError, tokenize.TokenError, struct.error, zipfile.BadZipFile),
+)
+"""What zipfile, numpy and json raise for files with wrong bytes in them."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -132,13 +141,10 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise storage_error("read", path, error) from error
-    except (
-        *(ValueError, KeyError, TypeError, AttributeError),
-        *(RecursionError, zipfile.BadZipFile, NotImplementedError),
-    ) as error:
+    except _STUMBLES as error:
         raise VolumeFormatError(
-            f"{path} is not an index of coordinates, or a damaged one ({error}): make it with "
-            "`floodem sample`"
+            f"{path} is not an index of coordinates, or a damaged one ({in_one_line(error)}): "
+            "make it with `floodem sample`"
         ) from error
 
 
@@ -161,6 +167,8 @@ def map_member(path: Path, name: str, *, kind: tuple[str, int]) -> Array:
             member = archive.getinfo(f"{name}.npy")
         if member.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{name} is compressed")
+        if member.header_offset < 0:
+            raise ValueError(f"{name} begins before the file")
         handle.seek(member.header_offset)
         lengths = handle.read(_LOCAL_HEADER_BYTES)[_LOCAL_NAME_LENGTHS]
         names = int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
