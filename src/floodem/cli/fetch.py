@@ -38,7 +38,7 @@ def fetch(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Bring a published network and its sample volumes from their public addresses.
+    """Bring a published network and its sample volumes.
 
     fib25: Google's network for FIB-SEM of the fruit fly, with a labelled 250^3 volume.
     snemi3d: a network for ATUM-SEM of mouse cortex, with 100 labelled sections.

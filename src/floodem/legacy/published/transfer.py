@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 
 from floodem.errors import StoppedError, StorageError
@@ -62,7 +63,11 @@ class Transfer:
         def stopping() -> bool:
             return self._ended.is_set() or should_stop()
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ExitStack() as stack:
+            # Before the threads begin: none removes a folder into which another one writes.
+            for folder in sorted({(self._folder / file.path).parent for file in files}):
+                stack.enter_context(making_folders(folder))
+            pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
             futures = [pool.submit(bring, file) for file in files]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
@@ -83,15 +88,14 @@ class Transfer:
     ) -> FetchedFile:
         path = self._folder / file.path
         address = mirrored(file.address, mirror=self._mirror)
-        with making_folders(path.parent):
-            sha256 = download(
-                file,
-                path,
-                address=address,
-                received=lambda count: received(file, count),
-                verified=lambda digest, size: self._record.add(file, sha256=digest, size=size),
-                should_stop=should_stop,
-            )
+        sha256 = download(
+            file,
+            path,
+            address=address,
+            received=lambda count: received(file, count),
+            verified=lambda digest, size: self._record.add(file, sha256=digest, size=size),
+            should_stop=should_stop,
+        )
         return FetchedFile(
             path=path,
             address=file.address,
@@ -108,8 +112,13 @@ def _raise_first(errors: Sequence[BaseException | None]) -> None:
     causes = [error for error in found if not isinstance(error, StoppedError)]
     for error in (*causes, *found):
         if type(error) is StorageError:
+            way = (
+                ""
+                if "--mirror" in str(error)
+                else "; --mirror helps where a firewall is in the way"
+            )
             raise StorageError(
-                f"{error}; what has arrived is kept, and the same command goes on"
+                f"{error}; the same command goes on from what has arrived{way}"
             ) from error
         raise error
 
