@@ -51,7 +51,7 @@ def flood_block(
     StorageError
         When a checkpoint cannot be written; the one before is still there.
     """
-    flooder = _new_flooder(job)
+    flooder = new_flooder(job)
     notices = list(job.notices)
     reporter = _Reporter(progress, flooder)
     if folder.has_run() and not overwrite and folder.checkpoint.exists():
@@ -97,7 +97,8 @@ def _save_first(
     folder.log(f"begun with {len(flooder.seeds)} seeds")
 
 
-def _new_flooder(job: Job) -> BlockFlooder:
+def new_flooder(job: Job) -> BlockFlooder:
+    """Return the flooder of a job before its first step, without seeds."""
     canvas = Canvas(
         job.image,
         Predictor(job.model, device=job.device, dtype=job.dtype),

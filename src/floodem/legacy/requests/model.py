@@ -239,7 +239,7 @@ def _arguments(request: Message, field: str, *, known: tuple[str, ...]) -> dict[
     args = json_object(request.get(field), field=field)
     for name in args:
         if name not in known:
-            nearest = difflib.get_close_matches(name[:80], known, n=1)
+            nearest = difflib.get_close_matches(name[:80], known, n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             raise OptionError(f"{field} has {name!r}: {hint}known are {', '.join(known)}")
     return args

@@ -5,7 +5,8 @@
     <output>/counters.txt          unless one is there
 
 While a run works, ``seg-X_Y_Z.working.h5`` and its record ``...floodem`` stand there
-instead, from which a stopped run goes on. The npz file is written after the probabilities:
+instead, from which a stopped run goes on; so it does from a ``.cpoint`` that an old program
+has left. The npz file is written after the probabilities:
 where it is, the subvolume is done.
 """
 
@@ -26,6 +27,7 @@ from floodem.geometry import Box, VoxelSize
 from floodem.legacy.requests.counters import with_all_names
 from floodem.legacy.requests.image import OldImage
 from floodem.legacy.requests.inference import InferenceRun, barriers
+from floodem.legacy.requests.old_checkpoint import go_on_from
 from floodem.legacy.requests.wire import encode
 from floodem.legacy.results.counters import COUNTERS_FILE, write_counters
 from floodem.legacy.results.from_run import results_of_run
@@ -104,20 +106,17 @@ def run_request(
                 _require_same(found, run, box=box)
             notice(_sentence_about(found, resume=resume, is_begun=is_begun))
             return InferenceResult(path=found, segmentation=None)
-        if existing_path(run.output, box.start, suffix=CHECKPOINT) and not is_begun:
-            notice(
-                f"a checkpoint of the old program is beside {target}: it is left as it is, and "
-                "the run begins anew"
-            )
+        old = None if is_begun else existing_path(run.output, box.start, suffix=CHECKPOINT)
         made = _segment(
             run,
             image,
             working=working,
+            old=None if overwrite else old,
             options={"device": device, "dtype": dtype, "overwrite": overwrite},
             listening={"progress": progress, "notice": notice, "should_stop": should_stop},
         )
     _write(run, made, target=target, overwrite=overwrite or resume)
-    _remove(working)
+    _remove(working, subvolume_path(run.output, box.start, suffix=CHECKPOINT))
     return InferenceResult(path=target, segmentation=made)
 
 
@@ -126,6 +125,7 @@ def _segment(
     image: OldImage,
     *,
     working: Path,
+    old: Path | None,
     options: dict[str, Any],
     listening: dict[str, Any],
 ) -> Segmentation:
@@ -140,10 +140,18 @@ def _segment(
         probabilities=_dataset(working, "probabilities"),
         **options,
     )
-    try:
-        return segment(
-            image, _dataset(working, "labels"), model=model, request=request, **listening
+    labels = _dataset(working, "labels")
+    if old is not None:
+        go_on_from(
+            old,
+            image=image,
+            model=model,
+            labels=labels,
+            request=request,
+            notice=listening["notice"],
         )
+    try:
+        return segment(image, labels, model=model, request=request, **listening)
     except StoppedError as stop:
         how = " with --resume in place of --overwrite" if options["overwrite"] else ""
         raise StoppedError(
@@ -208,7 +216,9 @@ def _write(run: InferenceRun, made: Segmentation, *, target: Path, overwrite: bo
         write_counters(counters_file, counters=counters, overwrite=True)
 
 
-def _remove(working: Path) -> None:
+def _remove(working: Path, checkpoint: Path) -> None:
+    """Remove what only an unfinished run needs, the old programs' checkpoint as they did."""
     with contextlib.suppress(OSError):  # what cannot be removed only takes space
         working.unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
         shutil.rmtree(state_folder(_dataset(working, "labels")))

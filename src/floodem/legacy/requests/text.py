@@ -330,7 +330,7 @@ def _hint(schema: Schema, name: str) -> str:
     ]
     if inside:
         return f": it belongs into {inside[0]} {{ }}"
-    nearest = difflib.get_close_matches(name[:_LONGEST_NAME], schema.by_name, n=1)
+    nearest = difflib.get_close_matches(name[:_LONGEST_NAME], schema.by_name, n=1, cutoff=0.5)
     if nearest:
         return f": did you mean {nearest[0]}?"
     return f": it has {', '.join(schema.by_name)}"

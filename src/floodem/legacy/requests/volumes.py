@@ -95,7 +95,7 @@ def volume_address(volume: Message, *, field: str) -> VolumeAddress:
     """
     if volume.get("decorator_specs"):
         raise OptionError(
-            f"{field} has decorator_specs, which only Google's internal volumes have: take them "
+            f"{field}.decorator_specs change volumes of Google's internal storage only: take them "
             "out, and change the volume itself where they did something"
         )
     if volume.has("hdf5"):
@@ -188,7 +188,7 @@ def _require_known(spec: Mapping[str, Any], known: tuple[str, ...], *, field: st
             if key == "transform":
                 advice = "floodem finds z, y and x itself; copy the volume if it is another one"
             else:
-                nearest = difflib.get_close_matches(str(key)[:80], known, n=1)
+                nearest = difflib.get_close_matches(str(key)[:80], known, n=1, cutoff=0.5)
                 advice = f"did you mean {nearest[0]}?" if nearest else "take it out"
             raise OptionError(f"{field} has {key!r}, which floodem does not read: {advice}")
 

@@ -19,7 +19,6 @@ from floodem.errors import VolumeFormatError
 from floodem.legacy.protobuf_wire import read_varint
 from floodem.legacy.requests.message import Message, nearest_float32
 from floodem.legacy.requests.schema import SCHEMAS, Field, Kind
-from floodem.legacy.requests.text import DEEPEST_NESTING
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_LENGTHS = {_FIXED64: 8, _FIXED32: 4}
@@ -64,7 +63,7 @@ def decode(data: bytes, *, message: str) -> Message:
         When the data are cut short, damaged, or no such message.
     """
     try:
-        return _decode(bytes(data), message, depth=0)
+        return _decode(bytes(data), message)
     except ValueError as error:
         raise VolumeFormatError(
             f"{len(data)} bytes are no {message} ({error}): take them from an unharmed file"
@@ -92,9 +91,8 @@ def _encoded(field: Field, value: Any) -> bytes:
     return _varint(len(content)) + content
 
 
-def _decode(data: bytes, name: str, *, depth: int) -> Message:
-    if depth > DEEPEST_NESTING:
-        raise ValueError(f"messages lie more than {DEEPEST_NESTING} deep within each other")
+def _decode(data: bytes, name: str) -> Message:
+    """Read a message; those within it nest as deep as the schema does, whatever the data are."""
     schema = SCHEMAS[name]
     values: dict[str, Any] = {}
     parts: dict[str, list[bytes]] = {}
@@ -114,13 +112,13 @@ def _decode(data: bytes, name: str, *, depth: int) -> Message:
             parts.setdefault(field.name, []).append(content)
             values[field.name] = None
         elif field.is_repeated:
-            found = _repeated(field, wire_type, content, depth=depth)
+            found = _repeated(field, wire_type, content)
             values.setdefault(field.name, []).extend(found)
         else:
             values[field.name] = _value(field, content)
     for part_name, contents in parts.items():
         field = schema.by_name[part_name]
-        values[part_name] = _decode(b"".join(contents), field.message, depth=depth + 1)
+        values[part_name] = _decode(b"".join(contents), field.message)
     kept = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
@@ -159,9 +157,9 @@ def _fits(field: Field, wire_type: int, content: bytes) -> bool:
     return wire_type == own or (field.is_repeated and wire_type == _BYTES)
 
 
-def _repeated(field: Field, wire_type: int, content: bytes, *, depth: int) -> list[Any]:
+def _repeated(field: Field, wire_type: int, content: bytes) -> list[Any]:
     if field.kind is Kind.MESSAGE:
-        return [_decode(content, field.message, depth=depth + 1)]
+        return [_decode(content, field.message)]
     if wire_type != _BYTES or field.kind is Kind.STRING:
         return [_value(field, content)]
     packed: list[Any] = []  # newer writers store all numbers of a field in one
