@@ -19,12 +19,13 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from floodem.errors import (
     DestinationExistsError,
+    FloodemError,
     OptionError,
     ResourceError,
     RunConflictError,
@@ -164,6 +165,7 @@ def place(tmp_path, monkeypatch, no_servers):
     monkeypatch.setattr("floodem.volumes.servers.patience._FIRST_DELAY_S", 0.01)
     monkeypatch.setattr("floodem.volumes.servers.patience.UNREACHABLE_DEADLINE_S", 0.1)
     monkeypatch.setenv("FLOODEM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FLOODEM_REMOTE_DEADLINE", "10")
     made = Place(tmp_path, monkeypatch)
     with made.server:
         yield made
@@ -493,6 +495,46 @@ def test_encryption_is_never_given_up_on_the_way(old, new, follows):
     else:
         with pytest.raises(StorageError, match="no https address"):
             handler.redirect_request(request, None, 302, "", {}, new)
+
+
+NUMBERS = st.one_of(st.integers(-3, 10), st.just(len(BODY)), st.just(10**30))
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    status=st.sampled_from([200, 206, 416]),
+    length=st.one_of(NUMBERS.map(str), st.sampled_from(["", "x", "1e3", "\xb2"])),
+    parts=st.tuples(st.sampled_from(["bytes", "items"]), NUMBERS, NUMBERS, NUMBERS),
+    etag=st.sampled_from(['"a"', "a", 'W/"a"', '"', '"' + "a" * 500 + '"', ""]),
+    kept=st.sampled_from([0, 5, len(BODY)]),
+    pinned=st.booleans(),
+)
+def test_no_headers_bring_anything_but_the_file_or_a_sentence(
+    place, status, length, parts, etag, kept, pinned
+):
+    file = one_file() if pinned else one_file(**UNKNOWN)
+    place.publish(file)
+    shutil.rmtree(place.folder, ignore_errors=True)
+    place.folder.joinpath("a").mkdir(parents=True)
+    if kept:
+        place.folder.joinpath("a/one.png.part").write_bytes(BODY[:kept])
+    unit, first, last, total = parts
+    headers = {
+        "Content-Length": length,
+        "Content-Range": f"{unit} {first}-{last}/{total}",
+        "ETag": etag,
+    }
+    place.server.answers = lambda asked, usual: Answer(status, BODY, headers, ranges=False)
+    try:
+        place.fetch()
+    except FloodemError:
+        assert not place.folder.joinpath("a/one.png").exists()
+    else:
+        # Without a digest nobody can tell a file from its beginning that is called whole.
+        assert BODY.startswith(place.held()) if not pinned else place.held() == BODY
+    assert all(path.stat().st_size <= 500_000 for path in place.folder.rglob("*.p*"))
 
 
 def test_compressed_answers_are_refused(place):

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def models(*, json: options.Json = False) -> None:
     """List the networks at hand, and those that can be fetched.
 
-    --model takes the name of one at hand wherever no file has that name. Fetched networks lie in your data folder, or where FLOODEM_HOME says.
+    --model takes the name of one at hand wherever no file has that name. Fetched
+    networks lie in your data folder, or where FLOODEM_HOME says.
     """
     from floodem.network.named import data_folder, networks
 
