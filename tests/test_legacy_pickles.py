@@ -366,7 +366,7 @@ def array(shape: bytes, code: bytes, data: bytes) -> bytes:
 
 
 PLACEHOLDER = RECONSTRUCT + b"cnumpy\nndarray\n" + HUGE + b"\x85U\x01b\x87R."
-MANY = 2**20
+MANY = 2**18
 BOMBS = {
     "nested lists": b"\x80\x02" + b"]" * MANY + b"a" * (MANY - 1) + b".",
     "nested tuples": b"\x80\x02N" + b"\x85" * MANY + b".",
@@ -397,8 +397,8 @@ BOMBS = {
     "many axes": array(b"(" + b"K\x01" * 100 + b"t", b"i8", python2(bytes(8))),
 }
 
-BEARABLE_BYTES = 96 * 2**20
-"""A megabyte of pickle may take 64 MB and a little: honest ones take half as much."""
+BEARABLE_BYTES = 48 * 2**20
+"""A quarter of a megabyte may take 17 MB and what Python needs to take it apart."""
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from floodem.errors import LabelError, StoppedError
+from floodem.files import storage_error
 from floodem.geometry import Box, VoxelSize, Zyx, tiles
 from floodem.legacy.results.admitted import Array, OriginInfo
 from floodem.legacy.results.archive import open_archive
@@ -55,10 +56,13 @@ class Piece:
         Its segmentation on disk.
     box
         Its voxels, in the volume.
+    stamp
+        Size and time of change of the file, which tell it from a changed one.
     """
 
     file: SubvolumeFile
     box: Box
+    stamp: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +91,15 @@ def locate(file: SubvolumeFile) -> Piece:
     """
     with open_archive(file.path) as archive:
         shape, _ = require_label_header(archive)
-    return Piece(file=file, box=Box.from_shape(shape, start=file.corner))
+    try:
+        stat = file.path.stat()
+    except OSError as error:
+        raise storage_error("look at", file.path, error) from error
+    return Piece(
+        file=file,
+        box=Box.from_shape(shape, start=file.corner),
+        stamp=(stat.st_size, stat.st_mtime_ns),
+    )
 
 
 class MergedResults(DerivedVolume):
@@ -266,5 +278,4 @@ def _largest_id(piece: Piece) -> int:
 
 
 def _identity(piece: Piece) -> list[object]:
-    stat = piece.file.path.stat()
-    return [piece.file.path.name, str(piece.box), stat.st_size, stat.st_mtime_ns]
+    return [piece.file.path.name, str(piece.box), *piece.stamp]

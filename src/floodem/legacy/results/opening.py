@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 from floodem.counting import counted
 from floodem.errors import GeometryError, VolumeNotFoundError
-from floodem.files import storage_error
 from floodem.flooding.results import ORIGINS_VERSION
 from floodem.flooding.run_folder import ORIGINS, OVERLAPS
 from floodem.geometry import Box, VoxelSize, Zyx
-from floodem.legacy.results.merged import MergedResults, Piece, locate
+from floodem.legacy.results.merged import MergedResults, locate
 from floodem.legacy.results.paths import SubvolumeFile, corner_of, find_subvolumes
 from floodem.legacy.results.placement import uncovered
 from floodem.progress import ProgressListener
@@ -29,6 +28,8 @@ from floodem.volumes.servers.transport import open_store
 
 SUBVOLUMES = "subvolumes.json"
 _UNKNOWN_END = "unknown"
+_MOST_EMPTY = 1000
+"""How many times as large as its subvolumes a volume may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +110,8 @@ def open_results(
         When a file is damaged, or whatever `convert` refuses.
     """
     found, notices = _find(Path(source))
-    pieces = _located(found)
     merged = MergedResults(
-        pieces,
+        [locate(file) for file in found],
         part=box,
         uri=f"results://{Path(source).absolute()}",
         voxel_size=voxel_size,
@@ -119,12 +119,7 @@ def open_results(
         should_stop=should_stop,
     )
     with merged:
-        inside = len(merged.places.near(merged.part))
-        if not inside:
-            raise GeometryError(
-                f"box {merged.part} meets no subvolume of {source}, which lie in {merged.box} "
-                "(z,y,x): choose a box in there"
-            )
+        _require_near(merged)
         made = convert(
             merged,
             destination,
@@ -137,6 +132,7 @@ def open_results(
             should_stop=should_stop,
         )
         origins = _write_record(merged, made.record)
+        inside = len(merged.places.near(merged.part))
         return OpenedResults(
             uri=made.uri,
             box=merged.part,
@@ -176,11 +172,27 @@ def _find(source: Path) -> tuple[list[SubvolumeFile], list[str]]:
     return [file], [f"the name of {source} tells no corner: it was put at 0,0,0"]
 
 
-def _located(found: list[SubvolumeFile]) -> list[Piece]:
-    try:
-        return [locate(file) for file in found]
-    except OSError as error:
-        raise storage_error("read", found[0].path.parent, error) from error
+def _require_near(merged: MergedResults) -> None:
+    """Refuse a part that meets no subvolume, or is all but empty.
+
+    Raises
+    ------
+    GeometryError
+        Saying where the subvolumes lie.
+    """
+    part, places = merged.part, merged.places
+    near = places.near(part)
+    if not near:
+        raise GeometryError(
+            f"box {part} meets no subvolume of {merged.uri}, which lie in {merged.box} (z,y,x): "
+            "choose a box in there"
+        )
+    held = sum(places.boxes[number].size for number in near)
+    if part.size > _MOST_EMPTY * held:
+        raise GeometryError(
+            f"box {part} would be all but empty: {counted(len(near), 'subvolume')} in it, the "
+            f"first at {places.boxes[near[0]]} (z,y,x); open them one by one, with --box"
+        )
 
 
 def _write_record(merged: MergedResults, record: str) -> int:

@@ -56,6 +56,8 @@ _KIND_MEMBER = "floodem_kind"
 _FACT_KEYS = (VOXEL_SIZE_KEY, OFFSET_KEY, _KIND_MEMBER)
 _FACT_LENGTH = 3
 _LONGEST_KIND_BYTES = 256
+_MOST_NAMED = 10
+"""Arrays that a message lists."""
 
 
 class NpzVolume(StoredVolume):
@@ -242,7 +244,7 @@ def _choose_key(archive: zipfile.ZipFile, request: OpenRequest) -> str:
     if location.dataset is not None:
         if location.dataset in keys:
             return location.dataset
-        near = difflib.get_close_matches(location.dataset, keys, n=len(keys) or 1, cutoff=0)
+        near = difflib.get_close_matches(location.dataset, keys, n=_MOST_NAMED, cutoff=0)
         raise VolumeNotFoundError(
             f"{location.uri} names no array: {location.dataset!r} is not there; it holds "
             + (", ".join(near) or "no arrays")
@@ -255,7 +257,7 @@ def _choose_key(archive: zipfile.ZipFile, request: OpenRequest) -> str:
         if len(_member_header(archive, key, uri=location.uri).shape) in VOLUME_NDIMS
     ]
     if len(volumes) != 1:
-        listed = ", ".join(volumes) or "no 3-D array"
+        listed = ", ".join(volumes[:_MOST_NAMED]) or "no 3-D array"
         raise VolumeFormatError(
             f"{location.uri} holds {listed}: name one, as in {location.shown}@NAME"
         )
