@@ -34,7 +34,7 @@ from floodem.legacy.results.admitted import (
 from floodem.volumes.damage import in_one_line
 
 LARGEST_PICKLE = 64 * 2**20
-"""Bytes of one pickle: the origins of about a million segments."""
+"""Bytes of one pickle: the origins of some hundred thousand segments."""
 
 _MOST_MEMORY = 2 * 2**30
 _MEMORY_PER_BYTE, _MEMORY_SLACK = 64, 2**20
