@@ -436,6 +436,7 @@ def test_tensorstore_specs_become_addresses(spec, uri):
         ('{"driver": "zarr", "kvstore": "gs://b/a.zip|zip:x"}', "no place that floodem reads"),
         ('{"driver": "zarr", "kvstore": {"driver": "file", "path": ""}}', "no path"),
         ('{"driver": "zarr", "kvstore": {"driver": "file", "path": 3}}', "no text"),
+        ('{"driver": "zarr", "kvstore": {"driver": "gcs", "path": "a"}}', "no bucket"),
         ('{"driver": "zarr", "kvstore": "gs://b/a", "transform": {}}', "'transform'"),
         ('{"driver": "zarr", "kvstore": "gs://b/a", "scale_indx": 1}', "did you mean scale_index"),
         ('{"driver": "zarr", "kvstore": "gs://b/a", "scale_index": -1}', "level counted from 0"),

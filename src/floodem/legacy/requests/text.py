@@ -1,4 +1,4 @@
-r"""Requests as people write them: protobuf text in, a message out, and back.
+r"""Requests as people write them: protobuf text in, a message out.
 
     image { hdf5: "em.h5@raw" }         # a message within a message; also < >
     image_mean: 128                     # numbers, texts, true or false, names of choices
@@ -17,14 +17,14 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from floodem.errors import UsageError
 from floodem.files import storage_error
 from floodem.legacy.requests.message import Message, checked_value, described
-from floodem.legacy.requests.schema import INTEGER_RANGES, SCHEMAS, Field, Kind, Schema
+from floodem.legacy.requests.schema import SCHEMAS, Field, Kind, Schema
 from floodem.legacy.requests.tokens import LONGEST_TEXT, Source, Token, TokenKind
 
 DEEPEST_NESTING = 32
@@ -118,14 +118,6 @@ def read_request_file(path: Path) -> str:
         raise UsageError(
             f"{path} is no text in UTF-8 (byte {error.start}): save the request as UTF-8"
         ) from None
-
-
-def format_text(message: Message) -> str:
-    """Return the text of a message; `parse_text` makes the same message of it.
-
-    Fields of the binary form that the schema does not have become comments.
-    """
-    return "".join(f"{line}\n" for line in _lines(message, indent=""))
 
 
 class _Parser:
@@ -334,45 +326,3 @@ def _hint(schema: Schema, name: str) -> str:
     if nearest:
         return f": did you mean {nearest[0]}?"
     return f": it has {', '.join(schema.by_name)}"
-
-
-def _lines(message: Message, *, indent: str) -> Iterator[str]:
-    for field in SCHEMAS[message.name].by_name.values():
-        value = message.get(field.name)
-        if not message.has(field.name):
-            continue
-        for one in value if field.is_repeated else (value,):
-            if isinstance(one, Message):
-                yield f"{indent}{field.name} {{"
-                yield from _lines(one, indent=f"{indent}  ")
-                yield f"{indent}}}"
-            else:
-                yield f"{indent}{field.name}: {_written(field, one)}"
-    for raw in message.unknown:
-        yield f"{indent}# a field that {message.name} does not have: {raw.hex()}"
-
-
-def _written(field: Field, value: Any) -> str:
-    if field.choices:
-        return next(name for name, number in field.choices.items() if number == value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _quoted(value)
-    if field.kind in INTEGER_RANGES:
-        return str(value)
-    return repr(value).removesuffix(".0")
-
-
-def _quoted(text: str) -> str:
-    """Return a text in quotes, with escapes for what could not stand in them."""
-    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"}
-    return '"{}"'.format(
-        "".join(
-            named.get(one) or (one if one.isprintable() else _octal_escapes(one)) for one in text
-        )
-    )
-
-
-def _octal_escapes(character: str) -> str:
-    return "".join(f"\\{byte:03o}" for byte in character.encode())

@@ -169,6 +169,9 @@ def _place(kvstore: Any, *, field: str) -> str:
         raise OptionError(
             f"{field} has an endpoint: set the environment variable AWS_ENDPOINT_URL instead"
         )
+    host = next((key for key in ("bucket", "base_url") if values.get(key) == ""), None)
+    if host is not None:
+        raise OptionError(f"{field} has no {host}: say where the volume is")
     path: str = values["path"]
     if driver == "file":
         found = path
