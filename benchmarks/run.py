@@ -9,6 +9,7 @@
     training   a step of training against its arithmetic, and where its time goes
     augmentation  milliseconds for one example, by preset and by part
     partitions partitions of the shared SNEMI3D labels, index, draws, historic coordinates
+    records    coordinates of old trainings read, and lists of centres made of them
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
@@ -35,6 +36,7 @@ def main() -> int:
     import network_speed
     import partition_speed
     import random_reads
+    import record_speed
     import start_time
     import torch
     import training_speed
@@ -49,6 +51,7 @@ def main() -> int:
         "reads": random_reads.run,
         "clahe": clahe_speed.run,
         "partitions": partition_speed.run,
+        "records": record_speed.run,
     }
     names = sys.argv[1:] or list(benchmarks)
     unknown = [name for name in names if name not in benchmarks]

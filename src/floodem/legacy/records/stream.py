@@ -7,8 +7,10 @@ Files lie on a disk or at an http(s), gs or s3 address.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from floodem.errors import FloodemError
 from floodem.files import storage_error
@@ -42,7 +44,7 @@ def contents(address: str) -> Iterator[bytes]:
     blocks = _blocks(address)
     first = next(blocks, b"")
     rest = _following(first, blocks)
-    yield from _unzipped(rest) if first.startswith(GZIP_BEGIN) else rest
+    yield from _ahead(_unzipped(rest)) if first.startswith(GZIP_BEGIN) else rest
 
 
 def _blocks(address: str) -> Iterator[bytes]:
@@ -56,12 +58,21 @@ def _blocks(address: str) -> Iterator[bytes]:
         raise storage_error("read", address, error) from error
 
 
+def _ahead(chunks: Generator[bytes, None, None]) -> Iterator[bytes]:
+    """Let the next chunk be made by another thread while somebody looks at the last one."""
+    with contextlib.closing(chunks), ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield chunk
+
+
 def _following(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     yield first
     yield from rest
 
 
-def _unzipped(blocks: Iterable[bytes]) -> Iterator[bytes]:
+def _unzipped(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
     members = 0
     member = zlib.decompressobj(_GZIP_WINDOW)
     is_inside = False

@@ -261,9 +261,11 @@ class CentreListWriter:
             )
         rows = np.empty((len(centres), _COLUMNS), "<i4")
         rows[:, 1:] = centres
+        order = np.argsort(volumes, kind="stable")
+        found, firsts = np.unique(volumes[order], return_index=True)
+        ordered = centres[order]
         numbers = np.zeros(len(names), np.int64)
-        for number in np.unique(volumes).tolist():
-            mine = centres[volumes == number]
+        for number, mine in zip(found.tolist(), np.split(ordered, firsts[1:]), strict=True):
             numbers[number] = self._note(names[number], mine)
         rows[:, 0] = numbers[volumes]
         try:
