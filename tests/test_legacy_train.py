@@ -430,6 +430,22 @@ def test_a_folder_of_the_old_program_goes_on_from_its_weights(place):
     assert not [one for one in again.noticed if "goes on" in one]
 
 
+def test_a_checkpoint_of_the_old_program_needs_the_normalisation_it_was_trained_with(place):
+    run(train_dir="first")
+    old_bundle(place / "results", step=5, source=place / "first" / "model.ckpt-6.safetensors")
+    program = find_program("train")
+    words = old_flags()
+    del words[words.index("--image_mean") : words.index("--image_mean") + 4]
+    with pytest.raises(UsageError, match="give --image_mean and --image_stddev as they were"):
+        program.translation(program.parse(words))
+
+
+def test_who_stops_while_records_are_read_finds_nothing_begun(place):
+    with pytest.raises(StoppedError, match="stopped before the first step"):
+        run(should_stop=lambda: True)
+    assert not (place / "results").exists()
+
+
 def test_model_files_without_their_run_are_gone_on_from(place):
     run(train_dir="first")
     (place / "results").mkdir()
