@@ -106,8 +106,8 @@ def steps_left(max_steps: int, start: Start) -> int:
     if start.init is None or max_steps > start.steps:
         return max_steps - start.steps
     raise UsageError(
-        f"{start.bundle or start.init} has {start.steps:,} steps behind it, and --max_steps is {max_steps:,}: "
-        "give a larger one to go on"
+        f"{start.bundle or start.init} has {start.steps:,} steps behind it, and --max_steps is "
+        f"{max_steps:,}: give a larger one to go on"
     )
 
 
