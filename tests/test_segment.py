@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 
 import h5py
@@ -28,7 +29,7 @@ from floodem.flooding.options import FloodOptions
 from floodem.flooding.request import SegmentRequest
 from floodem.flooding.seeds import SeedPolicySpec, parse_seeds
 from floodem.flooding.segment import segment, state_folder
-from floodem.geometry import Box, VoxelSize
+from floodem.geometry import UNKNOWN_VOXEL_SIZE, Box, VoxelSize
 from floodem.network.model_file import save_model
 from floodem.volumes import create_volume, open_volume
 
@@ -117,6 +118,13 @@ def test_an_image_without_voxel_size_takes_the_models_and_says_so(tmp_path, mode
     assert any("does not say its voxel size" in notice for notice in made.notices)
     with open_volume(made.uri) as volume:
         assert volume.voxel_size == VoxelSize(30, 6, 6)
+
+
+def test_a_model_that_does_not_know_its_voxel_size_is_compared_with_nothing(tmp_path, image, model):
+    description = dataclasses.replace(model.description, voxel_size=UNKNOWN_VOXEL_SIZE)
+    unknown = dataclasses.replace(model, description=description)
+    made = segment(image, tmp_path / "seg.zarr", model=unknown, request=request())
+    assert not any("trained on" in notice for notice in made.notices)
 
 
 @pytest.mark.parametrize(("z_nm", "noticed"), [(30, False), (33, False), (40, True)])

@@ -172,6 +172,10 @@ class VoxelSize:
         return (self.z_nm, self.y_nm, self.x_nm)
 
 
+UNKNOWN_VOXEL_SIZE = VoxelSize(1.0, 1.0, 1.0)
+"""What a model file says where its data do not: voxels are one unit long on every axis."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """One block: the voxels it answers for and the voxels it may look at."""

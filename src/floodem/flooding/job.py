@@ -22,7 +22,7 @@ from floodem.flooding.masks import build_mask, check_masks
 from floodem.flooding.options import FloodOptions
 from floodem.flooding.request import SegmentRequest
 from floodem.flooding.seeds import SeedContext
-from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.geometry import UNKNOWN_VOXEL_SIZE, Box, VoxelSize, Zyx
 from floodem.memory import require_memory
 from floodem.volumes import open_volume
 from floodem.volumes.grey.intensity import normalise
@@ -194,6 +194,8 @@ def _voxel_size_notice(image: Volume, description: ModelDescription) -> str | No
             f"{image.uri} does not say its voxel size: the labels carry the model's, "
             f"{description.voxel_size} nm (z,y,x)"
         )
+    if description.voxel_size == UNKNOWN_VOXEL_SIZE:
+        return None
     pairs = zip(image.voxel_size.zyx_nm, description.voxel_size.zyx_nm, strict=True)
     if all(abs(ours / theirs - 1) <= VOXEL_SIZE_TOLERANCE for ours, theirs in pairs):
         return None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from floodem.errors import StoppedError, UsageError
+from floodem.geometry import UNKNOWN_VOXEL_SIZE
 from floodem.legacy.flags import Flag, Flags
 from floodem.legacy.programs import Console, Program, Translation
 from floodem.legacy.programs.values import written
@@ -112,8 +113,6 @@ def _normalisation(start: Start, values: Mapping[str, Any]) -> tuple[float, floa
 
 
 def _voxel_size(values: Mapping[str, Any]) -> Sequence[float]:
-    from floodem.training.runs.start import UNKNOWN_VOXEL_SIZE
-
     size: Sequence[float] = values["volume"][0].get("voxel_size", UNKNOWN_VOXEL_SIZE.zyx_nm)
     return size
 

@@ -23,7 +23,7 @@ from typing import Any
 from floodem.errors import RunConflictError, StoppedError
 from floodem.flooding.request import Segmentation
 from floodem.flooding.segment import segment, state_folder
-from floodem.geometry import Box, VoxelSize
+from floodem.geometry import UNKNOWN_VOXEL_SIZE, Box
 from floodem.legacy.requests.counters import with_all_names
 from floodem.legacy.requests.image import OldImage
 from floodem.legacy.requests.inference import InferenceRun, barriers
@@ -36,9 +36,6 @@ from floodem.legacy.results.probabilities import write_probabilities
 from floodem.legacy.results.subvolume import read_subvolume, write_subvolume
 from floodem.progress import ProgressListener
 from floodem.volumes import open_volume
-
-UNKNOWN_VOXEL_SIZE = VoxelSize(1, 1, 1)
-"""For the model of a TensorFlow checkpoint when the image says none; no label depends on it."""
 
 WORKING_SUFFIX = ".working.h5"
 _CERTAIN = 255

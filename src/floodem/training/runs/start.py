@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from floodem.errors import ModelError, OptionError
-from floodem.geometry import VoxelSize
-from floodem.network.model_file import Model, ModelDescription, load_model, make_model
+from floodem.geometry import UNKNOWN_VOXEL_SIZE
+from floodem.network.model_file import (
+    Model,
+    ModelDescription,
+    load_model,
+    make_model,
+)
 from floodem.network.registry import build_network, register_network
 from floodem.training.configuration.options import TrainOptions
 from floodem.training.examples.sources import TrainingData
 from floodem.training.learning.optimisers import initialise
-
-UNKNOWN_VOXEL_SIZE = VoxelSize(1.0, 1.0, 1.0)
-"""What a model file says where the image does not: voxels are one unit long on every axis."""
 
 
 def first_network(options: TrainOptions, *, goes_on: bool = False) -> nn.Module:

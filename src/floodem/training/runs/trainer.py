@@ -28,6 +28,7 @@ from floodem.errors import (
     VolumeNotFoundError,
 )
 from floodem.files import require_free_disk, storage_error
+from floodem.geometry import UNKNOWN_VOXEL_SIZE
 from floodem.network.device import choose_device
 from floodem.network.model_file import ModelDescription
 from floodem.progress import Progress, ProgressListener
@@ -43,7 +44,7 @@ from floodem.training.runs.checkpoints import Checkpoint, checkpoint_paths, load
 from floodem.training.runs.loop import End, Loop
 from floodem.training.runs.observers import Observers
 from floodem.training.runs.run_folder import TrainingFolder
-from floodem.training.runs.start import UNKNOWN_VOXEL_SIZE, describe, digest, first_network
+from floodem.training.runs.start import describe, digest, first_network
 from floodem.training.runs.voxel_sizes import voxel_size_notices
 from floodem.training.validation.background import BEST_MODEL
 from floodem.training.validation.held_out import HeldOut

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from floodem.flooding.job import VOXEL_SIZE_TOLERANCE
-from floodem.geometry import VoxelSize
+from floodem.geometry import UNKNOWN_VOXEL_SIZE, VoxelSize
 from floodem.network.model_file import load_model
 from floodem.training.configuration.options import TrainOptions
 from floodem.training.examples.sources import TrainingData
-from floodem.training.runs.start import UNKNOWN_VOXEL_SIZE
 from floodem.volumes import open_volume
 
 
