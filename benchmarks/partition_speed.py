@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from floodem.labels.partitions import BlockRuns
-from floodem.legacy.gzip_stream import LEVEL
-from floodem.legacy.tfrecord_writer import write_tfrecord
+from floodem.legacy.records.balanced import write_tfrecord
+from floodem.legacy.records.gzip_stream import LEVEL
 from floodem.training.configuration.options import DEFAULT_THRESHOLDS
 from floodem.training.coordinates.partition_volume import partition
 from floodem.training.coordinates.partitioning import Partitioning

@@ -77,7 +77,18 @@ def test_the_tables_name_scores_and_costs(runs, capsys):
     printed = capsys.readouterr().out
     lines = [line.split() for line in printed.splitlines()]
     scores = next(line for line in lines if line and line[0] == runs[1])
-    assert scores[1:] == ["0.2000", "0.400", "0.200", "90.0%", "2,000", "2.00", "0.2500", "0.4000", "-", "-"]
+    assert scores[1:] == [
+        "0.2000",
+        "0.400",
+        "0.200",
+        "90.0%",
+        "2,000",
+        "2.00",
+        "0.2500",
+        "0.4000",
+        "-",
+        "-",
+    ]
     costs = [line for line in lines if line and line[0] == runs[1]][1]
     assert costs[1:9] == ["running", "3,000", "2.50", "9,000", "1", "70", "17.5", "17,33,33"]
     assert "conv_stack (depth 9, features 32)" in printed

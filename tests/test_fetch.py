@@ -37,7 +37,7 @@ from floodem.errors import (
 )
 from floodem.files import exclusive
 from floodem.geometry import VoxelSize
-from floodem.legacy.import_model import import_tensorflow_model
+from floodem.legacy.checkpoints.import_model import import_tensorflow_model
 from floodem.legacy.published.bodies import body_of, make_bodies
 from floodem.legacy.published.catalogue import (
     Part,

@@ -14,7 +14,7 @@ import pytest
 from floodem.flooding.request import SegmentRequest
 from floodem.flooding.segment import segment
 from floodem.geometry import VoxelSize
-from floodem.legacy.import_model import import_tensorflow_model
+from floodem.legacy.checkpoints.import_model import import_tensorflow_model
 from floodem.volumes import open_volume
 
 MODELS = {

@@ -23,10 +23,10 @@ from floodem.errors import (
     UsageError,
 )
 from floodem.geometry import VoxelSize
+from floodem.legacy.checkpoints.tf_bundle import bundle_files
 from floodem.legacy.programs import Console, find_program
 from floodem.legacy.records.reading import CoordinateRecords
 from floodem.legacy.records.writing import write_records
-from floodem.legacy.tf_bundle import bundle_files
 from floodem.legacy.training import model_files
 from floodem.legacy.training.model_files import ModelFiles
 from floodem.legacy.training.start import find_start

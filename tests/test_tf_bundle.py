@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from floodem.errors import ModelError, VolumeNotFoundError
 from floodem.geometry import VoxelSize
-from floodem.legacy.import_model import import_tensorflow_model
-from floodem.legacy.tf_bundle import read_bundle
+from floodem.legacy.checkpoints.import_model import import_tensorflow_model
+from floodem.legacy.checkpoints.tf_bundle import read_bundle
 from reference.tf_bundle import conv_stack_variables, write_bundle
 
 SETTINGS = {

@@ -20,11 +20,11 @@ from array_volume import ArrayVolume
 from floodem.cli.sample import sample as sample_command
 from floodem.errors import DestinationExistsError, GeometryError, OptionError, StorageError
 from floodem.geometry import Box
-from floodem.legacy import tfrecord_writer
-from floodem.legacy.coordinate_records import RecordWriter, masked_crc, varint
-from floodem.legacy.gzip_stream import GzipStream
 from floodem.legacy.protobuf_wire import read_message
-from floodem.legacy.tfrecord_writer import write_tfrecord
+from floodem.legacy.records import balanced
+from floodem.legacy.records.balanced import write_tfrecord
+from floodem.legacy.records.gzip_stream import GzipStream
+from floodem.legacy.records.packing import RecordWriter, masked_crc, varint
 from floodem.training.coordinates.index import IndexedVolume
 from floodem.training.coordinates.indexing import index_partitions
 from floodem.volumes import create_volume
@@ -180,9 +180,9 @@ def test_every_partition_has_as_many_records_as_the_largest(tmp_path):
 
 def test_the_order_is_shuffled_and_repeats_with_its_seed(tmp_path, monkeypatch):
     # Small buckets and batches, so that many of both take part.
-    monkeypatch.setattr(tfrecord_writer, "BUCKET_RECORDS", 500)
-    monkeypatch.setattr(tfrecord_writer, "_DEALT_RECORDS", 700)
-    monkeypatch.setattr(tfrecord_writer, "CHUNK_RECORDS", 100)
+    monkeypatch.setattr(balanced, "BUCKET_RECORDS", 500)
+    monkeypatch.setattr(balanced, "_DEALT_RECORDS", 700)
+    monkeypatch.setattr(balanced, "CHUNK_RECORDS", 100)
     array = partitions((20, 24, 28))
     index = index_of({"a": array})
     orders = []
@@ -203,10 +203,10 @@ def test_the_order_is_shuffled_and_repeats_with_its_seed(tmp_path, monkeypatch):
 
 
 def test_a_partition_of_one_voxel_is_repeated_in_bounded_batches(monkeypatch):
-    monkeypatch.setattr(tfrecord_writer, "_DEALT_RECORDS", 1000)
+    monkeypatch.setattr(balanced, "_DEALT_RECORDS", 1000)
     array = np.full((10, 30, 30), 2, np.uint8)
     array[0, 0, 0] = 1
-    centres = tfrecord_writer._Resampled(index_of({"a": array}))
+    centres = balanced._Resampled(index_of({"a": array}))
     batches = list(centres.batches(np.random.default_rng(0)))
     assert sum(len(batch) for batch in batches) == 2 * 8999
     assert max(len(batch) for batch in batches[:-1]) <= 8999

@@ -40,7 +40,7 @@ def import_model(
     CKPT is a V2 bundle (CKPT.index, CKPT.data-...); TensorFlow is not needed. Old
     settings give fov_size and deltas as x,y,z: turn them round.
     """
-    from floodem.legacy.import_model import import_tensorflow_model, require_apart
+    from floodem.legacy.checkpoints.import_model import import_tensorflow_model, require_apart
     from floodem.network.model_file import require_no_model, save_model
 
     require_apart(checkpoint, destination)

@@ -17,7 +17,7 @@ from floodem.errors import OptionError, UsageError
 from floodem.geometry import parse_zyx
 
 if TYPE_CHECKING:
-    from floodem.legacy.tfrecord_writer import TfrecordResult
+    from floodem.legacy.records.balanced import TfrecordResult
     from floodem.training.coordinates.index import CoordinateIndex
 
 _MOST_SHARDS = 10**5
@@ -109,7 +109,7 @@ def sample(
     }
     with progress_bar() as progress:
         if tfrecord:
-            from floodem.legacy.tfrecord_writer import write_tfrecord
+            from floodem.legacy.records.balanced import write_tfrecord
             from floodem.training.coordinates.sampling import gathered
 
             path = Path(destination)

@@ -22,7 +22,7 @@ from floodem.geometry import Zyx
 from floodem.legacy.addresses import named_addresses
 from floodem.legacy.flags import Flag, Flags
 from floodem.legacy.programs import Console, Program, Translation
-from floodem.legacy.programs.values import replacement_note, triple_zyx, written
+from floodem.legacy.values import replacement_note, triple_zyx, written
 
 _FLAT_DEPTH, _FLAT_STEP = 17, 4
 _FLAT_MARGIN = _FLAT_DEPTH // 2 + _FLAT_STEP
@@ -51,7 +51,7 @@ def _translate(flags: Flags, words: Sequence[str]) -> Translation:
     keeps_background: bool = flags["legacy_background"]
 
     def work(console: Console) -> None:
-        from floodem.legacy.tfrecord_writer import write_tfrecord
+        from floodem.legacy.records.balanced import write_tfrecord
         from floodem.training.coordinates.sampling import gathered
 
         with gathered(

@@ -25,7 +25,7 @@ from floodem.errors import OptionError
 from floodem.legacy.addresses import file_and_dataset
 from floodem.legacy.flags import Flag, Flags
 from floodem.legacy.programs import Console, Program, Translation
-from floodem.legacy.programs.values import (
+from floodem.legacy.values import (
     numbers,
     replacement_note,
     triple_xyz,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from floodem.legacy.addresses import file_and_dataset
 from floodem.legacy.flags import Flag, Flags
 from floodem.legacy.programs import Console, Program, Translation
-from floodem.legacy.programs.values import replacement_note
+from floodem.legacy.values import replacement_note
 
 DATASET = "raw"
 IMAGES = "png://."

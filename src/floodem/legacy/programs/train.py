@@ -22,7 +22,6 @@ from floodem.errors import StoppedError, UsageError
 from floodem.geometry import UNKNOWN_VOXEL_SIZE
 from floodem.legacy.flags import Flag, Flags
 from floodem.legacy.programs import Console, Program, Translation
-from floodem.legacy.programs.values import written
 from floodem.legacy.training.options import run_values
 from floodem.legacy.training.start import (
     CENTRES,
@@ -31,6 +30,7 @@ from floodem.legacy.training.start import (
     find_start,
     steps_left,
 )
+from floodem.legacy.values import written
 from floodem.progress import Progress
 
 _ONE_PROCESS = (
@@ -159,7 +159,7 @@ def _train(
 def _import(start: Start, values: Mapping[str, Any]) -> None:
     """Make a model file of a TensorFlow checkpoint, beside it."""
     from floodem.geometry import VoxelSize
-    from floodem.legacy.import_model import import_tensorflow_model
+    from floodem.legacy.checkpoints.import_model import import_tensorflow_model
     from floodem.network.model_file import save_model
 
     assert start.bundle is not None

@@ -29,7 +29,7 @@ def import_network(published: Published, folder: Path) -> Path:
     StorageError
         When the file system refuses.
     """
-    from floodem.legacy.import_model import import_tensorflow_model
+    from floodem.legacy.checkpoints.import_model import import_tensorflow_model
     from floodem.network.model_file import load_model, save_model
 
     network = published.network

@@ -1,7 +1,7 @@
 """TFRecord files from records at hand: batches of coordinates in, one file out.
 
 It writes either schema, as each batch is of, so that what was read comes back. From an
-index floodem.legacy.tfrecord_writer makes the files of the historic training.
+index floodem.legacy.records.balanced makes the files of the historic training.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jaxtyping import UInt8
 
 from floodem.errors import OptionError
 from floodem.files import making_folders, replacing
-from floodem.legacy.coordinate_records import RecordWriter
-from floodem.legacy.gzip_stream import GzipStream
+from floodem.legacy.records.gzip_stream import GzipStream
+from floodem.legacy.records.packing import RecordWriter
 from floodem.legacy.records.reading import CoordinateRecords
 from floodem.volumes.parallel import usable_threads
 from floodem.volumes.staging import require_no_destination

@@ -20,9 +20,9 @@ import numpy as np
 
 from floodem.errors import ModelError, OptionError, VolumeNotFoundError
 from floodem.geometry import VoxelSize, Zyx
+from floodem.legacy.checkpoints.tf_bundle import bundle_prefix
 from floodem.legacy.requests.message import Message
 from floodem.legacy.requests.volumes import json_object
-from floodem.legacy.tf_bundle import bundle_prefix
 
 if TYPE_CHECKING:
     from floodem.network.model_file import Model
@@ -136,7 +136,7 @@ class RequestedModel:
         return Model(description, model.network), notices
 
     def _import(self, prefix: Path, *, voxel_size: VoxelSize) -> Model:
-        from floodem.legacy.import_model import import_tensorflow_model
+        from floodem.legacy.checkpoints.import_model import import_tensorflow_model
 
         fov, deltas = self.fov, self.deltas
         if fov is None or deltas is None:

@@ -27,8 +27,8 @@ from typing import Any
 from floodem.errors import OptionError, UsageError
 from floodem.legacy.addresses import NamedAddress, named_addresses
 from floodem.legacy.flags import Flags
-from floodem.legacy.programs.values import numbers, whole_numbers
 from floodem.legacy.requests.volumes import json_object
+from floodem.legacy.values import numbers, whole_numbers
 
 NETWORK = "ConvStack3DFFNModel"
 _MODULES = ("", "convstack_3d.", "ffn.training.models.convstack_3d.")

@@ -25,8 +25,8 @@ from jaxtyping import Int64, UInt64
 
 from floodem.errors import GeometryError, OptionError
 from floodem.files import making_folders, replacing, require_free_disk, storage_error
-from floodem.legacy.coordinate_records import RecordWriter
-from floodem.legacy.gzip_stream import GzipStream
+from floodem.legacy.records.gzip_stream import GzipStream
+from floodem.legacy.records.packing import RecordWriter
 from floodem.progress import Progress, ProgressListener
 from floodem.training.coordinates.index import CoordinateIndex
 from floodem.volumes.parallel import usable_threads

@@ -17,7 +17,7 @@ import torch
 
 from floodem.errors import DestinationExistsError, ModelError
 from floodem.geometry import VoxelSize, Zyx
-from floodem.legacy.tf_bundle import bundle_files, bundle_prefix, read_bundle
+from floodem.legacy.checkpoints.tf_bundle import bundle_files, bundle_prefix, read_bundle
 from floodem.network.model_file import Model, ModelDescription, make_model
 
 _MODULE = re.compile(r"seed_update/conv(\d+)_[ab]/weights")

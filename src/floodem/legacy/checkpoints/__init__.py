@@ -1,0 +1,1 @@
+"""TensorFlow checkpoints of the older packages: bundles in, model files out."""
