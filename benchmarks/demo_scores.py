@@ -18,6 +18,7 @@ from floodem.cli.demo import (
     DISCO_SEED_THRESHOLD,
     MIN_SEGMENT_SIZE,
     PRESET,
+    SEGMENT_THRESHOLD,
     TRAINED_SEEDS,
 )
 from floodem.flooding.options import FloodOptions
@@ -41,7 +42,9 @@ def main(model: str = "synthetic", dtype: str = "auto") -> None:
             options = SyntheticOptions.preset(PRESET, seed=seed, shape=SHAPE)
             write_synthetic(options, image=image, labels=truth)
             flood = FloodOptions(
-                min_segment_size=MIN_SEGMENT_SIZE, disco_seed_threshold=DISCO_SEED_THRESHOLD
+                min_segment_size=MIN_SEGMENT_SIZE,
+                segment_threshold=SEGMENT_THRESHOLD,
+                disco_seed_threshold=DISCO_SEED_THRESHOLD,
             )
             request = floodem.SegmentRequest(options=flood, dtype=dtype)
             floodem.segment(image, labels, model=model, request=request)

@@ -23,8 +23,11 @@ PRESET = "clear"
 MIN_SEGMENT_SIZE = 300
 """Of segments in voxels; the default suits larger voxel counts."""
 
+SEGMENT_THRESHOLD = 0.5
+"""Half of a membrane belongs to the object; less certain voxels are the better half of it."""
+
 DISCO_SEED_THRESHOLD = -1.0
-"""The rule against mergers is off: this network makes few, and thick trunks need second looks."""
+"""The rule against mergers is off: this network makes few, and sheets of glia need second looks."""
 
 BORDER = "16,16,16"
 """Voxels that are not scored at each face: objects that are only grazed there."""
@@ -70,6 +73,7 @@ def demo(
         model="synthetic",
         dtype=dtype,
         min_segment_size=MIN_SEGMENT_SIZE,
+        segment_threshold=SEGMENT_THRESHOLD,
         disco_seed_threshold=DISCO_SEED_THRESHOLD,
     )
     _do(evaluate, labels, truth, border=BORDER)
