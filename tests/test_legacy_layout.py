@@ -21,7 +21,7 @@ from floodem.legacy import storage
 from floodem.legacy.layout import FOLDERS, laid_out_files, lay_out
 from floodem.legacy.programs import PROGRAM_NAMES
 from floodem.legacy.requests.text import parse_text
-from floodem.legacy.results import OriginInfo, subvolume_path, write_subvolume
+from floodem.legacy.results import OriginInfo, read_subvolume, subvolume_path, write_subvolume
 from floodem.legacy.results.probabilities import quantise, write_probabilities
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -288,6 +288,76 @@ def test_names_and_corners_are_the_old_ones(tmp_path):
     assert storage.get_existing_subvolume_path(tmp_path, (1, 2, 3)) == flat
     assert storage.get_existing_subvolume_path(tmp_path, (9, 9, 9), allow_cpoint=True) is None
     assert storage.load_origins(tmp_path, (0, 0, 0)) == ORIGINS
+
+
+def test_names_and_positions_of_arguments_are_the_old_ones(tmp_path):
+    assert storage.subvolume_path("a", (0, 1, 2), "npz") == str(Path("a/2/1/seg-2_1_0.npz"))
+    assert storage.legacy_subvolume_path("a", (0, 1, 2), "prob") == str(Path("a/seg-2_1_0.prob"))
+    corner = (1, 2, 3)
+    assert storage.legacy_segmentation_path(output_dir="a", corner=corner) == str(
+        Path("a/seg-3_2_1.npz")
+    )
+    assert storage.legacy_object_prob_path(output_dir="a", corner=corner) == str(
+        Path("a/seg-3_2_1.prob")
+    )
+    for path, ending in (
+        (storage.segmentation_path, "npz"),
+        (storage.object_prob_path, "prob"),
+        (storage.checkpoint_path, "cpoint"),
+    ):
+        assert path(output_dir="a", corner=corner) == str(Path(f"a/3/2/seg-3_2_1.{ending}"))
+    labels = np.array([[[3, 3, 0, 9, 3]]], np.uint8)
+    probabilities = np.array([[[0.95, 0.95, 0.9, 0.7, 0.9]]], np.float32)
+    write_result(tmp_path, labels, corner=corner, probabilities=probabilities)
+    found, _ = storage.load_segmentation(tmp_path, corner, False, 0.8, True, 2, None)
+    assert found.tolist() == [[[1, 1, 0, 0, 0]]]
+    assert storage.get_existing_subvolume_path(tmp_path, corner, True) == (
+        storage.segmentation_path(tmp_path, corner)
+    )
+
+
+def test_what_is_not_there_is_a_value_error_as_of_old(tmp_path):
+    for read in (storage.load_segmentation, storage.load_origins):
+        with pytest.raises(ValueError, match="no result at") as caught:
+            read(tmp_path, (1, 2, 3))
+        assert isinstance(caught.value, VolumeNotFoundError)
+    with pytest.raises(ValueError, match="not named like a result"):
+        storage.get_corner_from_path("nope.npz")
+
+
+def test_a_saved_subvolume_reads_back(tmp_path):
+    path = storage.segmentation_path(tmp_path, (1, 2, 3))
+    labels = np.array([[[3, 0, 9]]], np.int64)
+    storage.save_subvolume(labels, ORIGINS, path)
+    storage.save_subvolume(
+        labels,
+        ORIGINS,
+        path,
+        request=b"asked",
+        counters='{"moves": 7}',
+        overlaps={9: np.array([[3], [5]])},
+    )
+    found = read_subvolume(Path(path))
+    assert np.array_equal(found.segmentation, labels)
+    assert found.segmentation.dtype == np.uint8
+    assert (found.origins, found.overlaps) == (ORIGINS, {9: {3: 5}})
+    assert (found.request, found.counters) == (b"asked", {"moves": 7})
+    with pytest.raises(OptionError, match="extra has no place"):
+        storage.save_subvolume(labels, ORIGINS, path, extra=1)
+    with pytest.raises(FloodemError, match="counters are not JSON"):
+        storage.save_subvolume(labels, ORIGINS, path, counters="moves")
+
+
+@pytest.mark.parametrize("name", ["inference", "inference_pb2"])
+def test_old_modules_that_are_not_here_say_what_to_use(tmp_path, name):
+    lay_out(tmp_path)
+    done = python(tmp_path, "-c", f"from ffn.inference import {name}")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"ImportError: ffn.inference.{name} is not part of floodem")
+    assert "floodem.flood_at" in last
+    assert "ffn_inference_demo.ipynb" in last
+    plain = "import ffn.inference; print(hasattr(ffn.inference, 'nothing'))"
+    assert python(tmp_path, "-c", plain).stdout == "False\n"
 
 
 def test_what_is_not_there_or_not_served_is_said(tmp_path):

@@ -5,16 +5,21 @@ A folder of results and a corner (z, y, x) come in; labels and origins go out as
 name, which passes these on. New code reads results by `floodem.legacy.results`.
 """
 
+# Signatures are those that old snippets call, by position and by keyword: the house rules
+# of few positional arguments and no positional booleans do not bind them.
+# ruff: noqa: FBT001, FBT002, PLR0917
+
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8, UInt64
 
-from floodem.errors import OptionError, VolumeNotFoundError
+from floodem.errors import OptionError, VolumeFormatError, VolumeNotFoundError
 from floodem.geometry import Zyx
 from floodem.labels import components, sizes
 from floodem.legacy.results import (
@@ -23,6 +28,7 @@ from floodem.legacy.results import (
     existing_path,
     find_subvolumes,
     read_subvolume,
+    write_subvolume,
 )
 from floodem.legacy.results import subvolume_path as _subvolume_path
 from floodem.legacy.results.cpoint import read_cpoint
@@ -30,17 +36,21 @@ from floodem.legacy.results.paths import CHECKPOINT, PROBABILITY, SEGMENTATION
 from floodem.legacy.results.probabilities import dequantise, quantise, read_probabilities
 
 __all__ = [
+    "NoResultError",
     "OriginInfo",
     "checkpoint_path",
     "dequantize_probability",
     "get_corner_from_path",
     "get_existing_corners",
     "get_existing_subvolume_path",
+    "legacy_object_prob_path",
+    "legacy_segmentation_path",
     "legacy_subvolume_path",
     "load_origins",
     "load_segmentation",
     "object_prob_path",
     "quantize_probability",
+    "save_subvolume",
     "segmentation_path",
     "subvolume_path",
 ]
@@ -51,10 +61,13 @@ Labels = UInt64[np.ndarray, "z y x"]
 Origins = dict[int, OriginInfo]
 
 
+class NoResultError(VolumeNotFoundError, ValueError):
+    """No result of a subvolume; a ValueError, as old snippets catch it."""
+
+
 def load_segmentation(
     segmentation_dir: str | Path,
     corner: Sequence[int],
-    *,
     allow_cpoint: bool = False,
     threshold: float | None = None,
     split_cc: bool = True,
@@ -90,7 +103,7 @@ def load_segmentation(
 
     Raises
     ------
-    VolumeNotFoundError
+    NoResultError
         When there is no result, or no probabilities where a threshold needs them.
     OptionError
         When a mask is given, or the corner is not three numbers.
@@ -124,39 +137,107 @@ def load_origins(segmentation_dir: str | Path, corner: Sequence[int]) -> Origins
 
     Raises
     ------
-    VolumeNotFoundError
+    NoResultError
         When there is no result.
     """
     return _read(Path(segmentation_dir), _zyx(corner), allow_cpoint=False)[1]
 
 
 def subvolume_path(output_dir: str | Path, corner: Sequence[int], suffix: str) -> str:
-    """Return where a file of a subvolume belongs: ``DIR/x/y/seg-x_y_z`` and the suffix."""
-    return str(_subvolume_path(Path(output_dir), _zyx(corner), suffix=suffix))
+    """Return where a file of a subvolume belongs: ``DIR/x/y/seg-x_y_z.SUFFIX``.
+
+    The suffix is ``npz``, ``prob`` or ``cpoint``, with or without its dot.
+    """
+    return str(_subvolume_path(Path(output_dir), _zyx(corner), suffix=_dotted(suffix)))
 
 
 def legacy_subvolume_path(output_dir: str | Path, corner: Sequence[int], suffix: str) -> str:
-    """Return where older runs kept it: ``DIR/seg-x_y_z`` and the suffix."""
-    return str(_subvolume_path(Path(output_dir), _zyx(corner), suffix=suffix, flat=True))
+    """Return where older runs kept it: ``DIR/seg-x_y_z.SUFFIX``."""
+    return str(_subvolume_path(Path(output_dir), _zyx(corner), suffix=_dotted(suffix), flat=True))
 
 
-def segmentation_path(segmentation_dir: str | Path, corner: Sequence[int]) -> str:
+def segmentation_path(output_dir: str | Path, corner: Sequence[int]) -> str:
     """Return where a subvolume's labels belong."""
-    return subvolume_path(segmentation_dir, corner, SEGMENTATION)
+    return subvolume_path(output_dir, corner, SEGMENTATION)
 
 
-def object_prob_path(segmentation_dir: str | Path, corner: Sequence[int]) -> str:
+def legacy_segmentation_path(output_dir: str | Path, corner: Sequence[int]) -> str:
+    """Return where older runs kept a subvolume's labels."""
+    return legacy_subvolume_path(output_dir, corner, SEGMENTATION)
+
+
+def object_prob_path(output_dir: str | Path, corner: Sequence[int]) -> str:
     """Return where a subvolume's probabilities belong."""
-    return subvolume_path(segmentation_dir, corner, PROBABILITY)
+    return subvolume_path(output_dir, corner, PROBABILITY)
 
 
-def checkpoint_path(segmentation_dir: str | Path, corner: Sequence[int]) -> str:
+def legacy_object_prob_path(output_dir: str | Path, corner: Sequence[int]) -> str:
+    """Return where older runs kept a subvolume's probabilities."""
+    return legacy_subvolume_path(output_dir, corner, PROBABILITY)
+
+
+def checkpoint_path(output_dir: str | Path, corner: Sequence[int]) -> str:
     """Return where the checkpoint of a subvolume's run belongs."""
-    return subvolume_path(segmentation_dir, corner, CHECKPOINT)
+    return subvolume_path(output_dir, corner, CHECKPOINT)
+
+
+def save_subvolume(
+    labels: np.ndarray[Any, np.dtype[Any]],
+    origins: Mapping[int, OriginInfo],
+    output_path: str | Path,
+    **misc_items: Any,
+) -> None:
+    """Write a subvolume's file of labels, in place of one that is there.
+
+    Parameters
+    ----------
+    labels
+        z, y, x, not negative; written in the smallest type that holds them.
+    origins
+        By id; `start_zyx` counts from the corner.
+    output_path
+        See `segmentation_path`.
+    misc_items
+        ``request`` (bytes), ``counters`` (by name, or their JSON) and ``overlaps`` (by
+        id: the ids and the counts); each may be left out.
+
+    Raises
+    ------
+    OptionError
+        When another item is given.
+    VolumeFormatError
+        When counters are not JSON.
+    FloodemError
+        As `write_subvolume`.
+    """
+    unknown = sorted(misc_items.keys() - {"request", "counters", "overlaps"})
+    if unknown:
+        raise OptionError(
+            f"{unknown[0]} has no place in {output_path}: request, counters and overlaps have"
+        )
+    counters = misc_items.get("counters", {})
+    if isinstance(counters, str | bytes):
+        try:
+            counters = json.loads(counters)
+        except ValueError as error:
+            raise VolumeFormatError(
+                f"counters are not JSON ({error}): give them by name"
+            ) from error
+    write_subvolume(
+        Path(output_path),
+        segmentation=np.asarray(labels),
+        origins=origins,
+        overlaps={
+            int(segment): _counts(pair) for segment, pair in misc_items.get("overlaps", {}).items()
+        },
+        request=misc_items.get("request", b""),
+        counters=counters,
+        overwrite=True,
+    )
 
 
 def get_existing_subvolume_path(
-    segmentation_dir: str | Path, corner: Sequence[int], *, allow_cpoint: bool = False
+    segmentation_dir: str | Path, corner: Sequence[int], allow_cpoint: bool = False
 ) -> str | None:
     """Return a subvolume's file of labels in either layout, or None."""
     found = _existing(Path(segmentation_dir), _zyx(corner), allow_cpoint=allow_cpoint)
@@ -169,7 +250,7 @@ def get_corner_from_path(path: str | Path) -> Zyx:
     Raises
     ------
     OptionError
-        When it tells none.
+        When it tells none; it is a ValueError.
     """
     corner = corner_of(Path(path))
     if corner is None:
@@ -200,6 +281,17 @@ def dequantize_probability(prob: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndar
     return dequantise(prob)
 
 
+def _dotted(suffix: str) -> str:
+    return suffix if suffix.startswith(".") else f".{suffix}"
+
+
+def _counts(pair: Any) -> dict[int, int]:
+    if isinstance(pair, Mapping):
+        return {int(other): int(count) for other, count in pair.items()}
+    ids, counts = pair
+    return {int(other): int(count) for other, count in zip(ids, counts, strict=True)}
+
+
 def _existing(folder: Path, corner: Zyx, *, allow_cpoint: bool) -> Path | None:
     found = existing_path(folder, corner)
     if found is None and allow_cpoint:
@@ -213,7 +305,7 @@ def _read(
     path = _existing(folder, corner, allow_cpoint=allow_cpoint)
     if path is None:
         z, y, x = corner
-        raise VolumeNotFoundError(
+        raise NoResultError(
             f"{folder} holds no result at {z},{y},{x} (z,y,x): expected "
             f"{_subvolume_path(folder, corner)}"
         )
@@ -229,7 +321,7 @@ def _read_probabilities(folder: Path, corner: Zyx) -> Float32[np.ndarray, "z y x
     path = existing_path(folder, corner, suffix=PROBABILITY)
     if path is None:
         wanted = _subvolume_path(folder, corner, suffix=PROBABILITY)
-        raise VolumeNotFoundError(
+        raise NoResultError(
             f"a threshold needs probabilities, and {wanted} is not there: leave threshold out"
         )
     return dequantise(read_probabilities(path))
