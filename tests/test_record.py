@@ -370,7 +370,7 @@ def test_the_page_tells_everything_and_needs_nothing_else(tmp_path, no_tensorboa
         "loss",
         "share of moves",
         "moves by distance in voxels, of late",
-        "finished examples",
+        "voxels",
         "learning rate",
     ):
         assert title in titles

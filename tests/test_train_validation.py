@@ -17,8 +17,8 @@ from floodem.training.validation.background import Validator
 from train_runs import rows, tiny_options, tiny_values, train
 from validation_cases import answered
 
-FALLING = {step: 1 / step for step in range(1, 1000)}
-FLAT = dict.fromkeys(range(1, 1000), 0.3)
+FALLING = {step: 1 / (step + 1) for step in range(1000)}
+FLAT = dict.fromkeys(range(1000), 0.3)
 AT_EVERY_STEP = 1e-9
 
 
@@ -165,3 +165,25 @@ def test_the_next_command_names_a_network_of_another_package(tmp_path, capsys):
     network = {"name": "train_plugins:OneLayer", "arguments": {}}
     out = printed(tiny_options(tmp_path, network=network), tmp_path / "c.toml", capsys)
     assert "--network train_plugins:OneLayer" in out
+
+
+def test_fine_tuning_scores_the_weights_it_begins_with(tmp_path, scores):
+    first = train(tiny_options(tmp_path, run="first", max_steps=2))
+    scores[0] = 0.01  # the best one's files are kept
+    options = validated(tmp_path, run="second", max_steps=3, every_minutes=1000.0)
+    options = dataclasses.replace(
+        options, network=dataclasses.replace(options.network, init=str(first.latest))
+    )
+    made = train(options)
+    lines = (made.folder / "validation.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 3]
+    untouched = load_model(made.folder / "validation" / "step-00000000.safetensors")
+    begun_with = load_model(first.latest)
+    for name, weights in begun_with.network.state_dict().items():
+        assert torch.equal(weights, untouched.network.state_dict()[name])
+
+
+def test_the_wait_for_the_last_validation_is_told(tmp_path, scores):
+    told = []
+    train(validated(tmp_path, every_minutes=1000.0), notice=told.append)
+    assert any("what is left is the validation of the last weights" in one for one in told)

@@ -169,7 +169,21 @@ def test_boxes_of_one_image_that_share_no_voxel_are_allowed(tmp_path, held_out):
     assert require_held_out(allowed).box == BOX
 
 
+def test_a_copy_of_what_is_trained_on_is_refused_under_another_address(tmp_path, held_out):
+    with open_volume(held_out[0]) as image:
+        copied = image.read()
+    uri = f"{tmp_path / 'copy.h5'}@raw"
+    with create_volume(uri, shape=copied.shape, dtype=copied.dtype) as volume:
+        volume.write(volume.box, copied)
+    volumes = [{"name": "copied", "image": uri, "labels": held_out[1]}]
+    refused(OptionError, "volume copied", options_of(tmp_path, *held_out, volumes=volumes))
+
+
 def test_another_image_may_have_the_same_box(tmp_path, held_out):
-    other = tubes_on_disk(tmp_path, name="other")
-    volumes = [{"image": other[0], "labels": other[1]}]
+    with open_volume(held_out[0]) as image:
+        others = image.read() + 1
+    uri = f"{tmp_path / 'other.h5'}@raw"
+    with create_volume(uri, shape=others.shape, dtype=others.dtype) as volume:
+        volume.write(volume.box, others)
+    volumes = [{"image": uri, "labels": held_out[1]}]
     assert require_held_out(options_of(tmp_path, *held_out, volumes=volumes)) is not None

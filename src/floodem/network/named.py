@@ -126,6 +126,9 @@ def is_fetched(name: str) -> bool:
 
 def unknown_model(name: str) -> str:
     """Say in one sentence that a name or path is no model, and what could be given instead."""
+    beside = Path(f"{name}{SUFFIX}")
+    if beside.is_file():
+        return f"no model file {name}: give --model {beside}, which is there"
     fetched = ", ".join(one for one in FETCHABLE if is_fetched(one))
     missing = ", ".join(one for one in FETCHABLE if not is_fetched(one))
     ways = f"give the path of a .safetensors model, one that floodem ships ({', '.join(SHIPPED)})"

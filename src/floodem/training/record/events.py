@@ -17,8 +17,8 @@ from floodem.training.record.pictures import PLANES, Example, draw_plane
 from floodem.training.validation.score import ValidationScore
 
 MISSING = (
-    "tensorboard is not installed, so there are no TensorBoard events: report.html and "
-    "metrics.jsonl have the same numbers, or pip install floodem[train]"
+    "report.html has all curves; TensorBoard events are written too where tensorboard is "
+    "installed (pip install tensorboard)"
 )
 
 _BY_DISTANCE = re.compile(r"moves_(correct|missed|spurious|total)_by_distance_(\d+)")

@@ -242,7 +242,7 @@ def _training(history: History) -> str:
         chart("loss", {"loss": "loss"}),
         chart("share of moves", {f"moves_{kind}": kind for kind in _MOVES}, floor=0.0),
         _by_distance(history),
-        chart("finished examples", {name: name for name in _AGREEMENT}, floor=0.0),
+        chart("voxels", {name: name for name in _AGREEMENT}, floor=0.0),
         chart("learning rate", {"learning_rate": "learning rate"}),
         chart("gradient norm", {"gradient_norm": "gradient norm"}),
         chart("where the time goes", {f"{name}_share": name for name in _PARTS}, floor=0.0),

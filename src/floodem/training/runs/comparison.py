@@ -45,7 +45,7 @@ class RunSummary:
         Of one field of view forward, a multiplication and an addition counted as two;
         None where the network is not installed here.
     held_out
-        What the scores are of: image, labels, box.
+        What the scores are of: image, labels, and the box that is scored.
     objects, one_segment_error
         How many objects are scored, and the adapted Rand error of one segment over all
         of them; None for a run that has not written it down.
@@ -233,7 +233,8 @@ def _summary(record: _Record, *, equal_hours: float | None) -> RunSummary:
         arguments=dict(network.arguments),
         fov=network.fov,
         flop_per_call=flop_per_call(network),
-        held_out=f"{wanted.image}, {wanted.labels}, box {wanted.box or 'whole'}",
+        held_out=f"{wanted.image}, {wanted.labels}, "
+        f"box {record.held_out.get('scored') or wanted.box or 'whole'}",
         objects=record.held_out.get("objects"),
         one_segment_error=record.held_out.get("one_segment_error"),
         best=best_score(record.scores),

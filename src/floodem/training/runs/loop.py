@@ -141,6 +141,7 @@ class Loop:
         end = End.STEPS
         result: StepResult | None = None
         self._tell()
+        self._observe()  # the weights that fine-tuning begins with are validated untouched
         while self._learner.step_number < self._options.max_steps:
             result = self._learner.step(self._wishes())
             self._require_finite(result)
@@ -333,16 +334,21 @@ class Loop:
         """Let validation, pictures and the progress bar have their turn."""
         if self._observers is None:
             return
-        self._observers.look(
-            step=self._learner.step_number,
-            hours=self.hours,
-            model=self.model,
-            picture=self._learner.in_flight.pictured,
-        )
+        self._observe()
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now
             self._tell(f"loss {result.loss:.4f}{self._observers.note}")
+
+    def _observe(self) -> None:
+        """Begin a validation or draw a picture, where due."""
+        if self._observers is not None:
+            self._observers.look(
+                step=self._learner.step_number,
+                hours=self.hours,
+                model=self.model,
+                picture=self._learner.in_flight.pictured,
+            )
 
     def _tell(self, note: str = "") -> None:
         """Say how far the run is; the pace counts from the first time."""

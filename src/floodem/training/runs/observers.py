@@ -115,7 +115,7 @@ class Observers:
         score = self._validator.poll()
         if score is not None:
             self._take(score)
-        if self._validator.is_due():
+        if self._validator.is_due() and self._validated_step != step:
             self._validate(model, step=step, hours=hours)
         minutes = (time.monotonic() - self._pictured) / 60
         if minutes >= self._options.picture_minutes:
@@ -135,6 +135,8 @@ class Observers:
             self._draw(step, picture)
         if self._options.validation.image is None:
             return
+        if self._validator.is_running or self._validated_step != step:
+            self._notice("all steps are done; what is left is the validation of the last weights")
         self._wait(should_stop)
         if self._validated_step != step and not should_stop():
             self._validate(model, step=step, hours=hours)

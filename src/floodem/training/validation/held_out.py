@@ -74,7 +74,12 @@ class HeldOut:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return {**dataclasses.asdict(self), "box": str(self.box), "border": list(self.border)}
+        return {
+            **dataclasses.asdict(self),
+            "box": str(self.box),
+            "border": list(self.border),
+            "scored": str(self.scored),
+        }
 
 
 def measure(image: str, labels: Volume, *, address: str, box: Box, border: Zyx) -> HeldOut:

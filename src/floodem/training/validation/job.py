@@ -120,6 +120,11 @@ def flood_and_score(job: ValidationJob) -> ValidationScore:
         ),
     )
     calls = int(made.summary["counters"]["network_calls"])
+    if calls == 0:
+        raise LabelError(
+            f"validation.box {job.box} (z,y,x) has no place where a flood could begin: hold out a "
+            "larger box"
+        )
     if made.segments == 0:
         raise LabelError(
             f"{counted(calls, 'network call')} made no segment of at least "
