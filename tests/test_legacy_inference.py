@@ -37,7 +37,7 @@ from floodem.flooding.seeds import seed_positions
 from floodem.flooding.segment import segment
 from floodem.geometry import Box
 from floodem.legacy.programs import Console, find_program
-from floodem.legacy.requests import decode, format_text, make_message, parse_text
+from floodem.legacy.requests import decode, encode, format_text, make_message, parse_text
 from floodem.legacy.requests.histogram import equalise, match_histogram
 from floodem.legacy.requests.inference import inference_run
 from floodem.legacy.requests.masks import mask_rules, mask_texts, unwritten
@@ -51,7 +51,7 @@ from floodem.legacy.results.cpoint import write_cpoint
 from floodem.legacy.results.paths import subvolume_path
 from floodem.legacy.results.probabilities import read_probabilities
 from floodem.legacy.results.resuming import checkpoint_of
-from floodem.legacy.results.subvolume import read_subvolume
+from floodem.legacy.results.subvolume import read_subvolume, write_subvolume
 from floodem.network.model_file import load_model, save_model
 from floodem.volumes import open_volume
 from request_cases import CONSENSUS, RESEGMENTATION, messages
@@ -292,6 +292,7 @@ def test_what_changes_nothing_is_accepted(harmless):
         ("movement_policy_args: '{\"delta\": [1,1,1]}'", "did you mean 'deltas'"),
         ("movement_policy_args: '{\"score_threshold\": 1.0}'", "the logit 2.19722"),
         ('seed_policy_args: "{"', "seed_policy_args '{' is not JSON"),
+        ('seed_policy_args: "{"', r'write it like "{\"step\": 8}"'),
         ('seed_policy_args: "{\\"stp\\": 1}"', "has no argument 'stp'"),
         ("histogram_masks { image { channels { values: 0 } } }", "without reference_histogram"),
         ("masks { }", "mask without a source"),
@@ -707,6 +708,68 @@ def test_run_inference_takes_the_text_or_the_file_of_a_request():
     first, again = (read_subvolume(Path(path)) for path in ("results/0/0/seg-0_0_0.npz",) * 2)
     assert len(result) > 0
     np.testing.assert_array_equal(first.segmentation, again.segmentation)
+
+
+@pytest.mark.parametrize("program", ["run_inference", "run_inference_win"])
+def test_a_request_is_printed_from_text_binary_or_result_and_nothing_is_done(program):
+    message = parse_text(request_text(), message="InferenceRequest", source="request.pbtxt")
+    Path("request.pbtxt").write_text(request_text(), encoding="utf-8")
+    Path("request.pb").write_bytes(encode(message))  # which happens to be UTF-8
+    accented = message.replacing(seed_policy_args="é" * 80)
+    Path("long.pb").write_bytes(encode(accented))
+    made = run(box=Box((0, 0, 0), (24, 40, 40)))
+    result = made.path.rename("seg-0_0_0.npz")
+    flag = "--inference_request" if program == "run_inference" else "--parameter_file"
+    size = [f"--image_size_{axis}=8" for axis in "xyz"] if flag == "--parameter_file" else []
+    printed_ones = [("request.pbtxt", message), ("request.pb", message), ("long.pb", accented)]
+    for path, wanted in [*printed_ones, (str(result), message)]:
+        words = [*size, f"{flag}={path}", "--print_request"]
+        said, notes = heard(words, program=program)
+        assert "\n".join(said) + "\n" == format_text(wanted)
+        assert not notes
+    assert not list(Path("results").rglob("*.npz"))
+
+
+def test_the_run_of_a_result_is_repeated_in_its_box():
+    box = Box((2, 4, 6), (22, 36, 60))
+    first = run(box=box)
+    kept = first.path.rename("seg-6_4_2.npz")
+    said, _ = heard([f"--inference_request={kept}", "--device=cpu"])
+    assert "in box 2:22,4:36,6:60" in said[0]
+    before, again = read_subvolume(kept), read_subvolume(first.path)
+    np.testing.assert_array_equal(again.segmentation, before.segmentation)
+    assert again.request == before.request
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"image_mean: 1\n\xff\xfe", "neither text in UTF-8 nor a binary InferenceRequest"),
+        (b"\xf8\x07\x01", "holds no known field"),
+        (b"image_mean: 1\nimage_men: 2", "given.pb, line 2, column 1: InferenceRequest has no"),
+    ],
+)
+def test_a_request_file_that_is_none_is_refused_by_its_name(data, said):
+    Path("given.pb").write_bytes(data)
+    with pytest.raises(UsageError) as refused:
+        heard(["--inference_request=given.pb"])
+    assert "given.pb" in str(refused.value)
+    assert said in str(refused.value)
+
+
+def test_a_result_without_a_request_cannot_be_repeated():
+    made = run()
+    write_subvolume(
+        Path("bare/seg-0_0_0.npz"),
+        segmentation=read_subvolume(made.path).segmentation,
+        origins={},
+        overlaps={},
+        request=b"",
+        counters={},
+        overwrite=False,
+    )
+    with pytest.raises(UsageError, match="carries no request"):
+        heard(["--inference_request=bare/seg-0_0_0.npz"])
 
 
 def test_run_inference_win_takes_the_box_in_flags():

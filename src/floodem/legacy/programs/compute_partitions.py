@@ -132,11 +132,12 @@ def _masks(text: str) -> tuple[tuple[MaskRule, ...], tuple[str, ...], tuple[str,
     """
     if not text.strip():
         return (), (), ()
+    from floodem.legacy.requests.files import text_or_file
     from floodem.legacy.requests.masks import mask_rules, mask_texts, unwritten
-    from floodem.legacy.requests.text import parse_text, text_or_file
+    from floodem.legacy.requests.text import parse_text
 
-    source = "--mask_configs"
-    message = parse_text(text_or_file(text, source=source), message="MaskConfigs", source=source)
+    found, source = text_or_file(text, source="--mask_configs")
+    message = parse_text(found, message="MaskConfigs", source=source)
     rules = mask_rules(message.get("masks"), field="masks")
     words = tuple(word for one in mask_texts(rules) for word in ("--mask", one))
     return rules, words, (_UNWRITTEN,) if unwritten(rules) else ()

@@ -6,8 +6,9 @@
 | ``--bounding_box`` ``start { x: y: z: } size { x: y: z: }`` | ``--box z:z,y:y,x:x`` |
 | ``--inference_options`` text | put into the request's inference_options |
 | ``--require_gpu``, ``--log_device_placement`` | no effect |
-| | ``--overwrite``, ``--resume``, ``--device``, ``--dtype`` are floodem's own |
+| | ``--print_request`` and the other flags of `RUN_FLAGS` are floodem's own |
 
+A file of a request holds text, protobuf's binary form, or a result, whose run is repeated.
 Results are the old program's: ``X/Y/seg-X_Y_Z.npz``, ``.prob`` and ``counters.txt``.
 """
 
@@ -51,6 +52,12 @@ RUN_FLAGS = (
         default="auto",
         help="auto is float32, as the old program computed (floodem's own).",
     ),
+    Flag(
+        name="print_request",
+        kind="boolean",
+        default=False,
+        help="Print the request as text, and do nothing else (floodem's own).",
+    ),
 )
 """Flags that the old programs did not have."""
 
@@ -66,6 +73,8 @@ def translate_request(request: Message, *, box: Box | None, flags: Flags) -> Tra
     from floodem.legacy.requests.explain import equal_commands
     from floodem.legacy.requests.inference import inference_run
 
+    if flags["print_request"]:
+        return _printing(request)
     if flags["overwrite"] and flags["resume"]:
         raise OptionError("--overwrite begins anew and --resume goes on: give one of them")
     run = inference_run(request, box=box)
@@ -90,27 +99,35 @@ def translate_request(request: Message, *, box: Box | None, flags: Flags) -> Tra
 
 
 def _translate(flags: Flags, words: Sequence[str]) -> Translation:
+    from floodem.legacy.requests.files import given_request
     from floodem.legacy.requests.masks import box_zyx
-    from floodem.legacy.requests.others import parse_inference_request
-    from floodem.legacy.requests.text import parse_text, text_or_file
+    from floodem.legacy.requests.text import parse_text
 
-    source = "--inference_request"
-    request = parse_inference_request(
-        text_or_file(flags["inference_request"], source=source), source=source
-    )
+    given = given_request(flags["inference_request"], source="--inference_request")
+    request = given.message
     if flags["inference_options"]:
         options = parse_text(
             flags["inference_options"], message="InferenceOptions", source="--inference_options"
         )
         both = request.get("inference_options").replacing(**options.values)
         request = request.replacing(inference_options=both)
-    box = None
+    box = given.box
     if flags["bounding_box"]:
         name = "--bounding_box"
         box = box_zyx(
             parse_text(flags["bounding_box"], message="BoundingBox", source=name), field=name
         )
     return translate_request(request, box=box, flags=flags)
+
+
+def _printing(request: Message) -> Translation:
+    from floodem.legacy.requests.writing import format_text
+
+    def work(console: Console) -> None:
+        for line in format_text(request).splitlines():
+            console.say(line)
+
+    return Translation(commands=(), work=work)
 
 
 def _tell(made: InferenceResult, *, console: Console) -> None:
@@ -134,12 +151,14 @@ PROGRAM = Program(
             name="inference_request",
             kind="text",
             is_required=True,
-            help="InferenceRequest message as text, or its file.",
+            help="InferenceRequest message as text, or its file: text, binary, or a result "
+            "(seg-X_Y_Z.npz), whose run is repeated.",
         ),
         Flag(
             name="bounding_box",
             kind="text",
-            help="BoundingBox message as text, x, y, z; not given: the whole image.",
+            help="BoundingBox message as text, x, y, z; not given: the whole image, "
+            "or the box of the result that is given as request.",
         ),
         Flag(
             name="inference_options",

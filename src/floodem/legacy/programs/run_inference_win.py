@@ -4,7 +4,7 @@
 |---|---|
 | ``--parameter_file`` | the request, see `floodem.legacy.requests` |
 | ``--image_size_x``, ``_y``, ``_z``; ``--image_start_x``, ``_y``, ``_z`` | ``--box z:z,y:y,x:x`` |
-| | ``--overwrite``, ``--resume``, ``--device``, ``--dtype`` are floodem's own |
+| | ``--print_request`` and the other flags of `RUN_FLAGS` are floodem's own |
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ _AXES = ("z", "y", "x")
 
 
 def _translate(flags: Flags, words: Sequence[str]) -> Translation:
-    from floodem.legacy.requests.others import parse_inference_request
-    from floodem.legacy.requests.text import read_request_file
+    from floodem.legacy.requests.files import read_request_file
 
-    path = Path(flags["parameter_file"])
-    request = parse_inference_request(read_request_file(path), source=str(path))
+    request = read_request_file(Path(flags["parameter_file"])).message
     size = _triple(flags, "image_size", least=1)
     box = Box.from_shape(size, start=_triple(flags, "image_start", least=-FARTHEST_POSITION))
     return translate_request(request, box=box, flags=flags)
@@ -67,7 +65,7 @@ PROGRAM = Program(
             name="parameter_file",
             kind="text",
             is_required=True,
-            help="File with an InferenceRequest message as text.",
+            help="File with an InferenceRequest message: text, binary, or a result.",
         ),
         *RUN_FLAGS,
     ),

@@ -25,6 +25,7 @@ from floodem.legacy.results.subvolume import read_subvolume
 
 ORIGIN_POLICIES = frozenset({"PolicyInvertOrigins", "PolicyInverseOrigins"})
 _FIELD = "seed_policy_args"
+_EXAMPLE = r'"{\"step\": 8}"'
 _DEEPEST = 8
 
 
@@ -45,7 +46,7 @@ def seed_policy(request: Message, *, corner: Zyx | None) -> SeedPolicySpec:
         When an earlier result cannot be read.
     """
     name = request.get("seed_policy") or DEFAULT_POLICY
-    args = json_object(request.get("seed_policy_args"), field=_FIELD)
+    args = json_object(request.get("seed_policy_args"), field=_FIELD, example=_EXAMPLE)
     spec = _served(name.rpartition(".")[2], args, corner=corner, depth=0)
     make_policy(spec)
     return spec

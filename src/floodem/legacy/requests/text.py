@@ -18,22 +18,17 @@ import difflib
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from floodem.errors import UsageError
-from floodem.files import storage_error
 from floodem.legacy.requests.message import Message, checked_value, described
 from floodem.legacy.requests.schema import SCHEMAS, Field, Kind, Schema
-from floodem.legacy.requests.tokens import LONGEST_TEXT, Source, Token, TokenKind
+from floodem.legacy.requests.tokens import Source, Token, TokenKind
 
 DEEPEST_NESTING = 32
 """Messages within messages; the deepest of the old programs' has seven."""
 
 _LONGEST_NAME = 80
-_LONGEST_PATH = 4096
-# One word with an ending and without what every request has: a colon behind a name, or a brace.
-_LOOKS_LIKE_FILE = re.compile(r"(?:[A-Za-z]:[\\/])?[^\s:{}<>\"']+\.[A-Za-z]+")
 _CLOSING = {"{": "}", "<": ">"}
 _TRUE = frozenset({"true", "True", "t", "1"})
 _FALSE = frozenset({"false", "False", "f", "0"})
@@ -60,64 +55,6 @@ def parse_text(text: str, *, message: str, source: str) -> Message:
         With line and column, when the text is not such a message.
     """
     return _Parser(Source(text, source)).read(SCHEMAS[message])
-
-
-def text_or_file(text: str, *, source: str) -> str:
-    """Return the text of a request that is given as itself or as the path of its file.
-
-    Parameters
-    ----------
-    source
-        What messages call the text: a flag.
-
-    Raises
-    ------
-    UsageError
-        When a file is larger than any request, or no text.
-    StorageError
-        When it cannot be read.
-    """
-    path = Path(text.strip())
-    try:
-        is_file = len(text) <= _LONGEST_PATH and path.is_file()
-    except (OSError, ValueError):  # what is no file's name
-        is_file = False
-    if is_file:
-        return read_request_file(path)
-    if _LOOKS_LIKE_FILE.fullmatch(text.strip()):
-        raise UsageError(
-            f"{source}: there is no file {text.strip()!r}: give the path of a request, or its text"
-        )
-    return text
-
-
-def read_request_file(path: Path) -> str:
-    """Return what a file of request text holds.
-
-    Raises
-    ------
-    UsageError
-        When there is none, it is larger than any request, or no text.
-    StorageError
-        When it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LONGEST_TEXT + 1)
-    except FileNotFoundError:
-        raise UsageError(f"there is no request file {path}: check its path") from None
-    except ValueError as error:  # a NUL in the name
-        raise UsageError(f"{str(path)!r} is no file name: {error}") from None
-    except OSError as error:
-        raise storage_error("read", path, error) from error
-    if len(data) > LONGEST_TEXT:
-        raise UsageError(f"{path} is larger than {LONGEST_TEXT} bytes: is it a request?")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path} is no text in UTF-8 (byte {error.start}): save the request as UTF-8"
-        ) from None
 
 
 class _Parser:

@@ -49,6 +49,7 @@ _KVSTORE_KEYS: Mapping[str, tuple[str, ...]] = {
     "s3": ("bucket", "path", "endpoint"),
     "http": ("base_url", "path"),
 }
+_EXAMPLE_ARGUMENTS = r'"{\"depth\": 12}"'
 _URL_SCHEMES = ("file://", "gs://", "s3://", "http://", "https://")
 
 
@@ -196,8 +197,13 @@ def _require_known(spec: Mapping[str, Any], known: tuple[str, ...], *, field: st
             raise OptionError(f"{field} has {key!r}, which floodem does not read: {advice}")
 
 
-def json_object(text: str, *, field: str) -> dict[str, Any]:
+def json_object(text: str, *, field: str, example: str = _EXAMPLE_ARGUMENTS) -> dict[str, Any]:
     """Read the JSON object in a field; an empty text is an empty one.
+
+    Parameters
+    ----------
+    example
+        What the field may hold, as it is written there.
 
     Raises
     ------
@@ -208,7 +214,7 @@ def json_object(text: str, *, field: str) -> dict[str, Any]:
         values = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
         raise OptionError(
-            f'{field} {text[:80]!r} is not JSON ({error}): write it like "{{\\"depth\\": 12}}"'
+            f"{field} {text[:80]!r} is not JSON ({error}): write it like {example}"
         ) from error
     if not isinstance(values, dict):
         raise OptionError(f"{field} {text[:80]!r} is no JSON object: write it in braces")
