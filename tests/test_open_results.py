@@ -23,7 +23,14 @@ from floodem.errors import (
 from floodem.evaluation import evaluate
 from floodem.flooding.seeds.origins import find_origins, read_origins
 from floodem.geometry import Box, VoxelSize, Zyx
-from floodem.legacy.results import OriginInfo, merged, open_results, subvolume_path, write_subvolume
+from floodem.legacy.results import (
+    OriginInfo,
+    merged,
+    open_results,
+    paths,
+    subvolume_path,
+    write_subvolume,
+)
 from floodem.legacy.results.placement import NOWHERE, Places, uncovered
 from floodem.progress import Progress
 from floodem.volumes import open_volume
@@ -339,6 +346,48 @@ def test_pieces_of_a_result_score_as_the_whole(tmp_path, shared_data):
         scores = evaluate(labels, truth)
     assert scores.all_truth.voi_merge_bits == 0
     assert scores.all_truth.voi_split_bits > 0
+
+
+@pytest.mark.parametrize("member", ["origins", "overlaps"])
+def test_refused_records_leave_nothing_and_the_labels_can_be_had_alone(
+    tmp_path, monkeypatch, member
+):
+    monkeypatch.chdir(tmp_path)
+    write_results(tmp_path / "r", {(0, 0, 0): some_labels(1), (0, 0, 6): some_labels(2)})
+    path = subvolume_path(Path("r"), (0, 0, 6))
+    with np.load(path) as archive:
+        labels = archive["segmentation"]
+    np.savez_compressed(path, segmentation=labels, **{member: np.array(print, dtype=object)})
+    before = everything_in(tmp_path)
+    ended = floodem("open-results", "r", "all.zarr")
+    assert (ended.code, ended.out) == (INPUT_REFUSED, "")
+    assert ended.err.count("\n") == 1
+    assert f"`floodem convert {path} DST` takes the labels alone" in ended.err
+    assert everything_in(tmp_path) == before
+    assert floodem("convert", str(path), "alone.zarr").code == 0
+    np.testing.assert_array_equal(read_whole("alone.zarr"), labels)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_folder_above_results_is_refused_with_where_they_are(tmp_path, flat):
+    wanted = tmp_path / "results" / "fib25" / "training2"
+    write_results(wanted, {(7, 8, 9): some_labels(1)}, flat=flat)
+    write_results(wanted / "a" / "b" / "deeper", {(0, 0, 0): some_labels(1)}, flat=True)
+    for above in (tmp_path, tmp_path / "results", wanted.parent):
+        with pytest.raises(VolumeNotFoundError) as caught:
+            open_results(above, tmp_path / "all.zarr")
+        assert f"folders X/Y: {wanted} holds some, give that" in str(caught.value)
+    assert not (tmp_path / "all.zarr").exists()
+
+
+def test_the_search_below_a_folder_without_results_ends(tmp_path, monkeypatch):
+    write_results(tmp_path / "a" / "b", {(0, 0, 0): some_labels(1)}, flat=True)
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(VolumeNotFoundError, match="b holds some"):
+        open_results(tmp_path, tmp_path / "all.zarr")
+    monkeypatch.setattr(paths, "_MOST_FOLDERS", 2)
+    with pytest.raises(VolumeNotFoundError, match="give the folder that the older program"):
+        open_results(tmp_path, tmp_path / "all.zarr")
 
 
 # --- which subvolume a voxel comes from ---

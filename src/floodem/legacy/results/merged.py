@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from floodem.errors import LabelError, StoppedError
+from floodem.errors import LabelError, StoppedError, UnsafeFileError, VolumeFormatError
 from floodem.files import storage_error
 from floodem.geometry import Box, VoxelSize, Zyx, tiles
 from floodem.legacy.results.admitted import Array, OriginInfo
@@ -166,6 +166,24 @@ class MergedResults(DerivedVolume):
             if self._tally is None:
                 self._tally = self._count()
             return self._tally
+
+    def require_records(self) -> None:
+        """Read all origins and overlaps, so that none is refused once something is written.
+
+        Raises
+        ------
+        VolumeFormatError, UnsafeFileError
+            When those of a file are damaged, or ask for more than results need.
+        """
+        for piece in self.pieces:
+            with open_archive(piece.file.path) as archive:
+                try:
+                    read_origins_of(archive)
+                    read_overlaps_of(archive)
+                except (VolumeFormatError, UnsafeFileError) as error:
+                    raise type(error)(
+                        f"{error}; `floodem convert {piece.file.path} DST` takes the labels alone"
+                    ) from error
 
     def origins(self) -> Iterator[tuple[int, int, OriginInfo]]:
         """Give the id in the volume, its voxels and origin of each segment that has voxels.

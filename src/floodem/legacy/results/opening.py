@@ -120,6 +120,7 @@ def open_results(
     )
     with merged:
         _require_near(merged)
+        merged.require_records()
         made = convert(
             merged,
             destination,

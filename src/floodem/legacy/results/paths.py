@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ SEGMENTATION, PROBABILITY, CHECKPOINT = ".npz", ".prob", ".cpoint"
 """What a subvolume's files end in."""
 
 FILE_NAME = re.compile(r"seg-(-?[0-9]{1,16})_(-?[0-9]{1,16})_(-?[0-9]{1,16})\.(npz|prob|cpoint)")
+_NUMBER = re.compile(r"-?[0-9]{1,16}")
+
+_DEEPEST_FOLDER, _MOST_FOLDERS = 5, 1000
+"""How far a message looks for results below a folder that has none itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +104,19 @@ def find_subvolumes(folder: Path) -> list[SubvolumeFile]:
             f"{folder} is no folder: give the folder that the older program wrote its results to"
         )
     try:
-        flat, nested = _by_corner(folder.glob("seg-*.npz")), _nested(folder)
+        flat = _by_corner(folder.glob("seg-*.npz"))
+        nested = _nested(folder, beside=bool(flat))
     except OSError as error:
         raise storage_error("look at", folder, error) from error
     if not flat and not nested:
+        below = _nearest_below(folder)
+        remedy = (
+            "give the folder that the older program wrote its results to"
+            if below is None
+            else f"{below} holds some, give that"
+        )
         raise VolumeNotFoundError(
-            f"{folder} holds no seg-X_Y_Z.npz, neither itself nor in folders X/Y: give the folder "
-            "that the older program wrote its results to"
+            f"{folder} holds no seg-X_Y_Z.npz, neither itself nor in folders X/Y: {remedy}"
         )
     return [
         SubvolumeFile(
@@ -117,6 +128,38 @@ def find_subvolumes(folder: Path) -> list[SubvolumeFile]:
     ]
 
 
+def _nearest_below(folder: Path) -> Path | None:
+    """Return the nearest folder below that holds results, looking into a few folders only."""
+    waiting, looked_into = deque([(folder, 0)]), 0
+    while waiting and looked_into < _MOST_FOLDERS:
+        one, depth = waiting.popleft()
+        looked_into += 1
+        try:
+            if depth and any(corner_of(path) is not None for path in one.glob("seg-*.npz")):
+                return _root_of(one)
+            if depth < _DEEPEST_FOLDER:
+                below = sorted(path for path in one.iterdir() if _is_own_folder(path))
+                waiting.extend((path, depth + 1) for path in below)
+        except OSError as error:
+            raise storage_error("look at", one, error) from error
+    return None
+
+
+def _root_of(holding: Path) -> Path:
+    """Return the folder of results of a folder that holds files: itself, or two up."""
+    for path in holding.glob("seg-*.npz"):
+        corner = corner_of(path)
+        if corner is not None:
+            _, y, x = corner
+            if (holding.parent.name, holding.name) == (str(x), str(y)):
+                return holding.parent.parent
+    return holding
+
+
+def _is_own_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def _by_corner(paths: Iterable[Path]) -> dict[Zyx, Path]:
     found: dict[Zyx, Path] = {}
     for path in paths:
@@ -126,8 +169,11 @@ def _by_corner(paths: Iterable[Path]) -> dict[Zyx, Path]:
     return found
 
 
-def _nested(folder: Path) -> dict[Zyx, Path]:
+def _nested(folder: Path, *, beside: bool) -> dict[Zyx, Path]:
+    """Return the results in folders X/Y; `beside` tells whether there are others, without."""
     found = _by_corner(folder.glob("*/*/seg-*.npz"))
+    if not beside and not any(_is_placed_by_number(path) for path in found.values()):
+        return {}  # whole folders of results lie below
     for (z, y, x), path in found.items():
         if (path.parent.parent.name, path.parent.name) != (str(x), str(y)):
             raise VolumeFormatError(
@@ -135,3 +181,7 @@ def _nested(folder: Path) -> dict[Zyx, Path]:
                 f"{subvolume_path(folder, (z, y, x))}: move it there"
             )
     return found
+
+
+def _is_placed_by_number(path: Path) -> bool:
+    return any(_NUMBER.fullmatch(one.name) for one in (path.parent, path.parent.parent))
