@@ -93,6 +93,13 @@ def test_every_flag_has_a_sentence_of_help(name):
         assert flag.help.endswith(".")
 
 
+@pytest.mark.parametrize("name", PROGRAM_NAMES)
+def test_flags_that_the_old_program_had_not_are_all_called_the_same(name):
+    lines = " ".join(line.strip() for line in find_program(name).help_lines())
+    assert "(floodem's own)" in lines
+    assert "(new)" not in lines
+
+
 # png_to_h5, png_mean_std
 
 
@@ -123,6 +130,25 @@ def test_images_replace_the_dataset_of_an_earlier_run_and_say_so(here):
     assert any("a dataset raw in it is replaced" in note for note in noted)
     assert (read_h5(here / "out.h5", "raw")[0] == 9).all()
     assert (read_h5(here / "out.h5", "other")[0] == 1).all()
+
+
+def test_nothing_but_the_file_is_left_and_a_second_run_speaks_of_no_other(here):
+    write_images(here, np.full((1, 2, 2), 9, np.uint8), names=["a.png"])
+    _, first = run("png_to_h5", "out.h5")
+    assert sorted(one.name for one in here.iterdir()) == ["a.png", "out.h5"]
+    write_h5(here / "out.h5", np.ones((2, 2, 2)), "other")
+    _, second = run("png_to_h5", "out.h5")
+    assert not any("other files" in note for note in (*first, *second))
+    assert sorted(one.name for one in here.iterdir()) == ["a.png", "out.h5"]
+
+
+def test_what_others_keep_in_the_folder_of_the_record_stays(here):
+    write_images(here, np.full((1, 2, 2), 9, np.uint8), names=["a.png"])
+    (here / "out.h5@raw.floodem").mkdir()
+    (here / "out.h5@raw.floodem" / "mine.txt").write_text("mine", encoding="utf-8")
+    run("png_to_h5", "out.h5")
+    left = {one.name for one in (here / "out.h5@raw.floodem").iterdir()}
+    assert left - {"lock"} == {"mine.txt"}
 
 
 def test_a_file_without_a_known_ending_is_hdf5_as_well(here):

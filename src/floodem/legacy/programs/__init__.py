@@ -35,7 +35,7 @@ EXPLAIN = Flag(
     name="explain",
     kind="boolean",
     default=False,
-    help="Print the floodem commands that do the same, and do nothing (new).",
+    help="Print the floodem commands that do the same, and do nothing (floodem's own).",
 )
 """A flag of every program here."""
 

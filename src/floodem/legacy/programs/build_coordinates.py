@@ -145,7 +145,7 @@ PROGRAM = Program(
             name="legacy_background",
             kind="boolean",
             default=False,
-            help="Also take centres in the background, as the old program did (new).",
+            help="Also take centres in the background, as the old program did (floodem's own).",
         ),
     ),
     translate=_translate,

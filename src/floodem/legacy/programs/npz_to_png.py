@@ -110,13 +110,13 @@ FLAGS = (
         name="colours",
         kind="boolean",
         default=False,
-        help="Give every object a colour, with a table, even where ids fit (new).",
+        help="Give every object a colour, with a table, even where ids fit (floodem's own).",
     ),
     Flag(
         name="overwrite",
         kind="boolean",
         default=False,
-        help="Replace images of the same names (new).",
+        help="Replace images of the same names (floodem's own).",
     ),
 )
 

@@ -35,7 +35,11 @@ PROGRAM = Program(
     name="png_mean_std",
     summary="Print the mean and the standard deviation of all PNG images of the working directory.",
     flags=(
-        Flag(name="channel", kind="integer", help="Which channel of colour images, from 0 (new)."),
+        Flag(
+            name="channel",
+            kind="integer",
+            help="Which channel of colour images, from 0 (floodem's own).",
+        ),
     ),
     translate=_translate,
 )

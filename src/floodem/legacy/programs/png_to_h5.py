@@ -3,7 +3,7 @@
 | old | floodem |
 |---|---|
 | all ``*.png`` here, in natural order | ``floodem convert png://.`` |
-| ``OUT.h5`` | ``OUT.h5@raw``: gzip, (z, y, x), of the type of the images |
+| ``OUT.h5`` | ``OUT.h5@raw``: gzip, (z, y, x), of the type of the images; no record beside it |
 
 Colour images, whose values have no place in a volume, need ``--channel``, which the old
 program did not have.
@@ -30,6 +30,8 @@ def _translate(flags: Flags, words: Sequence[str]) -> Translation:
 
     def work(console: Console) -> None:
         from floodem.volumes import convert, open_volume
+        from floodem.volumes.conversion.record import remove_record
+        from floodem.volumes.location import parse_location
 
         made = convert(
             IMAGES,
@@ -38,6 +40,8 @@ def _translate(flags: Flags, words: Sequence[str]) -> Translation:
             overwrite=True,
             progress=console.progress,
         )
+        # The folder is that of the images, in which the old program left nothing else.
+        remove_record(parse_location(destination))
         for notice in made.notices:
             console.notice(notice)
         with open_volume(destination) as volume:
@@ -55,7 +59,11 @@ PROGRAM = Program(
     name="png_to_h5",
     summary="Write all PNG images of the working directory, in natural order, as dataset raw.",
     flags=(
-        Flag(name="channel", kind="integer", help="Which channel of colour images, from 0 (new)."),
+        Flag(
+            name="channel",
+            kind="integer",
+            help="Which channel of colour images, from 0 (floodem's own).",
+        ),
     ),
     positional=("OUT.h5",),
     translate=_translate,

@@ -189,6 +189,11 @@ class ConversionRecord:
         self.journal.clear()
         self._store.delete(f"{_RUNNING}{_TABLE}")
 
+    def forget_finished(self) -> None:
+        """Remove all of the finished conversion; conversion.json goes first."""
+        for name in (_CONVERSION, _RECEIPTS, _TABLE):
+            self._store.delete(name)
+
     def _write_json(self, name: str, values: Mapping[str, Any], *, status: Status) -> None:
         # The values may come from an earlier file, with the status of then.
         whole = {**values, "version": RECORD_VERSION, "status": status.value}
@@ -212,6 +217,26 @@ class ConversionRecord:
         if not _is_complete(values):
             raise RunConflictError(f"{where} is damaged (something is missing): {_BEGIN_AGAIN}")
         return values
+
+
+def remove_record(location: Location) -> None:
+    """Remove the record of the finished conversion to a destination, which stays.
+
+    Its folder goes too, where nothing else is in it.
+
+    Raises
+    ------
+    RunConflictError
+        When another process works on the destination.
+    StorageError
+        When the file system refuses.
+    """
+    record = ConversionRecord(location)
+    with record.hold():
+        record.forget_finished()
+    if not location.is_remote:
+        with contextlib.suppress(OSError):  # when something is in it
+            Path(record.address).rmdir()
 
 
 def _is_complete(values: dict[str, Any]) -> bool:
