@@ -205,9 +205,11 @@ def test_the_folder_of_the_documentation_is_laid_out(floodem, here):
     assert (code, err) == (0, [])
     assert str(here.name) not in out[0]
     assert len(out) == len([one for one in (here / "work").rglob("*") if one.is_file()])
+    all_is_there = ["work holds all of it already: nothing was written"]
+    assert floodem("legacy", "--layout", "work") == (0, all_is_there, [])
     (here / "work" / "train.py").write_text("mine", encoding="utf-8")
     code, out, err = floodem("legacy", "--layout", "work")
-    assert (code, out, len(err)) == (0, [], 1)
+    assert (code, out, len(err)) == (0, all_is_there, 1)
     assert "train.py is there with other contents and was left as it is" in err[0]
 
 

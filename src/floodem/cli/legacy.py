@@ -138,6 +138,8 @@ def _lay_out(folder: str) -> None:
         print(path)
     for path in made.kept:
         _notice(f"{path} is there with other contents and was left as it is")
+    if not made.written:
+        print(f"{folder} holds all of it already: nothing was written")
 
 
 def _say(line: str) -> None:
