@@ -25,6 +25,7 @@ from floodem.legacy.results import OriginInfo, read_subvolume, subvolume_path, w
 from floodem.legacy.results.probabilities import quantise, write_probabilities
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+INSTALLED_BY = 'pip install ".[notebooks]" -c constraints.txt'
 ORIGINS = {3: OriginInfo((0, 0, 1), 5, 1.5), 9: OriginInfo((1, 1, 1), 2, 0.5)}
 
 
@@ -69,7 +70,10 @@ def test_everything_documented_is_laid_out(tmp_path):
     made = lay_out(tmp_path / "new" / "folder")
     found = files_in(tmp_path / "new" / "folder")
     assert {f"{name}.py" for name in PROGRAM_NAMES} <= set(found)
-    assert found["requirements.txt"].decode().split() == ["floodem"]
+    comment, requirement = found["requirements.txt"].decode().splitlines()
+    assert requirement == "floodem"
+    assert comment.startswith("# ")
+    assert INSTALLED_BY in comment
     assert {"configs/inference.pbtxt", "configs/inference_training_sample2.pbtxt"} <= set(found)
     assert len(made.written) == len(found)
     assert made.kept == ()

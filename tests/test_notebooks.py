@@ -57,6 +57,13 @@ def read(place, name):
     return json.loads((place / name).read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_cell_says_what_to_install(name):
+    first = read(PLACES[0], name)["cells"][0]
+    assert first["cell_type"] == "markdown"
+    assert 'pip install ".[notebooks]" -c constraints.txt' in "".join(first["source"])
+
+
 def run(name, folder, *, old="", new=""):
     """Run a notebook in a process of its own; return its outputs and the number of updates."""
     done = subprocess.run(

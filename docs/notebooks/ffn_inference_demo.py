@@ -8,6 +8,9 @@
 # Runs as it stands, without any download: synthetic tissue, and the network that comes with
 # floodem. With real tissue: type `floodem fetch fib25 .` once, here, and take the three lines
 # that are commented out. Its network is some twenty times as large: a card helps.
+#
+# Needs floodem with what notebooks use: `pip install ".[notebooks]" -c constraints.txt`, typed in
+# floodem's folder.
 
 # %%
 import dataclasses

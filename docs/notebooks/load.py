@@ -10,6 +10,9 @@
 # - any volume: `labels.h5@labels`, `labels.zarr`, `precomputed://https://...`, a folder of PNGs
 #
 # and that of its image, if you have it, into `IMAGE`.
+#
+# Needs floodem with what notebooks use: `pip install ".[notebooks]" -c constraints.txt`, typed in
+# floodem's folder.
 
 # %%
 SEGMENTATION = None
