@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from floodem.cli.legacy import as_typed
 from floodem.cli.main import main
@@ -21,6 +23,8 @@ from floodem.errors import (
     RunConflictError,
     StoppedError,
     UsageError,
+    VolumeFormatError,
+    VolumeNotFoundError,
 )
 from floodem.geometry import VoxelSize
 from floodem.legacy.checkpoints.tf_bundle import bundle_files
@@ -29,9 +33,11 @@ from floodem.legacy.records.reading import CoordinateRecords
 from floodem.legacy.records.writing import write_records
 from floodem.legacy.training import model_files
 from floodem.legacy.training.model_files import ModelFiles
+from floodem.legacy.training.old_words import in_old_words
+from floodem.legacy.training.options import run_values
 from floodem.legacy.training.start import find_start
 from floodem.network.model_file import load_model
-from floodem.training.configuration.making import make_options
+from floodem.training.configuration.making import flatten, make_options
 from floodem.training.configuration.options import TrainOptions
 from reference.tf_bundle import write_bundle
 from train_runs import losses, stop_after, weights, write_volume
@@ -90,6 +96,20 @@ def old_flags(**over):
 def translated(*more, **over):
     program = find_program("train")
     return program.translation(program.parse([*old_flags(**over), *more]))
+
+
+UNSET_BY_FLAGS = {"run", "network.name", "sampling.sampler", "sampling.out_of_volume"}
+UNSET_BY_FLAGS |= {"checkpoint_minutes", "device"}
+"""What is the same in every training here, and what both call alike."""
+
+
+def option_names():
+    """The options that the flags of the old program set."""
+    program = find_program("train")
+    flags = program.parse([*old_flags(), "--voxel_size=8,8,8"])
+    values = run_values(flags, run="results/floodem-run", coordinates="list.npz")
+    names = {name.replace("[0]", "") for name in flatten(values)}
+    return names - UNSET_BY_FLAGS
 
 
 class Told:
@@ -327,6 +347,69 @@ def test_what_the_data_do_not_allow_is_refused_and_leaves_no_folder(place):
     assert not (place / "nothing").exists()
 
 
+def test_volumes_are_looked_at_before_records_are_read(place):
+    (place / "coords").write_bytes(b"no records at all")
+    with pytest.raises(VolumeNotFoundError, match="'nope' is not there"):
+        run(data_volumes="v1:images.h5:nope")
+    with pytest.raises(VolumeNotFoundError, match="'nope' is not there"):
+        run(label_volumes="v1:labels.h5:nope")
+    with h5py.File("labels.h5", "r+") as file:
+        file["smaller"] = file["stack"][:-1]
+    with pytest.raises(VolumeFormatError, match="smaller"):
+        run(label_volumes="v1:labels.h5:smaller")
+    assert not (place / "results").exists()
+
+
+def test_a_wrong_name_is_refused_at_the_first_records(place):
+    write_centres("coords", [[5, 10, 10]], name="other")
+    (place / "broken").write_bytes(b"no records at all")
+    with pytest.raises(UsageError, match=r"^coords holds centres in volume 'other'.*\(v1\)"):
+        run(train_coords="coords,broken")
+
+
+def test_refusals_and_notices_speak_of_the_flags_that_were_typed(place):
+    run()
+    with pytest.raises(RunConflictError) as refused:
+        run(max_steps="8", learning_rate="0.5", seed_pad="0.2", image_mean="12")
+    said = str(refused.value)
+    assert said.startswith("--train_dir results was begun with other options (")
+    assert "--learning_rate was 0.001, now 0.5" in said
+    assert "--seed_pad was 0.05, now 0.2" in said
+    assert "--image_mean was 131.0, now 12.0" in said
+    assert "choose another --train_dir; only --max_steps, " in said
+    with pytest.raises(OptionError, match=r"train.py: --learning_rate -1.0 is not positive"):
+        run(learning_rate="-1")
+    assert run().noticed[-1] == (
+        "--train_dir results has all its 6 steps: raise --max_steps to go on"
+    )
+    assert run(max_steps="4").noticed[-1].endswith("raise --max_steps above 6 to go on")
+
+
+@given(names=st.lists(st.sampled_from(sorted(option_names())), min_size=1, max_size=3))
+def test_every_option_that_flags_set_is_called_by_its_flag(names):
+    sentence = in_old_words(" and ".join(names), train_dir=Path("results"), steps=0)
+    assert sentence.count("--") == len(names)
+    assert not any(name in sentence.replace(f"--{name}", "") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("raise max_steps above 6 to go on", "raise --max_steps above 506 to go on"),
+        (
+            "run results/floodem-run is at step 6 already",
+            "--train_dir results is at step 506 already",
+        ),
+        ("give --volume.voxel-size", "give --voxel_size=z,y,x"),
+        ("volume[0].image was a, now b", "--data_volumes was a, now b"),
+        ("data/volume.image/max_steps.h5 is gone", "data/volume.image/max_steps.h5 is gone"),
+        ("the momentum of steps", "the momentum of steps"),
+    ],
+)
+def test_steps_are_counted_as_model_files_count_them_and_paths_stay(ours, theirs):
+    assert in_old_words(ours, train_dir=Path("results"), steps=500).replace("\\", "/") == theirs
+
+
 def test_background_and_patches_that_leave_their_volume_are_said_once(place):
     with h5py.File("labels.h5") as file:
         labels = file["stack"][:]
@@ -407,8 +490,11 @@ def test_a_folder_of_the_old_program_goes_on_from_its_weights(place):
     source = place / "first" / "model.ckpt-6.safetensors"
     old_bundle(place / "results", step=500, source=source)
     old = {path: path.read_bytes() for path in bundle_files(place / "results" / "model.ckpt-500")}
-    with pytest.raises(UsageError, match=r"has 500 steps behind it, and --max_steps is 6"):
+    with pytest.raises(UsageError) as refused:
         translated()
+    said = str(refused.value)
+    assert "has 500 steps behind it, and --max_steps is 6" in said
+    assert "--max_steps above 500 to go on from these weights, or another --train_dir" in said
     translation = translated(max_steps="503")
     (sentence,) = [note for note in translation.notes if "goes on" in note]
     assert "model.ckpt-500, which TensorFlow wrote; steps count on from 500" in sentence

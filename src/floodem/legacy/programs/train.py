@@ -45,8 +45,6 @@ _MEASURED = (
     "files say which"
 )
 _TMP = "/tmp"  # noqa: S108 - the old program's default
-_OUR_FLAGS = {"--volume.voxel-size": "--voxel_size=z,y,x"}
-"""What our sentences call a flag, and what it is called here."""
 
 
 def _translate(flags: Flags, words: Sequence[str]) -> Translation:
@@ -127,17 +125,22 @@ def _train(
 ) -> None:
     """Make what training begins with, train, and say what there is."""
     from floodem.files import making_folders
+    from floodem.legacy.training.beforehand import require_volumes
     from floodem.legacy.training.model_files import ModelFiles
+    from floodem.legacy.training.old_words import in_old_words, speaking_old_words
     from floodem.legacy.training.traps import traps
     from floodem.training.configuration.making import make_options
     from floodem.training.runs.trainer import train
 
     train_dir = Path(flags["train_dir"])
-    with making_folders(train_dir):
+    words: dict[str, Any] = {"train_dir": train_dir, "steps": start.steps}
+    with speaking_old_words(**words), making_folders(train_dir):
+        options = make_options(values, source="train.py")
+        require_volumes(options)
         if start.bundle is not None:
             _import(start, values)
-        options = make_options(values, source="train.py")
-        centres = _centres(coordinates, train_dir / CENTRES, console=console)
+        names = tuple(volume.name for volume in options.volumes)
+        centres = _centres(coordinates, train_dir / CENTRES, volumes=names, console=console)
         for sentence in () if start.goes_on else traps(centres, options):
             console.notice(sentence)
         files = ModelFiles(train_dir, first=start.steps)
@@ -145,7 +148,7 @@ def _train(
             options,
             overwrite=flags["overwrite"],
             progress=console.progress,
-            notice=lambda sentence: console.notice(_in_old_words(sentence)),
+            notice=lambda sentence: console.notice(in_old_words(sentence, **words)),
             should_stop=console.should_stop,
             saved=files.save,
         )
@@ -179,7 +182,7 @@ def _import(start: Start, values: Mapping[str, Any]) -> None:
     save_model(model, start.init)
 
 
-def _centres(coordinates: str, path: Path, *, console: Console) -> Any:
+def _centres(coordinates: str, path: Path, *, volumes: Sequence[str], console: Console) -> Any:
     """Return the list of the centres, which is made once."""
     from floodem.legacy.records.listing import list_centres, list_of
 
@@ -192,13 +195,7 @@ def _centres(coordinates: str, path: Path, *, console: Console) -> Any:
     known = list_of(coordinates, path)
     if known is not None:
         return known
-    return list_centres(coordinates, path, overwrite=True, progress=listen)
-
-
-def _in_old_words(sentence: str) -> str:
-    for ours, theirs in _OUR_FLAGS.items():
-        sentence = sentence.replace(ours, theirs)
-    return sentence
+    return list_centres(coordinates, path, volumes=volumes, overwrite=True, progress=listen)
 
 
 def _required(name: str, help_: str, *, is_list: bool = False) -> Flag:

@@ -8,7 +8,7 @@ keeps that order, 16 bytes for each record, and is made once.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def list_centres(
     pattern: str,
     destination: str | Path,
     *,
+    volumes: Collection[str] | None = None,
     overwrite: bool = False,
     progress: ProgressListener | None = None,
 ) -> CentreList:
@@ -45,6 +46,8 @@ def list_centres(
     destination
         The list (.npz). It names the files with their sizes, so that `list_of` knows them
         again.
+    volumes
+        Those that may be named by records; None: any.
     overwrite
         Replace what is there.
     progress
@@ -55,7 +58,7 @@ def list_centres(
     DestinationExistsError
         When something is there and `overwrite` is not set.
     UsageError
-        When the files hold no record.
+        When the files hold no record, or one that names another volume than `volumes`.
     FloodemError
         As `record_files` and `read_records`; the destination is then as it was.
     """
@@ -69,6 +72,7 @@ def list_centres(
     with CentreListWriter(path, origin=_origin(files)) as writer:
         for number, file in enumerate(files):
             for batch in reader.read(file):
+                _require_known(batch.names, volumes, file=file)
                 try:
                     writer.add(batch.names, batch.volumes, centres=batch.centres_xyz[:, ::-1])
                 except GeometryError as error:
@@ -84,6 +88,17 @@ def list_centres(
                 f"{without_secrets(pattern)} holds no record: check the files, or make them again"
             )
     return CentreList.load(path)
+
+
+def _require_known(names: Sequence[str], volumes: Collection[str] | None, *, file: str) -> None:
+    if volumes is None:
+        return
+    for name in names:
+        if name not in volumes:
+            raise UsageError(
+                f"{without_secrets(file)} holds centres in volume {name!r}, which is not among the "
+                f"volumes of this run ({', '.join(volumes)}): name it alike in both"
+            )
 
 
 def list_of(pattern: str, path: Path) -> CentreList | None:

@@ -107,7 +107,8 @@ def steps_left(max_steps: int, start: Start) -> int:
         return max_steps - start.steps
     raise UsageError(
         f"{start.bundle or start.init} has {start.steps:,} steps behind it, and --max_steps is "
-        f"{max_steps:,}: give a larger one to go on"
+        f"{max_steps:,}: give --max_steps above {start.steps:,} to go on from these weights, or "
+        "another --train_dir to begin from random ones"
     )
 
 
