@@ -23,8 +23,8 @@ PRESET = "clear"
 MIN_SEGMENT_SIZE = 300
 """Of segments in voxels; the default suits larger voxel counts."""
 
-SEGMENT_THRESHOLD = 0.5
-"""Half of a membrane belongs to the object; less certain voxels are the better half of it."""
+SEGMENT_THRESHOLD = 0.4
+"""What it is unsure of is mostly membrane, half of which belongs to the object."""
 
 DISCO_SEED_THRESHOLD = -1.0
 """The rule against mergers is off: this network makes few, and sheets of glia need second looks."""
