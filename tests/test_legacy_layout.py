@@ -325,6 +325,8 @@ def test_what_is_not_there_is_a_value_error_as_of_old(tmp_path):
         with pytest.raises(ValueError, match="no result at") as caught:
             read(tmp_path, (1, 2, 3))
         assert isinstance(caught.value, VolumeNotFoundError)
+    with pytest.raises(ValueError, match=r"holds no seg-X_Y_Z\.npz"):
+        storage.get_existing_corners(tmp_path)
     with pytest.raises(ValueError, match="not named like a result"):
         storage.get_corner_from_path("nope.npz")
 

@@ -263,10 +263,13 @@ def get_existing_corners(segmentation_dir: str | Path) -> list[Zyx]:
 
     Raises
     ------
-    VolumeNotFoundError
+    NoResultError
         When there is none.
     """
-    return [one.corner for one in find_subvolumes(Path(segmentation_dir))]
+    try:
+        return [one.corner for one in find_subvolumes(Path(segmentation_dir))]
+    except VolumeNotFoundError as error:
+        raise NoResultError(str(error)) from error
 
 
 def quantize_probability(
