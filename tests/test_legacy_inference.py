@@ -28,6 +28,7 @@ from floodem.errors import (
     UsageError,
     VolumeNotFoundError,
 )
+from floodem.files import exclusive
 from floodem.flooding.drive import new_flooder
 from floodem.flooding.job import prepare_job
 from floodem.flooding.masks import MaskPlace, ShiftMask, build_mask, parse_mask
@@ -214,6 +215,23 @@ def test_a_run_that_replaces_a_result_and_was_stopped_goes_on_with_resume():
     assert b"results" in read_subvolume(made.path).request
     request = decode(read_subvolume(made.path).request, message="InferenceRequest")
     assert request.get("inference_options").get("min_segment_size") == 2000
+
+
+def test_conflicts_name_the_result_and_the_old_ways_out():
+    result = Path("results/0/0/seg-0_0_0.npz")
+    with pytest.raises(StoppedError):
+        run(should_stop=stopping_after(3))
+    with pytest.raises(RunConflictError) as other:
+        run(options=OPTIONS.replace("100", "2000"))
+    said = str(other.value)
+    assert said.startswith(f"result {result} was begun with options.")
+    assert "choose another segmentation_output_dir, or begin again with --overwrite" in said
+    (record,) = Path("results").rglob("*.floodem")
+    with exclusive(record / "lock", what="this test"), pytest.raises(RunConflictError) as held:
+        run()
+    said = str(held.value)
+    assert f"another process is working on result {result} (lock " in said
+    assert said.endswith("or choose another segmentation_output_dir")
 
 
 def test_an_old_programs_checkpoint_is_gone_on_with():

@@ -15,12 +15,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from floodem.errors import RunConflictError, StoppedError
+from floodem.errors import DestinationExistsError, RunConflictError, StoppedError
 from floodem.flooding.request import Segmentation
 from floodem.flooding.segment import segment, state_folder
 from floodem.geometry import UNKNOWN_VOXEL_SIZE, Box
@@ -104,14 +104,15 @@ def run_request(
             notice(_sentence_about(found, resume=resume, is_begun=is_begun))
             return InferenceResult(path=found, segmentation=None)
         old = None if is_begun else existing_path(run.output, box.start, suffix=CHECKPOINT)
-        made = _segment(
-            run,
-            image,
-            working=working,
-            old=None if overwrite else old,
-            options={"device": device, "dtype": dtype, "overwrite": overwrite},
-            listening={"progress": progress, "notice": notice, "should_stop": should_stop},
-        )
+        with _naming(target, working=working):
+            made = _segment(
+                run,
+                image,
+                working=working,
+                old=None if overwrite else old,
+                options={"device": device, "dtype": dtype, "overwrite": overwrite},
+                listening={"progress": progress, "notice": notice, "should_stop": should_stop},
+            )
     _write(run, made, target=target, overwrite=overwrite or resume)
     _remove(working, subvolume_path(run.output, box.start, suffix=CHECKPOINT))
     return InferenceResult(path=target, segmentation=made)
@@ -154,6 +155,18 @@ def _segment(
         raise StoppedError(
             f"stopped, all is saved in {working.parent}: run the same command again{how} to go on"
         ) from stop
+
+
+@contextlib.contextmanager
+def _naming(target: Path, *, working: Path) -> Iterator[None]:
+    """Say of conflicts about working files which result they are about, and in its words."""
+    try:
+        yield
+    except (RunConflictError, DestinationExistsError) as error:
+        sentence = str(error).replace("another destination", "another segmentation_output_dir")
+        for name in ("labels", "probabilities"):
+            sentence = sentence.replace(_dataset(working, name), f"result {target}")
+        raise type(error)(sentence) from error
 
 
 def _dataset(working: Path, name: str) -> str:
