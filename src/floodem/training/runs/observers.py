@@ -75,7 +75,7 @@ class Observers:
         )
         self._validated_step = max((score.step for score in self._record.scores), default=None)
         self._pictured = time.monotonic()
-        self._pictured_step: int | None = resumed_at
+        self._pictured_step = resumed_at or 0
         self._draws = True
         self._rate = ""
         self._score = ""
@@ -118,7 +118,7 @@ class Observers:
         if self._validator.is_due() and self._validated_step != step:
             self._validate(model, step=step, hours=hours)
         minutes = (time.monotonic() - self._pictured) / 60
-        if minutes >= self._options.picture_minutes:
+        if minutes >= self._options.picture_minutes and self._pictured_step != step:
             self._draw(step, picture)
 
     def finish(
