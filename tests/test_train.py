@@ -555,8 +555,6 @@ def test_pictures_are_drawn_by_time_and_their_lack_does_not_end_a_run(tmp_path, 
     assert [sentence for sentence in told if "no pictures" in sentence] == told[-1:]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 def test_a_short_run_ends_with_a_row_and_a_picture_of_what_it_learned(tmp_path):
     made = train(tiny_options(tmp_path, log_steps=50, max_steps=7))
     (row,) = rows(made.folder)
@@ -569,6 +567,8 @@ def test_a_short_run_ends_with_a_row_and_a_picture_of_what_it_learned(tmp_path):
     assert [row["step"] for row in rows(again.folder)] == [7, 9]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 def test_a_compiled_network_learns_the_same(tmp_path):
     plain = train(tiny_options(tmp_path, run="plain"))
     # In a process of its own: checks of shapes cannot be compiled.
