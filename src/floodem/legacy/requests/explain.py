@@ -21,7 +21,7 @@ from floodem.legacy.results.paths import subvolume_path
 Command = tuple[str, ...]
 
 IMPORTED_MODEL = "model.safetensors"
-UNKNOWN = str(UNKNOWN_VOXEL_SIZE)
+_UNKNOWN = str(UNKNOWN_VOXEL_SIZE)
 
 
 def equal_commands(run: InferenceRun) -> tuple[tuple[Command, ...], tuple[str, ...]]:
@@ -43,7 +43,7 @@ def equal_commands(run: InferenceRun) -> tuple[tuple[Command, ...], tuple[str, .
     if importing:
         notes.append(
             f"a request does not say the voxel size: write that of the image for --voxel-size "
-            f"{UNKNOWN}, on which no label depends"
+            f"{_UNKNOWN}, on which no label depends"
         )
     else:
         notes.append(
@@ -82,7 +82,7 @@ def _model(run: InferenceRun) -> tuple[tuple[Command, ...], str]:
         ("--image-stddev", model.image_stddev),
     ):
         words += [option, "NUMBER" if number is None else f"{number:g}"]
-    words += ["--voxel-size", UNKNOWN]
+    words += ["--voxel-size", _UNKNOWN]
     words += ["--pad", f"{model.pad_value:g}", "--move-threshold", f"{model.move_threshold:g}"]
     return (tuple(words),), imported
 
