@@ -1,0 +1,1 @@
+"""Skeletons: the midlines of objects, from labels to files and back."""
