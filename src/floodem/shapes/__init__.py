@@ -1,0 +1,1 @@
+"""Shapes of objects: label volumes come in, meshes, skeletons and measures go out."""

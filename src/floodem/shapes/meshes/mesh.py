@@ -1,0 +1,178 @@
+"""A triangle mesh in memory: what marching cubes give, and what writers of mesh files take.
+
+Positions are nanometres in the frame of the volume, ordered z, y, x; voxel v
+covers [v, v + 1) voxel edges. Writers of xyz files use `Mesh.as_xyz`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt32
+
+from floodem.errors import GeometryError
+
+CornersZyx = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+MAX_VERTICES = 2**32 - 1
+"""Faces name their vertices by 32-bit numbers, as every mesh file does."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mesh:
+    """Triangles of one object.
+
+    Attributes
+    ----------
+    vertices_zyx_nm
+        Positions in nanometres, ordered z, y, x.
+    faces
+        Three vertices for each triangle, in the order that makes the volume of a
+        closed mesh positive when z, y, x are taken for the axes of a right-handed
+        frame: ``(b - a) x (c - a)``, computed from the positions as they stand
+        here, points out of the object. Turning the axes to x, y, z mirrors that
+        frame, so `as_xyz` turns each triangle as well.
+    """
+
+    vertices_zyx_nm: Float32[np.ndarray, "vertices 3"]
+    faces: UInt32[np.ndarray, "faces 3"]
+
+    @classmethod
+    def empty(cls) -> Mesh:
+        """Return a mesh without triangles."""
+        return cls(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint32))
+
+    @classmethod
+    def concatenate(cls, meshes: Sequence[Mesh]) -> Mesh:
+        """Put meshes side by side in one; vertices in the same place stay apart (see `welded`).
+
+        Raises
+        ------
+        GeometryError
+            When together they have more vertices than 32-bit numbers count.
+        """
+        if not meshes:
+            return cls.empty()
+        counts = np.cumsum([0, *(len(mesh.vertices_zyx_nm) for mesh in meshes)])
+        if counts[-1] > MAX_VERTICES:
+            raise GeometryError(
+                f"a mesh of {counts[-1]} vertices is more than 32-bit numbers count: "
+                "mesh a coarser level"
+            )
+        vertices = np.concatenate([mesh.vertices_zyx_nm for mesh in meshes])
+        faces = np.concatenate(
+            [
+                mesh.faces + np.uint32(before)
+                for mesh, before in zip(meshes, counts[:-1], strict=True)
+            ]
+        )
+        return cls(vertices, faces)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no triangles."""
+        return len(self.faces) == 0
+
+    @property
+    def area_nm2(self) -> float:
+        """Surface in square nanometres."""
+        a, b, c = self._corners()
+        return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
+
+    @property
+    def volume_nm3(self) -> float:
+        """Enclosed volume in cubic nanometres; means something for closed meshes only.
+
+        Negative when the triangles are turned inwards.
+        """
+        a, b, c = self._corners()
+        return float(np.einsum("fi,fi->", a, np.cross(b, c)) / 6)
+
+    @property
+    def box_nm(self) -> CornersZyx | None:
+        """Lowest and highest corner (z, y, x) in nanometres; None for a mesh without vertices."""
+        if len(self.vertices_zyx_nm) == 0:
+            return None
+        low, high = self.vertices_zyx_nm.min(axis=0), self.vertices_zyx_nm.max(axis=0)
+        return (_triple(low), _triple(high))
+
+    def as_xyz(self) -> tuple[Float32[np.ndarray, "vertices 3"], UInt32[np.ndarray, "faces 3"]]:
+        """Return positions ordered x, y, z and triangles turned so that they still look outwards.
+
+        In the right-handed frame x, y, z the corners of each triangle run counter-clockwise
+        seen from outside, as OBJ, PLY, STL, glTF and Neuroglancer's formats have it.
+        """
+        return (
+            np.ascontiguousarray(self.vertices_zyx_nm[:, ::-1]),
+            np.ascontiguousarray(self.faces[:, ::-1]),
+        )
+
+    @classmethod
+    def from_xyz(
+        cls,
+        vertices_xyz_nm: Float32[np.ndarray, "vertices 3"],
+        faces: UInt32[np.ndarray, "faces 3"],
+    ) -> Mesh:
+        """Undo `as_xyz`."""
+        return cls(
+            np.ascontiguousarray(vertices_xyz_nm[:, ::-1]), np.ascontiguousarray(faces[:, ::-1])
+        )
+
+    def welded(self) -> Mesh:
+        """Make one of vertices that are the same to the last bit, ordered by position.
+
+        Triangles that lose a corner by it are dropped, and so are vertices without a
+        triangle. The order of the triangles stays.
+        """
+        where, first = _same_positions(self.vertices_zyx_nm)
+        faces = where[self.faces]
+        is_kept = (
+            (faces[:, 0] != faces[:, 1])
+            & (faces[:, 1] != faces[:, 2])
+            & (faces[:, 2] != faces[:, 0])
+        )
+        return Mesh(self.vertices_zyx_nm[first], faces[is_kept]).without_loose_vertices()
+
+    def without_loose_vertices(self) -> Mesh:
+        """Drop vertices that no triangle has; the order of the others stays."""
+        is_used = np.zeros(len(self.vertices_zyx_nm), bool)
+        is_used[self.faces.ravel()] = True
+        if is_used.all():
+            return self
+        numbers = np.cumsum(is_used, dtype=np.uint32) - np.uint32(1)
+        return Mesh(self.vertices_zyx_nm[is_used], numbers[self.faces])
+
+    def _corners(self) -> Any:
+        if self.is_empty:
+            return np.zeros((3, 0, 3))
+        # Near the origin, where products of positions keep their small digits.
+        vertices = self.vertices_zyx_nm.astype(np.float64)
+        vertices -= vertices.mean(axis=0)
+        return vertices[self.faces.T.astype(np.intp)]
+
+
+def _same_positions(positions: Float32[np.ndarray, "vertices 3"]) -> tuple[Any, Any]:
+    """Give the distinct positions numbers in their order (z, then y, then x).
+
+    Returns
+    -------
+    numbers, first
+        Each position's number, uint32, and the index of each number's first position.
+    """
+    z, y, x = positions.T
+    order = np.lexsort((x, y, z))
+    ordered = positions[order]
+    is_new = np.ones(len(order), bool)
+    is_new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    numbers = np.empty(len(order), np.uint32)
+    numbers[order] = np.cumsum(is_new, dtype=np.uint32) - np.uint32(1)
+    # lexsort is stable, so that the first of equals is the first of all.
+    return numbers, order[is_new]
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    z, y, x = (float(value) for value in values)
+    return (z, y, x)
