@@ -27,6 +27,9 @@ os.environ.pop("PYTHONIOENCODING", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The one browser of all tests; loaded behind the hook above, as it imports floodem.
+pytest_plugins = ("browser",)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

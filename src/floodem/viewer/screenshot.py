@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def save_screenshot(
         raise OptionError(f"size {size_wh} is not within 1 to {LONGEST_EDGE} pixels")
     if not path.absolute().parent.is_dir():
         raise StorageError(f"there is no folder for {path}: make it first")
-    with _browser(size_wh) as browser:
+    with headless_browser(size_wh) as browser:
         browser.get(viewer.address)
         png = _draw(viewer, size_wh, drawn_within_s)
     with replacing(path) as partial:
@@ -130,7 +130,14 @@ def _install_line() -> str:
 
 
 @contextlib.contextmanager
-def _browser(size_wh: tuple[int, int]) -> Iterator[Any]:
+def headless_browser(size_wh: tuple[int, int], *, flags: Sequence[str] = ()) -> Iterator[Any]:
+    """Give a selenium driver of a Chromium without a window, which keeps the console's log.
+
+    Raises
+    ------
+    DependencyError
+        When selenium, a Chromium or its driver is not installed, or does not start.
+    """
     try:
         from selenium import webdriver
         from selenium.common.exceptions import WebDriverException
@@ -139,7 +146,8 @@ def _browser(size_wh: tuple[int, int]) -> Iterator[Any]:
     binary, driver_path = find_browser()
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for flag in (*FLAGS, f"--window-size={size_wh[0]},{size_wh[1]}"):
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in (*FLAGS, f"--window-size={size_wh[0]},{size_wh[1]}", *flags):
         options.add_argument(flag)
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # Chromium refuses to run as root with it
