@@ -1,0 +1,1 @@
+"""Neuroglancer's precomputed formats for shapes: meshes, their shards, segment properties."""
