@@ -81,6 +81,11 @@ class Canvas:
         self.logits[seed] = self._init_logit
         self.filled = int(self._init_logit >= self.segment_logit)
 
+    def preset(self, mask: Bool[np.ndarray, "z y x"]) -> None:
+        """Put voxels into the planted flood as its seed is: what an earlier one has filled."""
+        self.logits[mask] = self._init_logit
+        self.filled = int(np.count_nonzero(self.logits >= self.segment_logit))
+
     def erase(self, box: Box) -> None:
         """Forget the logits in a box, which must hold all that the flood has written."""
         self.logits[box.slices()] = np.nan
