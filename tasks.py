@@ -32,10 +32,13 @@ EXTRAS = {
 }
 CONTAINED = {"dev": ["test", "docs"], "test": ["labels", "view"]}
 
+# A file of tests stays in one process; four of them need 8 GB at most.
+SPREAD = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+
 USAGE = """usage: python3 tasks.py TASK [--gpu] [-- ARGUMENTS]
 
   demo    make synthetic tissue, flood it, score it, show it
-  test    run the test suite                    (-- goes to pytest)
+  test    run the test suite                    (-- goes to pytest; -- -n 0 in one process)
   check   ruff, mypy, import-linter
   docs    build the documentation               (-- goes to sphinx)
   bench   measure                               (-- goes to benchmarks/run.py)
@@ -226,7 +229,7 @@ def commands(task, extra):
     if task == "demo":
         return [[python, "-m", "floodem", "demo", *extra]]
     if task == "test":
-        return [[python, "-m", "pytest", *extra]]
+        return [[python, "-m", "pytest", *SPREAD, *extra]]
     if task == "docs":
         page = os.path.join("docs", "_build", "html")
         return [[python, "-m", "sphinx", "-W", "--keep-going", *extra, "docs", page]]

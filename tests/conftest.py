@@ -16,6 +16,12 @@ from servers.gcs import GcsServer
 from servers.s3 import S3Server
 from typechecker import modules_with_shapes
 
+# Several processes of tests share the cores; torch reads this when it is imported.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    cores = os.cpu_count() or 1
+    share = max(1, cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
+
 # Before floodem is imported: from here on arrays are held against their annotated shapes.
 install_import_hook(modules_with_shapes(), "typechecker.check")
 
@@ -31,6 +37,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 pytest_plugins = ("browser",)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+LONGEST = ("test_golden.py", "test_kill.py", "test_demo.py", "test_coming_from_ffn.py")
+"""Half a minute and more: begun first, so that no process is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

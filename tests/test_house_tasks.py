@@ -139,7 +139,16 @@ def test_a_damaged_stamp_means_installing_again(tasks):
     ],
 )
 def test_what_follows_the_dashes_goes_to_the_program(tasks, task, words):
-    assert tasks.commands(task, ["-x"])[0][1 : 1 + len(words)] == words
+    command = tasks.commands(task, ["-x"])[0]
+    assert command[1 : len(words)] == words[:-1]
+    assert command[-1] == "-x" or task == "docs"
+    assert "-x" in command
+
+
+def test_the_suite_is_spread_over_processes_unless_told_otherwise(tasks):
+    command = tasks.commands("test", ["-n", "0"])[0]
+    assert command.index("auto") < len(command) - 2
+    assert command[-2:] == ["-n", "0"]
 
 
 def test_check_runs_all_four_checkers_and_reports_the_first_failure(tasks, monkeypatch):
