@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int64, UInt32, UInt64
 
 from floodem.errors import VolumeFormatError
+from floodem.volumes.damage import damaged
 
 Xyz = tuple[float, float, float]
 
@@ -138,10 +139,8 @@ def _levels(data: bytes, numbers: list[float], counts: list[int]) -> tuple[Manif
     return tuple(levels)
 
 
-def _damaged(what: str, why: str) -> VolumeFormatError:
-    return VolumeFormatError(
-        f"{what} is not the manifest of a multi-resolution mesh: {why}; make the mesh again"
-    )
+def _damaged(what: str, reason: str) -> VolumeFormatError:
+    return damaged(what, kind="the manifest of a multi-resolution mesh", reason=reason)
 
 
 def z_curve_keys(cells_xyz: Int64[np.ndarray, "cells 3"]) -> UInt64[np.ndarray, "cells"]:
