@@ -21,6 +21,19 @@ MAX_VERTICES = 2**32 - 1
 """Faces name their vertices by 32-bit numbers, as every mesh file does."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lattice:
+    """Places ``origin + step * n`` for whole n, in nanometres, ordered z, y, x."""
+
+    step_nm: tuple[float, float, float]
+    origin_nm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @classmethod
+    def even(cls, step_nm: float) -> Lattice:
+        """Return a lattice with the same step along every axis."""
+        return cls(step_nm=(step_nm, step_nm, step_nm))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Mesh:
     """Triangles of one object.
@@ -122,19 +135,34 @@ class Mesh:
         )
 
     def welded(self) -> Mesh:
-        """Make one of vertices that are the same to the last bit, ordered by position.
+        """Make one of vertices that are the same to the last bit.
 
         Triangles that lose a corner by it are dropped, and so are vertices without a
-        triangle. The order of the triangles stays.
+        triangle. The order of both stays.
         """
-        where, first = _same_positions(self.vertices_zyx_nm)
-        faces = where[self.faces]
+        return self.with_joined(_same_positions(self.vertices_zyx_nm))
+
+    def with_joined(self, same: UInt32[np.ndarray, "vertices"]) -> Mesh:
+        """Put each vertex in the place of another (or itself), as `welded` does.
+
+        Parameters
+        ----------
+        same
+            The vertex that each becomes.
+        """
+        faces = same[self.faces]
         is_kept = (
             (faces[:, 0] != faces[:, 1])
             & (faces[:, 1] != faces[:, 2])
             & (faces[:, 2] != faces[:, 0])
         )
-        return Mesh(self.vertices_zyx_nm[first], faces[is_kept]).without_loose_vertices()
+        return Mesh(self.vertices_zyx_nm, faces[is_kept]).without_loose_vertices()
+
+    def rounded(self, lattice: Lattice) -> Mesh:
+        """Move vertices to the nearest places of a lattice, as far as 32-bit numbers hold them."""
+        step, origin = np.array(lattice.step_nm), np.array(lattice.origin_nm)
+        places = np.rint((self.vertices_zyx_nm - origin) / step) * step + origin
+        return Mesh(places.astype(np.float32), self.faces)
 
     def without_loose_vertices(self) -> Mesh:
         """Drop vertices that no triangle has; the order of the others stays."""
@@ -154,23 +182,34 @@ class Mesh:
         return vertices[self.faces.T.astype(np.intp)]
 
 
-def _same_positions(positions: Float32[np.ndarray, "vertices 3"]) -> tuple[Any, Any]:
-    """Give the distinct positions numbers in their order (z, then y, then x).
-
-    Returns
-    -------
-    numbers, first
-        Each position's number, uint32, and the index of each number's first position.
-    """
+def _same_positions(positions: Float32[np.ndarray, "vertices 3"]) -> UInt32[np.ndarray, "vertices"]:
+    """Return for each position the first index that has it."""
+    positions = np.ascontiguousarray(positions + np.float32(0))  # -0 becomes 0
+    bits = positions.view(np.uint32).astype(np.uint64)
+    mixed = bits[:, 0] * _MULTIPLIERS[0] + bits[:, 1] * _MULTIPLIERS[1] + bits[:, 2]
+    order = np.argsort(mixed, kind="stable")
+    first = _first_of_runs(mixed[order], order)
+    same = np.empty(len(order), np.uint32)
+    same[order] = first
+    if np.array_equal(positions[same], positions):
+        return same
+    # Two places have one number, which is rare: sort by the places themselves.
     z, y, x = positions.T
     order = np.lexsort((x, y, z))
-    ordered = positions[order]
+    same[order] = _first_of_runs(positions[order], order)
+    return same
+
+
+_MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
+"""Odd numbers that spread the bits of positions over 64 (those of SplitMix64 and xxHash)."""
+
+
+def _first_of_runs(ordered: Any, order: Any) -> Any:
+    """Return the first of `order` in each run of equal rows, for every one of the run."""
     is_new = np.ones(len(order), bool)
-    is_new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    numbers = np.empty(len(order), np.uint32)
-    numbers[order] = np.cumsum(is_new, dtype=np.uint32) - np.uint32(1)
-    # lexsort is stable, so that the first of equals is the first of all.
-    return numbers, order[is_new]
+    differs = ordered[1:] != ordered[:-1]
+    is_new[1:] = differs if differs.ndim == 1 else differs.any(axis=1)
+    return order[np.flatnonzero(is_new)[np.cumsum(is_new) - 1]]
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
