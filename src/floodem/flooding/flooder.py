@@ -1,4 +1,4 @@
-"""A network that is ready, and an image: one seed after the other in, one object after the other out.
+"""A network that is ready, and an image: one seed after another in, one object after another out.
 
 What a click in a viewer needs: the network is prepared once, each flood reads only
 what is near its seed, tells after every network call how far it is, goes around what is
@@ -358,7 +358,7 @@ def _taken(obstacle: Volume | Array, box: Box) -> Bool[np.ndarray, "z y x"]:
     """Return where in a box an obstacle is."""
     if not isinstance(obstacle, Volume):
         _require_shape(obstacle, box)
-        return obstacle != 0
+        return np.asarray(obstacle != 0)
     taken = np.zeros(box.shape, bool)
     part = box.intersection(obstacle.box)
     if part is not None:
