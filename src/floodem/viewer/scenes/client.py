@@ -17,6 +17,7 @@ from string import Template
 from floodem.errors import DependencyError, StorageError
 from floodem.files import storage_error, write_text
 from floodem.viewer.scenes.scene import CLIENT
+from floodem.viewer.serving.pages import PAGE_FOLDER, client_folder
 
 LICENCE = "LICENSE-neuroglancer.txt"
 START = "index.html"
@@ -25,36 +26,21 @@ _PACKAGE = "neuroglancer"
 _INSTALL = 'pip install "floodem[view]"'
 _LEFT_OUT = (".map", ".html")
 _OURS = ("ranges.js", "scene.js", "worker.js")
+_SHARED = ("capabilities.js", "icon.svg")
+"""What the viewer's own server puts in front of the client as well."""
+
 _SCRIPT = re.compile(r'<script[^>]*\bsrc="([\w.-]+)"')
 _STYLE = re.compile(r'<link[^>]*\bhref="([\w.-]+\.css)"')
 
 
-def client_folder() -> Path:
-    """Return the folder of the built client.
+def client_bytes() -> int:
+    """Return how much the client takes.
 
     Raises
     ------
     DependencyError
-        When neuroglancer is not installed, or came without it.
+        When it is not installed.
     """
-    try:
-        module = importlib.resources.files(_PACKAGE)
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"the viewer of a scene comes with the package neuroglancer: {_INSTALL}; or leave it "
-            "out with --no-client"
-        ) from error
-    folder = Path(str(module)) / "static" / "client"
-    if not (folder / START).is_file():
-        raise DependencyError(
-            f"{folder} holds no built viewer: install neuroglancer from its wheel ({_INSTALL}), or "
-            "leave the viewer out with --no-client"
-        )
-    return folder
-
-
-def client_bytes() -> int:
-    """Return how much the client takes."""
     return sum(path.stat().st_size for path in _files(client_folder()))
 
 
@@ -85,11 +71,13 @@ def write_client(folder: Path, *, title: str) -> None:
             shutil.copyfile(path, target / path.name)
         for name in _OURS:
             (target / name).write_text(_page(name), encoding="utf-8", newline="\n")
+        for name in _SHARED:
+            shutil.copyfile(PAGE_FOLDER / name, target / name)
         (target / LICENCE).write_text(_licence(), encoding="utf-8", newline="\n")
     except OSError as error:
         raise storage_error("write", target, error) from error
     write_text(target / START, _client_page(built, title=title))
-    write_text(folder / START, _filled("start.html", title=title, client=f"{CLIENT}/"))
+    write_text(folder / START, _start_page(title))
 
 
 def remove_client(folder: Path) -> None:
@@ -101,7 +89,8 @@ def remove_client(folder: Path) -> None:
         When the file system refuses.
     """
     try:
-        shutil.rmtree(folder / "v", ignore_errors=False) if (folder / "v").is_dir() else None
+        if (folder / "v").is_dir():
+            shutil.rmtree(folder / "v")
         (folder / START).unlink(missing_ok=True)
     except OSError as error:
         raise storage_error("remove", folder / "v", error) from error
@@ -109,6 +98,10 @@ def remove_client(folder: Path) -> None:
 
 def _files(built: Path) -> list[Path]:
     return sorted(path for path in built.iterdir() if path.suffix not in _LEFT_OUT)
+
+
+def _start_page(title: str) -> str:
+    return _filled("start.html", title=title, client=f"{CLIENT}/", icon=f"{CLIENT}/icon.svg")
 
 
 def _client_page(built: Path, *, title: str) -> str:
@@ -140,8 +133,8 @@ def _licence() -> str:
                 "The viewer in this folder is Neuroglancer "
                 f"{importlib.metadata.version(_PACKAGE)} "
                 "(github.com/google/neuroglancer), as built by its authors and unchanged. "
-                f"{', '.join(_OURS)} and index.html are part of floodem, under the same licence."
-                f"\n\n{file.read_text()}"
+                f"{', '.join((*_OURS, *_SHARED))} and index.html are part of floodem, under the "
+                f"same licence.\n\n{file.read_text(encoding='utf-8')}"
             )
     raise StorageError(
         f"the licence of the installed {_PACKAGE} is missing: install it again ({_INSTALL})"
