@@ -119,8 +119,11 @@ class ShardingSpec:
         shards = self.shard_of(ordered)
         order = np.argsort(shards, kind="stable")
         numbers, starts = np.unique(shards[order], return_index=True)
-        parts = np.split(ordered[order], starts[1:])
-        return {int(number): part for number, part in zip(numbers, parts, strict=True)}
+        bounds = [*starts.tolist(), len(ordered)]
+        return {
+            int(number): ordered[order[bounds[row] : bounds[row + 1]]]
+            for row, number in enumerate(numbers)
+        }
 
     def file_name(self, shard: int) -> str:
         """Return the name of a shard's file."""

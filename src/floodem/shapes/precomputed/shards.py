@@ -105,7 +105,9 @@ class ShardWriter:
         index = np.zeros((1 << self._spec.minishard_bits, 2), "<u8")
         order = np.argsort(minishards, kind="stable")
         numbers, firsts = np.unique(minishards[order], return_index=True)
-        for number, rows in zip(numbers, np.split(order, firsts[1:]), strict=False):
+        bounds = [*firsts.tolist(), len(order)]
+        for place, number in enumerate(numbers):
+            rows = order[bounds[place] : bounds[place + 1]]
             table = _delta_coded(ids[rows], starts[rows], sizes[rows])
             packed = _packed(table.astype("<u8").tobytes(), self._spec.minishard_index_encoding)
             self._file.write(packed)
@@ -198,7 +200,9 @@ class ShardReader:
             As `read`.
         """
         for shard in self._shards():
-            for minishard in range(1 << self._spec.minishard_bits):
+            index = read_range(self._path(shard), 0, size=self._spec.index_bytes)
+            starts, ends = np.frombuffer(index, "<u8").reshape(-1, 2).T
+            for minishard in np.flatnonzero(starts != ends).tolist():
                 yield from self._minishard(shard, minishard)[0].tolist()
 
     def _path(self, shard: int) -> Path:
