@@ -18,52 +18,22 @@ from PIL import Image
 from floodem.cli.view import parse_size
 from floodem.errors import DependencyError, LabelError, OptionError, ResourceError, UsageError
 from floodem.geometry import Box, VoxelSize
-from floodem.viewer import Kind, Layer, Viewer, layers, save_screenshot, view
+from floodem.shapes.meshes.marching import object_meshes
+from floodem.shapes.precomputed import decode_legacy_fragment
+from floodem.viewer import Kind, Layer, Look, Viewer, first_look, layers, save_screenshot, view
+from floodem.viewer.first_look import zoom_to
 from floodem.viewer.layers import (
-    ArrayXyz,
     grey_range,
     guess_kind,
     largest_objects,
     objects_at_first,
     unique_names,
 )
+from floodem.viewer.objects import ObjectMeshes
 from floodem.viewer.opening import split_kind
-from floodem.viewer.scene import zoom_to
 from floodem.viewer.screenshot import _draw, find_browser
-from floodem.volumes.volume import Volume
-
-OFFSET = (5, 60, 700)
-
-
-class MemoryVolume(Volume):
-    """A volume that remembers which boxes were read."""
-
-    def __init__(self, array, *, uri="memory", offset=OFFSET, voxel_size=None):
-        self.array = np.asarray(array)
-        self.uri = uri
-        self.box = Box.from_shape(self.array.shape, start=offset)
-        self.dtype = self.array.dtype
-        self.voxel_size = voxel_size
-        self.chunks = self.array.shape
-        self.boxes_read = []
-
-    def _read(self, box):
-        self.boxes_read.append(box)
-        return self.array[box.slices(origin=self.offset)].copy()
-
-    def _write(self, box, array):
-        raise NotImplementedError
-
-
-def noise(dtype, *, shape=(20, 30, 40)):
-    return np.random.default_rng(0).integers(40, 210, shape).astype(dtype)
-
-
-def two_objects(dtype, *, shape=(20, 30, 40)):
-    labels = np.zeros(shape, dtype)
-    labels[:, 4:20, 4:26] = 7
-    labels[4:16, 22:28, 28:36] = 200
-    return labels
+from floodem.viewer.serving import Site
+from viewer_cases import OFFSET, MemoryVolume, noise, two_objects
 
 
 def layer(volume, kind, name="layer"):
@@ -91,48 +61,6 @@ def test_the_kind_of_a_large_volume_is_told_from_its_middle():
     volume = MemoryVolume(np.broadcast_to(np.uint8(1), (300, 70, 10)))
     guess_kind(volume)
     assert [box.shape for box in volume.boxes_read] == [(64, 64, 10)]
-
-
-def test_viewer_reads_only_what_it_shows_in_its_own_axis_order():
-    volume = MemoryVolume(noise(np.uint8))
-    array = ArrayXyz(layer(volume, Kind.IMAGE))
-    assert array.shape == (40, 30, 20)
-    shown = array[np.int64(3) : np.int64(9), 2:5, 0:4]
-    np.testing.assert_array_equal(shown, volume.array[0:4, 2:5, 3:9].transpose(2, 1, 0))
-    assert volume.boxes_read == [Box((5, 62, 703), (9, 65, 709))]
-
-
-@pytest.mark.parametrize(
-    ("stored", "kind", "shown"),
-    [
-        ("uint8", Kind.SEGMENTATION, "uint32"),
-        ("int16", Kind.SEGMENTATION, "uint32"),
-        ("uint64", Kind.SEGMENTATION, "uint64"),
-        ("int64", Kind.SEGMENTATION, "uint64"),
-        ("uint8", Kind.IMAGE, "uint8"),
-        ("float64", Kind.IMAGE, "float32"),
-        ("uint64", Kind.IMAGE, "float32"),
-    ],
-)
-def test_voxels_get_a_type_that_the_viewer_draws_as_meant(stored, kind, shown):
-    volume = MemoryVolume(two_objects(stored))
-    array = ArrayXyz(layer(volume, kind))
-    voxels = array[0:40, 0:30, 0:20]
-    assert array.dtype == voxels.dtype == np.dtype(shown)
-    np.testing.assert_array_equal(voxels, volume.array.T)
-
-
-def test_a_box_that_cannot_be_shown_is_told_in_the_log(caplog):
-    volume = MemoryVolume(-two_objects(np.int64), uri="bad.h5")
-    array = ArrayXyz(layer(volume, Kind.SEGMENTATION))
-    with pytest.raises(ValueError, match="do not fit"):
-        array[0:40, 0:30, 0:20]
-    assert "cannot show bad.h5" in caplog.text
-
-
-def test_floats_are_no_segmentation():
-    with pytest.raises(LabelError, match=r"bad\.h5 holds float32"):
-        ArrayXyz(layer(MemoryVolume(noise(np.float32), uri="bad.h5"), Kind.SEGMENTATION))
 
 
 def test_grey_range_spans_the_values_and_not_the_padding():
@@ -213,46 +141,59 @@ def state():
     return pytest.importorskip("neuroglancer").ViewerState()
 
 
-def test_layers_lie_where_their_volumes_do(state):
-    from floodem.viewer.scene import fill
+@pytest.fixture
+def fill():
+    """Put layers into a state, in a window of 800 x 600."""
+    pytest.importorskip("neuroglancer")
+    with Site.start() as site:
 
+        def put(state, shown, **options):
+            settings = {"voxel_size": None, "view_size_wh": (800, 600), "site": site} | options
+            first_look.fill(state, shown, **settings)
+
+        yield put
+
+
+def info_of(source):
+    """What the server says of a source that it serves."""
+    address = source.url.removeprefix("precomputed://")
+    with urllib.request.urlopen(f"{address}/info", timeout=10) as answer:
+        return json.loads(answer.read())
+
+
+def test_layers_lie_where_their_volumes_do(state, fill):
     size = VoxelSize(30, 6, 5)
     shown = [
         layer(MemoryVolume(noise(np.uint8), voxel_size=size), Kind.IMAGE, "em"),
         layer(MemoryVolume(two_objects(np.uint8)), Kind.SEGMENTATION, "objects"),
     ]
-    fill(state, shown, voxel_size=None, view_size_wh=(800, 600))
+    fill(state, shown)
     assert list(state.dimensions.names) == ["x", "y", "z"]
     assert list(state.dimensions.scales) == pytest.approx([5e-9, 6e-9, 30e-9])
     assert list(state.position) == [720, 75, 15]
     for name in ("em", "objects"):
-        local = state.layers[name].source[0].url
-        assert list(local.voxel_offset) == [700, 60, 5]
-        assert list(local.dimensions.scales) == pytest.approx([5e-9, 6e-9, 30e-9])
-    objects = state.layers["objects"]
-    assert list(objects.segments) == [7, 200]
-    assert list(objects.source[1].url.voxel_offset) == [699, 59, 4]
+        info = info_of(state.layers[name].source[0])
+        assert info["scales"][0]["voxel_offset"] == [700, 60, 5]
+        assert info["scales"][0]["resolution"] == [5, 6, 30]
+    assert list(state.layers["objects"].segments) == [7, 200]
+    assert info["mesh"]
 
 
-def test_the_first_look_is_at_what_was_segmented(state):
-    from floodem.viewer.scene import fill
-
+def test_the_first_look_is_at_what_was_segmented(state, fill):
     image = MemoryVolume(noise(np.uint8, shape=(250, 250, 250)), offset=(0, 0, 0))
     labels = np.zeros((56, 56, 56), np.uint32)
     labels[2:12, 40:50, 6:16] = 1
     labels[30, 30, 30] = 2
     seg = MemoryVolume(labels, offset=(150, 20, 20))
     shown = [layer(image, Kind.IMAGE, "em"), layer(seg, Kind.SEGMENTATION, "seg")]
-    fill(state, shown, voxel_size=None, view_size_wh=(800, 600))
+    fill(state, shown)
     x, y, z = (int(at) for at in state.position)
     assert labels[z - 150, y - 20, x - 20] == 1
     expected = zoom_to(seg.box, VoxelSize(1, 1, 1), view_size_wh=(800, 600))
     assert (state.cross_section_scale, state.projection_scale) == expected
 
 
-def test_a_large_segmentation_is_looked_at_where_it_overlaps_the_image(state, monkeypatch):
-    from floodem.viewer.scene import fill
-
+def test_a_large_segmentation_is_looked_at_where_it_overlaps_the_image(state, fill, monkeypatch):
     monkeypatch.setattr(layers, "MESH_VOXELS", 10)
     image = MemoryVolume(
         noise(np.uint8, shape=(10, 10, 10)), offset=(10, 0, 20), voxel_size=VoxelSize(20, 10, 10)
@@ -261,38 +202,78 @@ def test_a_large_segmentation_is_looked_at_where_it_overlaps_the_image(state, mo
         np.ones((90, 80, 80), np.uint32), offset=(0, 0, 0), voxel_size=VoxelSize(10, 10, 10)
     )
     shown = [layer(seg, Kind.SEGMENTATION, "seg"), layer(image, Kind.IMAGE, "em")]
-    fill(state, shown, voxel_size=None, view_size_wh=(800, 600))
+    fill(state, shown)
     assert list(state.position) == [25, 5, 30]
     assert all(box.size <= 64**3 for box in seg.boxes_read)
 
 
-def test_images_lie_below_segmentations_in_whatever_order_they_are_given(state):
-    from floodem.viewer.scene import fill
-
+def test_images_lie_below_segmentations_in_whatever_order_they_are_given(state, fill):
     seg = layer(MemoryVolume(two_objects(np.uint32)), Kind.SEGMENTATION, "seg")
     image = layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE, "em")
-    fill(state, [seg, image], voxel_size=None, view_size_wh=(800, 600))
+    fill(state, [seg, image])
     assert [shown.name for shown in state.layers] == ["em", "seg"]
 
 
-def test_an_empty_segmentation_is_looked_at_in_its_middle(state):
-    from floodem.viewer.scene import fill
-
+def test_an_empty_segmentation_is_looked_at_in_its_middle(state, fill):
     seg = layer(MemoryVolume(np.zeros((20, 30, 40), np.uint32)), Kind.SEGMENTATION)
-    fill(state, [seg], voxel_size=None, view_size_wh=(800, 600))
+    fill(state, [seg])
     assert list(state.position) == [720, 75, 15]
 
 
-def test_large_segmentations_are_read_on_demand_and_have_no_meshes(state, monkeypatch):
-    from floodem.viewer.scene import fill
-
+def test_large_segmentations_are_read_on_demand_and_have_no_meshes(state, fill, monkeypatch):
     monkeypatch.setattr(layers, "MESH_VOXELS", 10)
     volume = MemoryVolume(two_objects(np.uint64, shape=(20, 30, 80)))
-    fill(state, [layer(volume, Kind.SEGMENTATION)], voxel_size=None, view_size_wh=(800, 600))
+    fill(state, [layer(volume, Kind.SEGMENTATION)])
     assert volume.box not in volume.boxes_read
     (source,) = state.layers["layer"].source
-    assert source.to_json()["subsources"] == {"default": True, "bounds": True}
+    assert "mesh" not in info_of(source)
     assert list(state.layers["layer"].segments) == []
+
+
+def test_without_any_voxel_size_the_picture_has_no_unit(state, fill):
+    fill(state, [layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE, "em")])
+    assert list(state.dimensions.units) == ["", "", ""]
+    assert list(state.layers["em"].source[0].transform.output_dimensions.units) == ["", "", ""]
+
+
+def test_what_the_user_wants_to_see_first_goes_before_what_would_be_chosen(state, fill):
+    size = VoxelSize(30, 6, 5)
+    seg = layer(MemoryVolume(two_objects(np.uint32), voxel_size=size), Kind.SEGMENTATION, "seg")
+    fill(state, [seg], look=Look(position_zyx=(7, 70.5, 710), selected=(200,), layout="xy-3d"))
+    assert list(state.position) == [710, 70.5, 7]
+    assert list(state.layers["seg"].segments) == [200]
+    assert state.layout.type == "xy-3d"
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"layout": "5panel"},
+        {"selected": (0,)},
+        {"selected": (2**64,)},
+        {"position_zyx": (1, 2, np.nan)},
+    ],
+)
+def test_a_first_look_at_what_is_not_there_is_refused(wish):
+    with pytest.raises(OptionError):
+        Look(**wish)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64])
+def test_a_mesh_on_demand_is_what_the_whole_volume_would_give(dtype):
+    pytest.importorskip("zmesh")
+    labels = two_objects(dtype)
+    size = VoxelSize(20, 10, 5)
+    made = ObjectMeshes(labels, start=OFFSET, voxel_size=size)
+    whole = dict(object_meshes(labels.astype(np.uint32), voxel_size=size, start=OFFSET))
+    for label, mesh in whole.items():
+        mine = decode_legacy_fragment(made.fragment(label), what="it")
+        assert mine.volume_nm3 == pytest.approx(mesh.volume_nm3)
+        for of in (np.min, np.max):
+            expected = of(mesh.vertices_zyx_nm, axis=0)
+            np.testing.assert_allclose(of(mine.vertices_zyx_nm, axis=0), expected)
+    assert made.fragment(5) is None
+    assert made.fragment(2**64 - 1) is None
 
 
 def start(*shown, **options):
@@ -319,7 +300,7 @@ def test_viewer_serves_nothing_without_the_token_of_its_address():
 def test_a_port_in_use_is_named():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port} cannot be opened"):
+        with pytest.raises(UsageError, match=f"port {port} .*cannot be opened"):
             start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE), port=port)
     with start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE), port=port) as viewer:
         assert f":{port}/" in viewer.address
@@ -328,6 +309,16 @@ def test_a_port_in_use_is_named():
 def test_a_viewer_of_nothing_is_refused():
     with pytest.raises(OptionError, match="nothing to show"):
         Viewer([])
+
+
+def test_a_closed_viewer_leaves_others_alone():
+    with start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE)) as first:
+        with start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE)) as second:
+            assert first.address != second.address
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(second.address, timeout=10)
+        with urllib.request.urlopen(first.address, timeout=10) as page:
+            assert page.status == 200
 
 
 def test_negative_labels_are_refused_and_leave_no_server_behind():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +18,11 @@ from floodem.cli.values import option_value
 from floodem.errors import OptionError
 from floodem.geometry import VoxelSize
 
+if TYPE_CHECKING:
+    from floodem.viewer import Look, Viewer
+
 _LARGEST_PORT = 65535
+_LOCAL_ONLY = "127.0.0.1"
 
 
 def view(
@@ -25,17 +30,38 @@ def view(
         list[str] | None,
         typer.Argument(
             metavar="LAYERS",
-            help="Volumes; image=ADDRESS or segmentation=ADDRESS says how to show one.",
+            help="Volumes, scenes; image=ADDRESS or segmentation=ADDRESS says how to show one.",
         ),
     ] = None,
     *,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="A volume to show as image (repeatable)."),
+    ] = None,
     segmentation: Annotated[
         list[str] | None,
         typer.Option(metavar="ADDRESS", help="A volume to show as segmentation (repeatable)."),
     ] = None,
+    meshes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="Meshes of the segmentation (repeatable)."),
+    ] = None,
+    skeletons: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="Skeletons of the segmentation (repeatable)."),
+    ] = None,
     voxel_size: Annotated[
         str | None,
         typer.Option(metavar="Z,Y,X", help="Nanometres, instead of what the volumes state."),
+    ] = None,
+    position: Annotated[
+        str | None, typer.Option(metavar="Z,Y,X", help="Where the slices cross, in voxels.")
+    ] = None,
+    select: Annotated[
+        str | None, typer.Option(metavar="ID,...", help="Objects to show in 3-D.")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(metavar="NAME", help="4panel, 3d, xy, xz, yz, xy-3d, ...")
     ] = None,
     port: Annotated[
         int,
@@ -45,6 +71,9 @@ def view(
             help="0: any that is free. From afar: ssh -L PORT:127.0.0.1:PORT.",
         ),
     ] = 0,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen: this machine alone.")
+    ] = _LOCAL_ONLY,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address only.")
     ] = False,
@@ -55,17 +84,25 @@ def view(
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Size of the window in pixels.")
     ] = "1400x900",
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="Print the view as JSON for other viewers, and end."),
+    ] = False,
 ) -> None:
-    """Open images and segmentations in the browser.
+    """Open images, segmentations and scenes in the browser.
+
+    Files and folders of every format, gs:// and s3:// are read piece by piece as you look.
+    Addresses on other servers go to the viewer as they are: precomputed, zarr, n5 and nifti
+    over http, dvid://, boss://, render://; "precomputed://https://..." and
+    "https://...|zarr3:" alike.
 
     Volumes of 32- and 64-bit integers are shown as segmentations, floats as images;
     of 8- and 16-bit integers the flat ones are segmentations. Objects get meshes in
-    volumes of up to 256 x 256 x 256 voxels. Runs until Ctrl-C.
+    volumes of up to 256 x 256 x 256 voxels, in larger ones from --meshes. Runs until Ctrl-C.
     """
     from floodem import viewer
 
-    wanted = [*(layers or []), *(f"segmentation={uri}" for uri in segmentation or [])]
-    if not wanted:
+    if not any([layers, image, segmentation, meshes, skeletons]):
         raise OptionError("there is nothing to show: floodem view IMAGE SEGMENTATION")
     window = parse_size(size)
     if screenshot is not None:
@@ -75,20 +112,86 @@ def view(
     edges = None
     if voxel_size is not None:
         edges = option_value("--voxel-size", VoxelSize.parse, text=voxel_size)
-    with viewer.view(*wanted, voxel_size=edges, port=port, view_size_wh=window) as running:
-        for note in running.notes:
-            print(note)
+    look = parse_look(position=position, select=select, layout=layout)
+    with viewer.view(
+        *(layers or []),
+        image=image or [],
+        segmentation=segmentation or [],
+        meshes=meshes or [],
+        skeletons=skeletons or [],
+        voxel_size=edges,
+        port=port,
+        host=host,
+        view_size_wh=window,
+        look=look,
+    ) as running:
+        say_notes(running, host=host, to_stderr=share)
         if screenshot is not None:
             viewer.save_screenshot(running, screenshot, size_wh=window)
-            print(f"saved {screenshot}")
-            return
-        with until_ctrl_c():
-            print(f"open {running.address}\nCtrl-C ends it", flush=True)
-            if not no_browser and has_screen():
-                import webbrowser
+            print(f"saved {screenshot}", file=sys.stderr if share else sys.stdout)
+        if share:
+            print_state(running)
+        if screenshot is None and not share:
+            stay_open(running, opens_browser=not no_browser)
 
-                webbrowser.open(running.address)
-            stay()
+
+def say_notes(running: Viewer, *, host: str, to_stderr: bool) -> None:
+    """Print what is shown otherwise than one may think, and who can see it."""
+    for note in running.notes:
+        print(note, file=sys.stderr if to_stderr else sys.stdout)
+    if host not in {_LOCAL_ONLY, "localhost", "::1"}:
+        print(
+            f"warning: listening at {host}: everyone who has the address can read what is shown "
+            "here, over a connection that is not encrypted; ssh -L keeps it to you",
+            file=sys.stderr,
+        )
+
+
+def print_state(running: Viewer) -> None:
+    """Print the view as JSON on stdout, and what was left out of it on stderr."""
+    shared = running.shared()
+    for remark in shared.remarks:
+        print(remark, file=sys.stderr)
+    print(json.dumps(shared.state, indent=2))
+
+
+def stay_open(running: Viewer, *, opens_browser: bool) -> None:
+    """Print the address, open it, and serve until Ctrl-C."""
+    with until_ctrl_c():
+        print(f"open {running.address}\nCtrl-C ends it", flush=True)
+        if opens_browser and has_screen():
+            import webbrowser
+
+            webbrowser.open(running.address)
+        stay()
+
+
+def parse_look(*, position: str | None, select: str | None, layout: str | None) -> Look:
+    """Read ``--position 10,20.5,30``, ``--select 1,2,3`` and ``--layout``.
+
+    Raises
+    ------
+    OptionError
+        When one of them is not understood.
+    """
+    from floodem.viewer import Look
+
+    place = None
+    if position is not None:
+        try:
+            z, y, x = (float(part) for part in position.split(","))
+        except ValueError:
+            raise OptionError(
+                f"--position {position!r} is not z,y,x: three numbers, for example 50,128,128"
+            ) from None
+        place = (z, y, x)
+    try:
+        selected = tuple(int(part) for part in (select or "").split(",") if part.strip())
+    except ValueError:
+        raise OptionError(
+            f"--select {select!r} is no list of ids: whole numbers, for example 7,200"
+        ) from None
+    return Look(position_zyx=place, selected=selected, layout=layout)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -1,8 +1,9 @@
 """Looking at volumes in Neuroglancer: layers, a local server, screenshots."""
 
-from floodem.viewer.layers import Kind, Layer
+from floodem.viewer.first_look import Look
+from floodem.viewer.layers import Kind, Layer, RemoteLayer
 from floodem.viewer.opening import view
+from floodem.viewer.running import Viewer
 from floodem.viewer.screenshot import save_screenshot
-from floodem.viewer.server import Viewer
 
-__all__ = ["Kind", "Layer", "Viewer", "save_screenshot", "view"]
+__all__ = ["Kind", "Layer", "Look", "RemoteLayer", "Viewer", "save_screenshot", "view"]

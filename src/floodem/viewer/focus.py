@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from floodem.geometry import Box, VoxelSize
-from floodem.viewer.layers import Kind, Layer, largest_objects
+from floodem.viewer.layers import Kind, Layer, RemoteLayer, largest_objects
 from floodem.volumes.kinds import middle
 from floodem.volumes.volume import Array
 
@@ -39,27 +39,32 @@ class Focus:
     size: VoxelSize
 
 
-def find_focus(layers: Sequence[Layer], *, size_of: Callable[[Layer], VoxelSize]) -> Focus:
+def find_focus(
+    layers: Sequence[Layer | RemoteLayer], *, size_of: Callable[[Layer | RemoteLayer], VoxelSize]
+) -> Focus | None:
     """Choose the first segmentation where it overlaps the other layers, else the first image.
 
     Parameters
     ----------
     layers
-        At least one.
+        Those of which nobody knows where they lie do not count.
     size_of
         Voxel size of a layer.
 
     Returns
     -------
     focus
-        The slices cross in the middle, or in a large object where the middle is empty.
+        The slices cross in the middle, or in a large object where the middle is empty. None
+        where it is not known where anything lies.
     """
-    chosen = next((layer for layer in layers if layer.kind is Kind.SEGMENTATION), layers[0])
-    size = size_of(chosen)
-    region = chosen.volume.box
+    boxes = {layer: layer.box for layer in layers if layer.box is not None}
+    if not boxes:
+        return None
+    chosen = next((one for one in boxes if one.kind is Kind.SEGMENTATION), next(iter(boxes)))
+    size, region = size_of(chosen), boxes[chosen]
     if chosen.kind is Kind.SEGMENTATION:
-        for layer in layers:
-            other = _in_voxels_of(size, layer.volume.box, size_of(layer))
+        for layer, box in boxes.items():
+            other = _in_voxels_of(size, box, size_of(layer))
             region = region.intersection(other) or region
     return Focus(region, _crossing(chosen, region), size)
 
@@ -72,13 +77,13 @@ def _in_voxels_of(size: VoxelSize, box: Box, own: VoxelSize) -> Box:
     return Box((z0, y0, x0), (z1, y1, x1))
 
 
-def _crossing(layer: Layer, region: Box) -> Position:
+def _crossing(layer: Layer | RemoteLayer, region: Box) -> Position:
     z, y, x = ((start + stop) / 2 for start, stop in zip(region.start, region.stop, strict=True))
     centre = (z, y, x)
-    if layer.kind is Kind.IMAGE:
+    if layer.kind is not Kind.SEGMENTATION or isinstance(layer, RemoteLayer):
         return centre
     # A look at the middle is cheap everywhere; all voxels are read for meshes in any case.
-    for sample in (middle(region), *([region] if layer.has_meshes else [])):
+    for sample in (middle(region), *([region] if layer.is_meshed_here else [])):
         inside = _inside_an_object(layer.volume.read(sample))
         if inside is not None:
             dz, dy, dx = inside

@@ -2,27 +2,25 @@
 
 Here is decided whether a volume is an image or a segmentation, which grey values
 its display spans and which objects get a mesh. Nothing here needs Neuroglancer;
-floodem.viewer.scene hands the layers over.
+floodem.viewer.first_look hands the layers over.
 """
 
 from __future__ import annotations
 
 import enum
-import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from floodem.errors import FloodemError, LabelError
-from floodem.geometry import Box, Zyx
-from floodem.labels import label_dtype, require_labels, sizes
+from floodem.geometry import Box, VoxelSize
+from floodem.labels import require_labels, sizes
+from floodem.viewer.object_folders import Shape, ShapeFolder
 from floodem.volumes.kinds import SMALL_BYTES, looks_like_labels, middle
-from floodem.volumes.volume import Array, Volume, as_dtype
+from floodem.volumes.volume import Array, Volume
 
 MESH_VOXELS = 256**3
-"""Neuroglancer's in-memory volumes are meshed whole: above this it takes minutes."""
+"""Segmentations up to this size are kept in memory and meshed when a page asks for it."""
 
 MESHES_AT_FIRST = 8
 """As many objects as leave their branches visible: 25 of a filled volume make a painted cube."""
@@ -31,8 +29,6 @@ _HIDING_SHARE = 1 / 16  # of the voxels: eight such objects would fill half of t
 _CRUMB_SHARE = 1 / 256  # less than this is not worth a place of a large object
 
 _DARKEST, _BRIGHTEST = 0.1, 99.9  # percent of the sample's voxels
-
-_LOG = logging.getLogger(__name__)
 
 
 class Kind(enum.StrEnum):
@@ -44,7 +40,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """A volume and how to show it.
+    """A volume that floodem serves, and how to show it.
 
     Attributes
     ----------
@@ -56,12 +52,29 @@ class Layer:
         What stands on the layer's tab, unique among the layers.
     is_guess
         Whether the file, its type or voxels told the kind, not the user.
+    shapes
+        Where more of its objects is: folders of meshes, skeletons or properties, or
+        sources as the client names them.
+    public
+        What other people's viewers can open in place of what is served here, or None.
     """
 
     volume: Volume
     kind: Kind
     name: str
     is_guess: bool = False
+    shapes: tuple[ShapeFolder | str, ...] = ()
+    public: str | None = None
+
+    @property
+    def box(self) -> Box:
+        """Where its voxels lie."""
+        return self.volume.box
+
+    @property
+    def voxel_size(self) -> VoxelSize | None:
+        """What the volume states, in nanometres."""
+        return self.volume.voxel_size
 
     @property
     def may_be_otherwise(self) -> bool:
@@ -70,9 +83,56 @@ class Layer:
         return self.is_guess and self.kind is Kind.SEGMENTATION and is_small
 
     @property
-    def has_meshes(self) -> bool:
-        """Whether objects can be shown in 3-D: a segmentation of at most `MESH_VOXELS`."""
-        return self.kind is Kind.SEGMENTATION and self.volume.box.size <= MESH_VOXELS
+    def is_meshed_here(self) -> bool:
+        """Whether its objects are meshed on demand: at most `MESH_VOXELS`, no other meshes."""
+        is_small = self.volume.box.size <= MESH_VOXELS
+        return self.kind is Kind.SEGMENTATION and is_small and not has_mesh(self.shapes)
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether objects can be shown in 3-D."""
+        return self.kind is Kind.SEGMENTATION and (self.is_meshed_here or bool(self.shapes))
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RemoteLayer:
+    """What the client reads from elsewhere by itself, and how to show it.
+
+    Attributes
+    ----------
+    source
+        As the client names it, or a local folder of shapes that is shown without a volume.
+    name
+        What stands on the layer's tab, unique among the layers.
+    kind
+        None leaves it to the client, which learns it from the server.
+    box, voxel_size, shown_range
+        What a quick look found out, or None: where its voxels lie, their size in
+        nanometres, the grey values to show as black and white.
+    is_mesh
+        Whether it is one mesh and no volume.
+    shapes
+        As of `Layer`.
+    """
+
+    source: str | ShapeFolder
+    name: str
+    kind: Kind | None = None
+    box: Box | None = None
+    voxel_size: VoxelSize | None = None
+    shown_range: tuple[float, float] | None = None
+    is_mesh: bool = False
+    shapes: tuple[ShapeFolder | str, ...] = ()
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether objects may be shown in 3-D, as far as is known."""
+        return self.is_mesh or bool(self.shapes) or isinstance(self.source, ShapeFolder)
+
+
+def has_mesh(shapes: Sequence[ShapeFolder | str]) -> bool:
+    """Tell whether there are meshes among objects' shapes; addresses count as such."""
+    return any(isinstance(one, str) or one.shape is Shape.MESH for one in shapes)
 
 
 def guess_kind(volume: Volume) -> Kind:
@@ -129,76 +189,14 @@ def unique_names(uris: Sequence[str]) -> list[str]:
     return names
 
 
-class ArrayXyz:
-    """A volume as the array that Neuroglancer reads: indexed [x, y, z], from 0, on demand.
-
-    It has the few members of an array that ``neuroglancer.LocalVolume`` uses. Slices
-    are read one at a time: a volume need not be safe to read from several threads.
-
-    Parameters
-    ----------
-    layer
-        Labels are handed over as uint32 or uint64, since smaller integers open as
-        grey images.
-    labels
-        The whole volume (z, y, x) where it is in memory already, to be meshed.
-    """
-
-    def __init__(self, layer: Layer, *, labels: Array | None = None) -> None:
-        self._volume = layer.volume
-        self._labels = labels
-        self._lock = threading.Lock()
-        z, y, x = layer.volume.shape
-        self.shape = (x, y, z)
-        self.dtype = _shown_dtype(layer)
-
-    def __getitem__(self, slices_xyz: tuple[slice, slice, slice]) -> Array:
-        """Read a box given by slices with a start and a stop, in the order x, y, z."""
-        x, y, z = slices_xyz
-        if self._labels is not None:
-            return self._labels[z, y, x].T
-        start: Zyx = (int(z.start), int(y.start), int(x.start))
-        box = Box(start, (int(z.stop), int(y.stop), int(x.stop))).translate(self._volume.offset)
-        try:
-            with self._lock:
-                voxels = self._volume.read(box)
-            return self._converted(voxels).T
-        except FloodemError as error:
-            _LOG.warning("cannot show %s: %s", self._volume.uri, error)
-            # What the server answers the browser with; other errors end in a traceback.
-            raise ValueError(str(error)) from error
-
-    def transpose(self) -> Array:
-        """Return what is to be meshed (z, y, x): the labels in memory, or nothing."""
-        return np.zeros((1, 1, 1), self.dtype) if self._labels is None else self._labels
-
-    def _converted(self, voxels: Array) -> Array:
-        if voxels.dtype.kind in "ui" and self.dtype.kind == "u":
-            return as_dtype(voxels, self.dtype)
-        return voxels.astype(self.dtype, copy=False)
-
-
 def labels_in_memory(layer: Layer) -> Array:
-    """Read a whole segmentation, as uint32 or uint64.
+    """Read a whole segmentation.
 
     Raises
     ------
     LabelError
-        When a label is negative.
+        When a label is negative or no integer.
     """
     labels = layer.volume.read()
     require_labels(labels, what=layer.volume.uri)
-    return as_dtype(labels, _shown_dtype(layer))
-
-
-def _shown_dtype(layer: Layer) -> np.dtype[np.generic]:
-    dtype = layer.volume.dtype
-    if layer.kind is Kind.SEGMENTATION:
-        if dtype.kind not in "ui":
-            raise LabelError(
-                f"{layer.volume.uri} holds {dtype} values, which are no labels: open it as an image"
-            )
-        return label_dtype(int(np.iinfo(dtype).max))
-    # The viewer draws no wider integers and no other floats as images.
-    is_drawn = dtype.kind in "ui" and dtype.itemsize <= 4
-    return dtype if is_drawn else np.dtype(np.float32)
+    return labels

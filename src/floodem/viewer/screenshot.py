@@ -17,7 +17,7 @@ from typing import Any
 
 from floodem.errors import DependencyError, OptionError, ResourceError, StorageError
 from floodem.files import replacing
-from floodem.viewer.server import Viewer
+from floodem.viewer.running import Viewer
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 DRIVER = "chromedriver"
