@@ -47,6 +47,7 @@ COMMANDS = {
     "open-results": "Turn a folder of the older programs' results into one volume.",
     "evaluate": "Score a segmentation against the truth.",
     "view": "Open images and segmentations in the browser.",
+    "serve": "Serve a folder to a Neuroglancer of your own.",
     "legacy": "Run an old program's command line as it stands.",
 }
 """Every command and the first line of its help, in the order of the help."""

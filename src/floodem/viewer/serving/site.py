@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,8 +36,20 @@ _MOST_IN_A_NAME = 64
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 _lock = threading.Lock()
-_running: dict[str, Any] = {}
-"""The one server of this process, and how many sites use it."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Shared:
+    """The one server of this process, and how many sites use it."""
+
+    server: Any
+    host: str
+    cache: Cache
+    users: int = 0
+
+
+_shared: list[_Shared] = []
+"""At most one."""
 
 
 class Site:
@@ -53,10 +66,10 @@ class Site:
 
     address: str
 
-    def __init__(self, server: Any, cache: Cache) -> None:
-        self.address = server.server_url
-        self._server = server
-        self._cache = cache
+    def __init__(self, shared: _Shared) -> None:
+        self.address = shared.server.server_url
+        self._shared = shared
+        self._server = shared.server
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._served: dict[tuple[str, ...], Source] = {}
         self._is_closed = False
@@ -85,9 +98,9 @@ class Site:
             raise OptionError(f"port {port} is not within 0 to {LARGEST_PORT}")
         require_packages()
         with _lock:
-            server = _join(host, port) or _start(host, port)
-            _running["users"] += 1
-            return cls(server, _running["cache"])
+            shared = _join(host, port) or _start(host, port)
+            shared.users += 1
+            return cls(shared)
 
     @property
     def port(self) -> int:
@@ -131,7 +144,7 @@ class Site:
             When a segmentation holds no integers.
         """
         source = ServedVolume(
-            volume, kind=kind, voxel_size=voxel_size, cache=self._cache, mesh_of=mesh_of
+            volume, kind=kind, voxel_size=voxel_size, cache=self._shared.cache, mesh_of=mesh_of
         )
         return "precomputed://" + self._add(source, "d", name)
 
@@ -165,10 +178,10 @@ class Site:
             self._is_closed = True
             for key in self._served:
                 self._server.sources.pop(key, None)
-            _running["users"] -= 1
-            is_last = _running["users"] == 0
-            if is_last:
-                _running.clear()
+            self._shared.users -= 1
+            is_last = self._shared.users == 0
+            if is_last and self._shared in _shared:
+                _shared.remove(self._shared)
         for source in self._served.values():
             source.close()
         if is_last:
@@ -206,45 +219,43 @@ class Site:
         self.close()
 
 
-def _join(host: str, port: int) -> Any:
+def _join(host: str, port: int) -> _Shared | None:
     """Return the server of this process, or None where there is none yet."""
     from neuroglancer import server as theirs
 
-    server = _running.get("server")
-    if server is not None and theirs.global_server is not server:
-        # Somebody stopped it by neuroglancer.stop(): its sites have nothing left to give back.
-        _running.clear()
-        server = None
-    if server is None:
+    if _shared and theirs.global_server is not _shared[0].server:
+        _shared.clear()  # somebody called neuroglancer.stop()
+    if not _shared:
         if theirs.global_server is not None:
             raise UsageError(
                 "Neuroglancer's own server runs in this process already: call neuroglancer.stop() "
                 "first, so that its viewers and floodem's can share one"
             )
         return None
-    if host != _running["host"] or port not in {0, server.port}:
+    running = _shared[0]
+    if host != running.host or port not in {0, running.server.port}:
         raise UsageError(
-            f"a viewer of this process listens at {server.server_url} already: leave out host and "
-            "port, or close it first"
+            f"a viewer of this process listens at {running.server.server_url} already: leave out "
+            "host and port, or close it first"
         )
-    return server
+    return running
 
 
-def _start(host: str, port: int) -> Any:
+def _start(host: str, port: int) -> _Shared:
     from neuroglancer import server as theirs
 
-    page = ServedPage(client_folder())
     sockets = bind(host, port)
     try:
+        page = ServedPage(client_folder())
         server = server_class()(sockets, host=host, page=page)
     except BaseException:
         for one in sockets:
             one.close()
-        page.close()
         raise
     theirs.global_server = server
-    _running.update(server=server, host=host, users=0, cache=Cache(most_bytes=CACHE_BYTES))
-    return server
+    running = _Shared(server=server, host=host, cache=Cache(most_bytes=CACHE_BYTES))
+    _shared.append(running)
+    return running
 
 
 def _end(server: Any) -> None:

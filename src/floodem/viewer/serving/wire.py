@@ -66,8 +66,11 @@ _POSTED: Mapping[str, frozenset[str]] = {
     "state": frozenset({"pg", "g", "s", "c"}),
 }
 
-_OF_A_REQUEST = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
-"""What Neuroglancer's handlers raise when they are handed nonsense."""
+_OF_A_REQUEST: Mapping[str, tuple[type[Exception], ...]] = {
+    "GET": (ValueError, OverflowError),
+    "POST": (ValueError, OverflowError, TypeError, LookupError, AttributeError),
+}
+"""What Neuroglancer's handlers raise when they are handed nonsense: numbers, or a state."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,15 +83,25 @@ def bind(host: str, port: int) -> list[socket.socket]:
     UsageError
         When the host is none of this machine's, or the port cannot be had.
     """
-    from tornado.netutil import bind_sockets
-
+    sockets: list[socket.socket] = []
     try:
-        return bind_sockets(port, address=host, backlog=_BACKLOG)
+        places = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )
+        for family, place in dict.fromkeys((found[0], found[4][:2]) for found in places):
+            # A name may stand for several addresses, which are to have one port.
+            number = sockets[0].getsockname()[1] if sockets else place[1]
+            one = socket.create_server((place[0], number), family=family, backlog=_BACKLOG)
+            one.setblocking(False)
+            sockets.append(one)
     except (OSError, OverflowError, UnicodeError) as error:
+        for one in sockets:
+            one.close()
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
             f"port {port} of {host} cannot be opened ({reason}): choose another port, or 0 for any"
         ) from error
+    return sockets
 
 
 def require_packages() -> None:
@@ -242,13 +255,16 @@ def careful(handler_class: Any) -> Any:
 
         def write_error(self, status_code: int, **kwargs: Any) -> None:
             error = (kwargs.get("exc_info") or (None, None))[1]
-            if isinstance(error, _OF_A_REQUEST) and not isinstance(error, HTTPError):
+            if self._is_nonsense(error):
                 self.set_status(HTTPStatus.BAD_REQUEST)
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.finish(f"{kwargs.get('message') or self.get_status()}\n")
 
+        def _is_nonsense(self, error: Any) -> bool:
+            return isinstance(error, _OF_A_REQUEST.get(self.request.method or "", ()))
+
         def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
-            if not isinstance(error, (HTTPError, StreamClosedError, *_OF_A_REQUEST)):
+            if not (isinstance(error, (HTTPError, StreamClosedError)) or self._is_nonsense(error)):
                 _LOG.error("a request of the viewer failed", exc_info=(kind, error, trace))
 
     return Careful
