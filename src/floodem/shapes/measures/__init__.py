@@ -1,0 +1,1 @@
+"""Numbers for each object: voxels, volume, surface, box, centroid; block by block."""

@@ -1,0 +1,165 @@
+"""All objects of a volume counted, block by block: a volume comes in, one table goes out.
+
+Each block is read with a rim of its neighbours (as far as crossings reach), counted
+(`floodem.shapes.measures.counting`) and added up. Memory holds one block for
+each worker, the table, and for a moment the tables that are added to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from floodem.cluster import Task, run_tasks
+from floodem.errors import StoppedError
+from floodem.files import making_folders
+from floodem.geometry import Tile, tiles
+from floodem.labels import require_labels
+from floodem.progress import Progress, ProgressListener
+from floodem.shapes.measures.counting import count_objects, reach
+from floodem.shapes.measures.source import LabelSource, block_edges
+from floodem.shapes.measures.surface import Columns
+from floodem.shapes.measures.table import ObjectTable
+from floodem.volumes.volume import Volume
+
+BLOCK_VOXELS = 2**23
+"""With labels of 64 bits, rows and runs a block of this size takes up to half a gigabyte."""
+
+STAGE = "counting objects"
+
+_MERGE_ROWS = 2**20
+"""Tables of blocks wait until they have so many rows together, or as many as their sum."""
+
+
+def blocks_of(
+    volume: Volume, *, directions: Columns, block_voxels: int = BLOCK_VOXELS
+) -> list[Tile]:
+    """Cut a volume into blocks whose halos hold every pair of voxels that they answer for."""
+    core = block_edges(volume, voxels=block_voxels)
+    return list(tiles(volume.box, core=core, margin=reach(directions)))
+
+
+def count_volume(
+    volume: Volume,
+    *,
+    directions: Columns = (),
+    block_voxels: int = BLOCK_VOXELS,
+    progress: ProgressListener | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ObjectTable:
+    """Count all objects of an open volume in this process.
+
+    Raises
+    ------
+    LabelError
+        When it holds no labels.
+    StoppedError
+        When it was told to stop.
+    """
+    found = blocks_of(volume, directions=directions, block_voxels=block_voxels)
+
+    def tables() -> Iterable[ObjectTable]:
+        for done, tile in enumerate(found):
+            _tell(progress, done, len(found))
+            if should_stop():
+                raise StoppedError(f"stopped after {done} of {len(found)} blocks of {volume.uri}")
+            yield _count(volume, tile, directions)
+        _tell(progress, len(found), len(found))
+
+    return _total(tables(), groups=len(directions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    source: LabelSource
+    tile: Tile
+    directions: Columns
+    table: Path
+
+
+def count_source(
+    source: LabelSource,
+    volume: Volume,
+    *,
+    work: Path,
+    identity: Mapping[str, Any],
+    directions: Columns = (),
+    workers: int = 1,
+    progress: ProgressListener | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ObjectTable:
+    """Count all objects in several processes, going on where an earlier run stopped.
+
+    Parameters
+    ----------
+    volume
+        What `source` opens.
+    work
+        Folder for tables and receipts of the blocks.
+    identity
+        What the labels are (`LabelSource.identity`).
+
+    Raises
+    ------
+    LabelError
+        When the volume holds no labels.
+    RunConflictError
+        When `work` is of other labels.
+    StoppedError
+        When it was told to stop.
+    """
+    found = blocks_of(volume, directions=directions)
+    tables = [work / f"{number}.npy" for number in range(len(found))]
+    tasks = [
+        Task(
+            key=str(number),
+            argument=_Block(source=source, tile=tile, directions=directions, table=table),
+        )
+        for number, (tile, table) in enumerate(zip(found, tables, strict=True))
+    ]
+    with making_folders(work):
+        run_tasks(
+            _count_block,
+            tasks,
+            receipts=work / "receipts",
+            identity={
+                "kind": "objects",
+                "directions": [[list(step) for step in group] for group in directions],
+                **identity,
+            },
+            workers=workers,
+            progress=lambda done, total: _tell(progress, done, total),
+            should_stop=should_stop,
+        )
+    read = (ObjectTable.read(table, groups=len(directions)) for table in tables)
+    return _total(read, groups=len(directions))
+
+
+def _count_block(block: _Block) -> dict[str, Any]:
+    with block.source.open() as volume:
+        table = _count(volume, block.tile, block.directions)
+    table.write(block.table)
+    return {"objects": len(table)}
+
+
+def _count(volume: Volume, tile: Tile, directions: Columns) -> ObjectTable:
+    labels = volume.read(tile.halo)
+    require_labels(labels, what=volume.uri)
+    return count_objects(labels, halo=tile.halo, core=tile.core, directions=directions)
+
+
+def _total(tables: Iterable[ObjectTable], *, groups: int) -> ObjectTable:
+    total, waiting, rows = ObjectTable.empty(groups=groups), list[ObjectTable](), 0
+    for table in tables:
+        waiting.append(table)
+        rows += len(table)
+        if rows > max(_MERGE_ROWS, len(total)):
+            total, waiting, rows = ObjectTable.total([total, *waiting]), [], 0
+    return ObjectTable.total([total, *waiting])
+
+
+def _tell(progress: ProgressListener | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(Progress(stage=STAGE, done=done, total=total, unit="blocks"))

@@ -1,0 +1,131 @@
+"""Labels by address, for work that several processes share: text in, open volumes out."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from floodem.errors import FloodemError, OptionError
+from floodem.geometry import VoxelSize, Zyx
+from floodem.volumes import open_volume
+from floodem.volumes.conversion.fingerprint import fingerprint
+from floodem.volumes.location import parse_location
+from floodem.volumes.stored import refusals
+from floodem.volumes.volume import Volume
+
+_INFO = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSource:
+    """A label volume that any process can open again.
+
+    Attributes
+    ----------
+    uri, channel, axes, allow_external
+        As `floodem.open_volume` takes them.
+    level
+        Which level of a pyramid; 0 is the finest.
+    """
+
+    uri: str
+    level: int = 0
+    channel: int | None = None
+    axes: str | None = None
+    allow_external: bool = False
+
+    def open(self) -> Volume:
+        """Open the volume.
+
+        Raises
+        ------
+        VolumeNotFoundError, VolumeFormatError, UnsafeFileError, StorageError
+            As `floodem.open_volume`.
+        """
+        return open_volume(
+            self.uri,
+            level=self.level,
+            channel=self.channel,
+            axes=self.axes,
+            allow_external=self.allow_external,
+        )
+
+    def identity(self, volume: Volume) -> dict[str, Any]:
+        """Return what tells these labels from others or changed ones, as JSON values.
+
+        What is put beside the scales of a precomputed volume does not matter, since
+        meshes and skeletons belong there.
+
+        Raises
+        ------
+        StorageError
+            When the file system refuses.
+        """
+        asked = {"uri": self.uri, "level": self.level, "channel": self.channel, "axes": self.axes}
+        return asked | (_scales(volume) or fingerprint(volume))
+
+
+def _scales(volume: Volume) -> dict[str, Any] | None:
+    """Return names, sizes and times of a local precomputed volume's chunks; None for others."""
+    try:
+        location = parse_location(volume.uri)
+    except FloodemError:
+        return None
+    if location.is_remote or not (location.local / _INFO).is_file():
+        return None
+    with refusals("look at", volume.uri):
+        info = json.loads((location.local / _INFO).read_text(encoding="utf-8"))
+        found = [_stamp(location.local / str(scale["key"])) for scale in info["scales"]]
+    return {"scales": info["scales"], "files": found}
+
+
+def _stamp(folder: Path) -> list[int]:
+    """Return how many files a folder has, their bytes and the newest time of change."""
+    count = size = newest = 0
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                stat = entry.stat()
+                count, size = count + 1, size + stat.st_size
+                newest = max(newest, stat.st_mtime_ns)
+    return [count, size, newest]
+
+
+def require_voxel_size(volume: Volume, asked: VoxelSize | None) -> VoxelSize:
+    """Return the voxel size that was asked for or that the file states.
+
+    Raises
+    ------
+    OptionError
+        When neither is there.
+    """
+    found = asked or volume.voxel_size
+    if found is None:
+        raise OptionError(
+            f"{volume.uri} does not state its voxel size: give it in nanometres, z,y,x "
+            "(--voxel-size 30,6,6)"
+        )
+    return found
+
+
+def block_edges(volume: Volume, *, voxels: int) -> Zyx:
+    """Choose blocks of about `voxels` voxels: whole chunks where they are not larger.
+
+    The choice depends on the volume alone, so that an interrupted run finds its blocks again.
+    """
+    chunks, shape = volume.chunks, volume.shape
+    edges = [min(chunk, extent) for chunk, extent in zip(chunks, shape, strict=True)]
+    while math.prod(edges) > voxels and max(edges) > 1:
+        longest = edges.index(max(edges))
+        edges[longest] = -(-edges[longest] // 2)
+    while growing := [axis for axis in range(3) if edges[axis] < shape[axis]]:
+        shortest = min(growing, key=lambda axis: edges[axis])
+        grown = min(2 * edges[shortest], shape[shortest])
+        if math.prod(edges) // edges[shortest] * grown > voxels:
+            break
+        edges[shortest] = grown
+    return (edges[0], edges[1], edges[2])
