@@ -85,13 +85,12 @@ def property_arrays(
         VOXELS: np.minimum(voxels, np.iinfo(np.uint32).max).astype(np.uint32),
         VOLUME: (voxels * (voxel_nm3 * 1e-9)).astype(np.float32),
     }
-    notes: Mapping[int, str] = {}
+    columns: dict[str, Any] = {
+        "labels": [names.get(label, str(label)) for label in plain],
+        "numbers": numbers,
+    }
     if scores is not None:
         for key, bits in ((MERGE_BITS, scores.merge_bits), (SPLIT_BITS, scores.split_bits)):
             numbers[key] = np.array([bits.get(label, 0.0) for label in plain], np.float32)
-        notes = scores.notes
-    return {
-        "labels": [names.get(label, str(label)) for label in plain],
-        "descriptions": [notes.get(label, "") for label in plain],
-        "numbers": numbers,
-    }
+        columns["descriptions"] = [scores.notes.get(label, "") for label in plain]
+    return columns

@@ -57,7 +57,7 @@ def readme(
         What scene.json says of them.
     """
     parts = [(_OPEN if has_client else _NO_CLIENT).format(title=title)]
-    parts.append("\n".join(["What is in it (z x y x x voxels):", "", *lines, ""]))
+    parts.append("\n".join(["What is in it (voxels along z, y and x):", "", *lines, ""]))
     if scores:
         parts.append("\n".join(["Scores against the truth:", "", *_scores(scores), ""]))
     if is_sharded:

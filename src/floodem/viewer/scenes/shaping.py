@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from floodem.errors import LabelError
+from floodem.errors import LabelError, StoppedError
 from floodem.files import write_text
 from floodem.geometry import tiles
 from floodem.labels import sizes
-from floodem.progress import ProgressListener
+from floodem.progress import Progress, ProgressListener
 from floodem.shapes.precomputed import write_segment_properties
 from floodem.viewer.scenes.checking import read_json
 from floodem.viewer.scenes.options import MAKE, NONE, SceneOptions
@@ -143,12 +144,18 @@ class Shaping:
         )
 
     def _measure(self, work: Path) -> Mapping[str, Any]:
-        counts: dict[int, int] = {}
+        counts: Counter[int] = Counter()
+        done, all_voxels = 0, self._volume.box.size
+        listener = self._listen(f"objects of {self._name}")
         for tile in tiles(self._volume.box, core=_BLOCK):
+            if self._should_stop():
+                raise StoppedError("stopped: run the same command again to go on")
             ids, voxels = sizes(self._volume.read(tile.core))
-            for label, count in zip(ids.tolist(), voxels.tolist(), strict=True):
-                counts[label] = counts.get(label, 0) + count
-        counts.pop(0, None)
+            counts.update(dict(zip(ids.tolist(), voxels.tolist(), strict=True)))
+            done += tile.core.size
+            if listener is not None:
+                listener(Progress(stage="count", done=done, total=all_voxels, unit="voxels"))
+        del counts[0]
         only = self._options.only_ids
         kept = sorted(label for label in counts if only is None or label in only)
         if only is not None and len(kept) < len(only):

@@ -12,6 +12,7 @@ from floodem.geometry import VoxelSize
 from floodem.viewer.focus import find_focus
 from floodem.viewer.layers import MESH_VOXELS, Kind, Layer, grey_range, objects_at_first
 from floodem.viewer.scenes.checking import PRECOMPUTED
+from floodem.viewer.scenes.properties import MERGE_BITS, SPLIT_BITS, VOLUME, VOXELS
 from floodem.viewer.scenes.scores import ObjectScores, Point
 
 Ids = np.ndarray[Any, np.dtype[np.uint64]]
@@ -125,10 +126,17 @@ def _segmentation(one: Placed) -> dict[str, Any]:
         "name": one.layer.name,
         "source": f"{PRECOMPUTED}{one.layer.name}",
         "tab": "segments",
+        "segmentQuery": _query(one),
         "segments": [str(label) for label in _at_first(one)],
         "selectedAlpha": _SELECTED_ALPHA,
         "notSelectedAlpha": _OTHERS_ALPHA,
     }
+
+
+def _query(one: Placed) -> str:
+    """Return how the list of objects is sorted, the largest first, and which columns it has."""
+    columns = [VOLUME] if one.scores is None else [VOLUME, MERGE_BITS, SPLIT_BITS]
+    return " ".join([f">{VOXELS}", *(f"|{column}" for column in columns)])
 
 
 def _at_first(one: Placed) -> list[int]:
