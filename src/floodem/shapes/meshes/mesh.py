@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt32
+from jaxtyping import Float, Float32, UInt32
 
 from floodem.errors import GeometryError
 
@@ -140,7 +140,7 @@ class Mesh:
         Triangles that lose a corner by it are dropped, and so are vertices without a
         triangle. The order of both stays.
         """
-        return self.with_joined(_same_positions(self.vertices_zyx_nm))
+        return self.with_joined(same_places(self.vertices_zyx_nm))
 
     def with_joined(self, same: UInt32[np.ndarray, "vertices"]) -> Mesh:
         """Put each vertex in the place of another (or itself), as `welded` does.
@@ -182,21 +182,22 @@ class Mesh:
         return vertices[self.faces.T.astype(np.intp)]
 
 
-def _same_positions(positions: Float32[np.ndarray, "vertices 3"]) -> UInt32[np.ndarray, "vertices"]:
-    """Return for each position the first index that has it."""
-    positions = np.ascontiguousarray(positions + np.float32(0))  # -0 becomes 0
-    bits = positions.view(np.uint32).astype(np.uint64)
+def same_places(
+    places: Float[np.ndarray, "vertices 3"],
+) -> UInt32[np.ndarray, "vertices"]:
+    """Return for each place the first index that has it, to the last bit (0 and -0 are one)."""
+    places = np.ascontiguousarray(places + places.dtype.type(0))  # -0 becomes 0
+    bits = places.view(f"u{places.itemsize}").astype(np.uint64)
     mixed = bits[:, 0] * _MULTIPLIERS[0] + bits[:, 1] * _MULTIPLIERS[1] + bits[:, 2]
     order = np.argsort(mixed, kind="stable")
-    first = _first_of_runs(mixed[order], order)
     same = np.empty(len(order), np.uint32)
-    same[order] = first
-    if np.array_equal(positions[same], positions):
+    same[order] = _first_of_runs(mixed[order], order)
+    if np.array_equal(places[same], places):
         return same
     # Two places have one number, which is rare: sort by the places themselves.
-    z, y, x = positions.T
+    z, y, x = places.T
     order = np.lexsort((x, y, z))
-    same[order] = _first_of_runs(positions[order], order)
+    same[order] = _first_of_runs(places[order], order)
     return same
 
 
