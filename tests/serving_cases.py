@@ -49,7 +49,6 @@ def send(site, request, *, timeout=20):
     with connect(site) as connection:
         connection.settimeout(timeout)
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
         return read_all(connection)
 
 

@@ -133,7 +133,8 @@ class ServedFolder:
         except OSError:
             return None
         # Pipes and devices would wait for ever.
-        return found if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else None
+        is_file = stat.S_ISREG(mode) and not path.endswith("/")
+        return found if is_file or stat.S_ISDIR(mode) else None
 
     def _folder(self, request: Request) -> Answer:
         path = request.path.rstrip("/")
