@@ -119,12 +119,12 @@ def _number(name: str, values: Numbers) -> dict[str, Any]:
         )
     kind = _number_type(values)
     if kind == "float32":
+        if (np.abs(values) > np.finfo(np.float32).max).any():
+            raise OptionError(f"property {name} has values beyond 3e38: give a larger unit")
         # By way of text, so that 0.1 is written and not 0.10000000149011612.
         written = values.astype(np.float32).astype(str).astype(np.float64).tolist()
     else:
         written = values.astype(kind).tolist()
-    if kind == "float32" and not np.isfinite(values.astype(np.float32)).all():
-        raise OptionError(f"property {name} has values beyond 3e38: give them in a larger unit")
     return {"id": name, "type": "number", "data_type": kind, "values": written}
 
 
