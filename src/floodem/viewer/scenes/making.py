@@ -184,10 +184,10 @@ class _Making:
             listen=self._listen,
             should_stop=self._should_stop,
         )
-        ids, voxels = shaping.measure()
+        objects = shaping.measure()
         has_shapes = shaping.add_shapes(self._notice)
-        shaping.write_list(ids, voxels, scores=scores)
-        return Placed(layer=layer, ids=ids, has_shapes=has_shapes, scores=scores)
+        shaping.write_list(objects, scores=scores)
+        return Placed(layer=layer, ids=objects.ids, has_shapes=has_shapes, scores=scores)
 
     def finish(
         self, placed: Sequence[Placed], *, plan: ScenePlan, scores: ObjectScores | None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64, UInt64
 
 from floodem.errors import OptionError, VolumeFormatError
 from floodem.files import storage_error
@@ -16,8 +18,11 @@ from floodem.viewer.scenes.scores import ObjectScores
 
 VOXELS = "voxels"
 VOLUME = "volume_um3"
+SURFACE = "surface_um2"
 MERGE_BITS = "merge_bits"
 SPLIT_BITS = "split_bits"
+
+_UM2, _UM3 = 1e-6, 1e-9  # of a square and a cubic nanometre
 
 _HEADER = ("id", "name")
 
@@ -57,10 +62,32 @@ def read_names(path: Path) -> dict[int, str]:
     return names
 
 
-def property_arrays(
-    ids: np.ndarray[Any, np.dtype[np.uint64]],
+@dataclass(frozen=True, slots=True, eq=False)
+class Sizes:
+    """How large objects are, by ascending id.
+
+    Attributes
+    ----------
+    ids
+        Never 0.
+    voxels
+        How many each has.
+    surface_nm2
+        As `floodem.shapes.measures` estimates it.
+    """
+
+    ids: UInt64[np.ndarray, "objects"]
+    voxels: Int64[np.ndarray, "objects"]
+    surface_nm2: Float64[np.ndarray, "objects"]
+
+    def select(self, rows: Bool[np.ndarray, "objects"]) -> Sizes:
+        """Return some of the rows."""
+        return Sizes(self.ids[rows], self.voxels[rows], self.surface_nm2[rows])
+
+
+def property_columns(
+    objects: Sizes,
     *,
-    voxels: np.ndarray[Any, np.dtype[np.uint64]],
     voxel_nm3: float,
     names: Mapping[int, str],
     scores: ObjectScores | None,
@@ -69,10 +96,8 @@ def property_arrays(
 
     Parameters
     ----------
-    ids
-        Of the objects, never 0.
-    voxels
-        How many each has.
+    objects
+        What is listed.
     voxel_nm3
         Of one voxel.
     names
@@ -80,10 +105,11 @@ def property_arrays(
     scores
         Of the segmentation.
     """
-    plain = [int(label) for label in ids]
+    plain = objects.ids.tolist()
     numbers: dict[str, Any] = {
-        VOXELS: np.minimum(voxels, np.iinfo(np.uint32).max).astype(np.uint32),
-        VOLUME: (voxels * (voxel_nm3 * 1e-9)).astype(np.float32),
+        VOXELS: objects.voxels,
+        VOLUME: objects.voxels * (voxel_nm3 * _UM3),
+        SURFACE: objects.surface_nm2 * _UM2,
     }
     columns: dict[str, Any] = {
         "labels": [names.get(label, str(label)) for label in plain],

@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from floodem.errors import LabelError, StoppedError
-from floodem.files import write_text
-from floodem.geometry import tiles
-from floodem.labels import sizes
-from floodem.progress import Progress, ProgressListener
+from floodem.errors import LabelError, VolumeFormatError
+from floodem.files import replacing, write_text
+from floodem.progress import ProgressListener
+from floodem.shapes.measures.measure import measure
+from floodem.shapes.measures.source import LabelSource
 from floodem.shapes.precomputed import write_segment_properties
 from floodem.viewer.scenes.checking import read_json
 from floodem.viewer.scenes.options import MAKE, NONE, SceneOptions
-from floodem.viewer.scenes.properties import property_arrays
+from floodem.viewer.scenes.properties import Sizes, property_columns
 from floodem.viewer.scenes.scores import ObjectScores
 from floodem.viewer.scenes.taking import What, shapes_folder, shapes_identity, take_shapes
 from floodem.viewer.scenes.work import Workshop
 from floodem.volumes.volume import Volume
 
-Ids = np.ndarray[Any, np.dtype[np.uint64]]
-
 _KEYS: Mapping[What, str] = {"meshes": "mesh", "skeletons": "skeletons"}
 _PROPERTIES = "segment_properties"
-_BLOCK = (256, 256, 256)
+_TABLE = "objects.npz"
 
 
 class Shaping:
@@ -72,37 +70,58 @@ class Shaping:
         self._listen = listen
         self._should_stop = should_stop
         only = options.only_ids
-        self._identity = {
-            "segmentation": dict(identity),
+        self._source = LabelSource(uri=f"precomputed://{self._place}")
+        self._copied = {"segmentation": dict(identity)}
+        self._identity = self._copied | {
             "only_ids": None if only is None else sorted(only),
         }
 
-    def measure(self) -> tuple[Ids, Ids]:
-        """Return the ids of the objects and how many voxels each has."""
-        found = self._workshop.part(
-            f"measures-{self._name}", identity=self._identity, place=None, make=self._measure
+    def measure(self) -> Sizes:
+        """Return how large the objects are that are to be listed.
+
+        Raises
+        ------
+        LabelError
+            When an id that was asked for is not there.
+        """
+        place = self._workshop.measures_place(self._name)
+        self._workshop.part(
+            f"measures-{self._name}", identity=self._copied, place=place, make=self._measure
         )
-        return np.array(found["ids"], np.uint64), np.array(found["voxels"], np.uint64)
+        try:
+            with np.load(place / _TABLE, allow_pickle=False) as table:
+                found = Sizes(table["ids"], table["voxels"], table["surface_nm2"])
+        except (OSError, ValueError, KeyError) as error:
+            raise VolumeFormatError(
+                f"{place / _TABLE} is damaged: remove {place}, and run the same command again"
+            ) from error
+        only = self._options.only_ids
+        if only is None:
+            return found
+        wanted = np.array(sorted(only), np.uint64)
+        missing = np.setdiff1d(wanted, found.ids)
+        if len(missing):
+            raise LabelError(f"{self._name} has no object {missing[0]}: check the ids asked for")
+        return found.select(np.isin(found.ids, wanted))
 
     def add_shapes(self, notice: Callable[[str], None]) -> bool:
         """Put meshes and skeletons beside the scales; tell whether there are any."""
         there = [self._add(what, notice) for what in _KEYS]
         return any(there)
 
-    def write_list(self, ids: Ids, voxels: Ids, *, scores: ObjectScores | None) -> None:
+    def write_list(self, objects: Sizes, *, scores: ObjectScores | None) -> None:
         """Write names and numbers of objects, and name all folders in the info."""
         folder = self._place / _PROPERTIES
         folder.mkdir(exist_ok=True)
         size = self._volume.voxel_size
         assert size is not None
-        columns = property_arrays(
-            ids,
-            voxels=voxels,
+        columns = property_columns(
+            objects,
             voxel_nm3=math.prod(size.zyx_nm),
             names=self._options.names,
             scores=scores,
         )
-        write_segment_properties(folder, ids=ids, **columns)
+        write_segment_properties(folder, ids=objects.ids, **columns)
         path = self._place / "info"
         info = read_json(path)
         links = {key: key for key in _KEYS.values() if (self._place / key).is_dir()}
@@ -144,24 +163,18 @@ class Shaping:
         )
 
     def _measure(self, work: Path) -> Mapping[str, Any]:
-        counts: Counter[int] = Counter()
-        done, all_voxels = 0, self._volume.box.size
-        listener = self._listen(f"objects of {self._name}")
-        for tile in tiles(self._volume.box, core=_BLOCK):
-            if self._should_stop():
-                raise StoppedError("stopped: run the same command again to go on")
-            ids, voxels = sizes(self._volume.read(tile.core))
-            counts.update(dict(zip(ids.tolist(), voxels.tolist(), strict=True)))
-            done += tile.core.size
-            if listener is not None:
-                listener(Progress(stage="count", done=done, total=all_voxels, unit="voxels"))
-        del counts[0]
-        only = self._options.only_ids
-        kept = sorted(label for label in counts if only is None or label in only)
-        if only is not None and len(kept) < len(only):
-            missing = min(only.difference(kept))
-            raise LabelError(f"{self._name} has no object {missing}: check the ids asked for")
-        return {"ids": kept, "voxels": [counts[label] for label in kept]}
+        blocks = work / "blocks"
+        found = measure(
+            self._source,
+            workers=self._options.workers,
+            work=blocks,
+            progress=self._listen(f"objects of {self._name}"),
+            should_stop=self._should_stop,
+        )
+        with replacing(work / _TABLE) as partial, partial.open("wb") as file:
+            np.savez(file, ids=found.ids, voxels=found.voxels, surface_nm2=found.surface_nm2)
+        shutil.rmtree(blocks)
+        return {"objects": len(found)}
 
     def _make(self, what: What, work: Path) -> Mapping[str, Any]:
         raise NotImplementedError

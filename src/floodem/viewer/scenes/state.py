@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt64
 
 from floodem.geometry import VoxelSize
 from floodem.viewer.focus import find_focus
@@ -14,8 +15,6 @@ from floodem.viewer.layers import MESH_VOXELS, Kind, Layer, grey_range, objects_
 from floodem.viewer.scenes.checking import PRECOMPUTED
 from floodem.viewer.scenes.properties import MERGE_BITS, SPLIT_BITS, VOLUME, VOXELS
 from floodem.viewer.scenes.scores import ObjectScores, Point
-
-Ids = np.ndarray[Any, np.dtype[np.uint64]]
 
 WINDOW_WH = (1400, 900)
 _LIST_WIDTH = 300  # of the panel with the list of objects, as the client opens it
@@ -43,7 +42,7 @@ class Placed:
     """
 
     layer: Layer
-    ids: Ids | None = None
+    ids: UInt64[np.ndarray, "objects"] | None = None
     has_shapes: bool = False
     scores: ObjectScores | None = None
 

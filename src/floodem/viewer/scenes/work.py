@@ -2,6 +2,7 @@
 
 OUT.floodem/parts/KEY.json   receipt of a finished part: what it was made from, and its numbers
 OUT.floodem/work/KEY/        a part that grows, with the records of the job that makes it
+OUT.floodem/measures/NAME/   sizes of the objects of a segmentation
 OUT.floodem/lock             one process at a time
 
 A part is moved into OUT after its receipt is written: whoever finds the receipt and
@@ -27,7 +28,7 @@ from floodem.viewer.scenes.scene import SCENE_FILE, is_scene, open_scene
 RECORD_SUFFIX = ".floodem"
 README = "README.txt"
 
-_PARTS, _WORK, _LOCK = "parts", "work", "lock"
+_PARTS, _WORK, _MEASURES, _LOCK = "parts", "work", "measures", "lock"
 _VOLUME = "volume-"
 _OURS = (SCENE_FILE, START, README, "v")
 """What every scene may hold beside its volumes."""
@@ -78,6 +79,10 @@ class Workshop:
                 self._clear()
             yield
 
+    def measures_place(self, name: str) -> Path:
+        """Return the folder of what was measured in a segmentation."""
+        return self.record / _MEASURES / name
+
     def volume_key(self, name: str) -> str:
         """Return the key of the part that is a volume."""
         return f"{_VOLUME}{name}"
@@ -87,7 +92,7 @@ class Workshop:
         key: str,
         *,
         identity: Mapping[str, Any],
-        place: Path | None,
+        place: Path,
         make: Callable[[Path], Mapping[str, Any]],
     ) -> dict[str, Any]:
         """Make a part unless it is there, and put it into the scene.
@@ -99,7 +104,7 @@ class Workshop:
         identity
             What it is made from, as plain values.
         place
-            The folder it becomes, or None where its numbers are all.
+            The folder it becomes.
         make
             Makes the part at a path, going on with what it finds there; returns numbers.
 
@@ -112,6 +117,8 @@ class Workshop:
         ------
         RunConflictError
             When the part was made from something else.
+        DestinationExistsError
+            When something that is no part of this scene is in its place.
         """
         receipts = Receipts(self.record / _PARTS, identity_digest(identity))
         work = self.record / _WORK / key
@@ -122,7 +129,12 @@ class Workshop:
                 f"{self.folder} was begun with another {key} or other options for it: repeat the "
                 "earlier command to go on, choose another folder, or begin again with --overwrite"
             ) from error
-        if found is not None and (place is None or place.exists()):
+        if place.exists():
+            if found is None:
+                raise DestinationExistsError(
+                    f"{place} is there already, and was not made by this command: move it away, "
+                    "choose another folder, or begin again with --overwrite"
+                )
             return found
         try:
             work.parent.mkdir(parents=True, exist_ok=True)
@@ -130,13 +142,12 @@ class Workshop:
             if found is None or not work.exists():
                 found = dict(make(work))
                 receipts.write(key, found)
-            if place is not None:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(work, place)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(work, place)
         except FloodemError:
             raise
         except OSError as error:
-            raise storage_error("write", place or work, error) from error
+            raise storage_error("write", place, error) from error
         return found
 
     def remove_part(self, key: str, *, place: Path) -> None:
@@ -198,7 +209,7 @@ class Workshop:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-            for name in (_PARTS, _WORK):
+            for name in (_PARTS, _MEASURES, _WORK):
                 if (self.record / name).exists():
                     shutil.rmtree(self.record / name)
         except OSError as error:
