@@ -303,7 +303,9 @@ def bounded_server_class() -> Any:
 
         def handle_stream(self, stream: IOStream, address: Any) -> None:
             if len(self._used) >= MOST_CONNECTIONS:
-                min(self._used, key=self._used.__getitem__).close()
+                idle = min(self._used, key=self._used.__getitem__)
+                del self._used[idle]
+                idle.close()
             self._used[stream] = time.monotonic()
             super().handle_stream(stream, address)
 
