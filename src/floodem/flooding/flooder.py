@@ -104,7 +104,7 @@ class FloodedObject:
         Why it ended; None where it was told to stop. "weak seed": the network does not
         believe in an object here, and the mask has nothing new.
     is_cut
-        Whether the object comes as near to the border of the box as one step of the network,
+        Whether what is new comes as near to the border of the box as one step of the network,
         where the image goes on: from a larger box, or a seed out there, it may grow further.
     seconds
         Wall time of the flood.
@@ -316,6 +316,8 @@ class _Flooding:
         if end is not None and canvas.logits[self.start] < canvas.move_logit:
             end = FloodEnd.WEAK_SEED
             mask[...] = False
+        new = mask if self.own is None else mask & ~self.own
+        is_cut = _is_cut(new, job.box, inside=self.image_box, step=canvas.deltas)
         if self.own is not None:
             mask |= self.own
         visited = ~np.isnan(canvas.logits)
@@ -328,7 +330,7 @@ class _Flooding:
             probability=probability,
             calls=self.flood.calls,
             end=end,
-            is_cut=_is_cut(mask, job.box, inside=self.image_box, step=canvas.deltas),
+            is_cut=is_cut,
             seconds=seconds,
             notices=job.notices,
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from floodem.flooding.flooder import FloodedObject
 from floodem.flooding.kept_record import RECORD, VOXELS, KeptFlood, KeptRecord, Step
 from floodem.flooding.results import LABEL_DTYPE
 from floodem.flooding.run_folder import RunFolder
+from floodem.flooding.sampling import sampled_parts, sampled_shape, within_its_box
 from floodem.flooding.segment import state_folder
 from floodem.geometry import Box, VoxelSize, Zyx, tiles
 from floodem.volumes import create_volume, open_volume
@@ -40,6 +42,9 @@ from floodem.volumes.volume import Kind, Volume
 
 _WRITTEN_IN_PLACE = ("zarr", "zarr3", "n5", "precomputed")
 _LOCK = "lock"
+_REMEMBERED_VOXELS = 2**27
+"""Of the masks of floods, a byte each: those that are looked at from afar are read again."""
+
 _PIECE = 64
 """Voxels on each axis that are changed at a time, in whole chunks: about 2 MB of labels."""
 
@@ -82,6 +87,8 @@ class KeptFloods:
         folder = state_folder(self.uri)
         self._record = KeptRecord(folder, destination=self.uri, about=self._about())
         self._volume: Volume | None = None
+        self._masks: dict[str, Bool[np.ndarray, "z y x"]] = {}
+        self._masks_lock = threading.Lock()
         with ExitStack() as stack:
             stack.enter_context(making_folders(folder))
             stack.callback(self._drop_lock)
@@ -117,11 +124,28 @@ class KeptFloods:
         """Tell, from the record alone, whether nothing was kept in a box."""
         return all(box.intersection(flood.box) is None for flood in self.floods)
 
-    def read(self, box: Box) -> UInt64[np.ndarray, "z y x"]:
-        """Return the ids in a box of the image, 0 where nothing is kept."""
+    def read(self, box: Box, *, step: Zyx = (1, 1, 1)) -> UInt64[np.ndarray, "z y x"]:
+        """Return the ids in a box of the image, 0 where nothing is kept.
+
+        Parameters
+        ----------
+        step
+            Of the voxels to return: every so-manieth on each axis, from the first one of the
+            box on. What lies between them is not read.
+        """
         if self._volume is None or self.is_free(box):
-            return np.zeros(box.shape, LABEL_DTYPE)
-        return self._volume.read(box)
+            return np.zeros(sampled_shape(box, step), LABEL_DTYPE)
+        if step == (1, 1, 1):
+            return self._volume.read(box)
+        labels = np.zeros(sampled_shape(box, step), LABEL_DTYPE)
+        # No voxel is written by two floods that are both kept: together they are the volume.
+        for number, flood in enumerate(self.floods, start=1):
+            parts = sampled_parts(box, flood.box, step=step)
+            if parts is not None:
+                there, here = parts
+                mask = self._mask(number, flood)
+                labels[there][mask[here]] = flood.label
+        return labels
 
     def label_at(self, position: Zyx) -> int:
         """Return the id of a voxel of the image, or 0."""
@@ -158,10 +182,10 @@ class KeptFloods:
         """
         assert label is None or label in self.labels
         self._finish_step()
-        new, box = _within_its_box(made.mask, made.box)
+        new, box = within_its_box(made.mask, made.box)
         if box is not None:
             new &= self.read(box) == 0
-            new, box = _within_its_box(new, box)
+            new, box = within_its_box(new, box)
         if box is None:
             return None
         flood = KeptFlood(
@@ -294,6 +318,17 @@ class KeptFloods:
         if not is_kept:
             record.remove_bits(number)
 
+    def _mask(self, number: int, flood: KeptFlood) -> Bool[np.ndarray, "z y x"]:
+        """Return which voxels of its box a flood has written, from memory where it is there."""
+        with self._masks_lock:
+            mask = self._masks.pop(flood.bits_sha256, None)
+            if mask is None:
+                mask = self._record.read_bits(number, flood)
+            self._masks[flood.bits_sha256] = mask
+            while sum(one.size for one in self._masks.values()) > _REMEMBERED_VOXELS:
+                del self._masks[next(iter(self._masks))]
+            return mask
+
     def _close_volume(self) -> None:
         if self._volume is not None:
             self._volume.close()
@@ -335,22 +370,6 @@ def _remove_half_made(path: Path) -> None:
     """Remove volumes that killed processes were about to put at a path."""
     for left in path.absolute().parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}"):
         shutil.rmtree(left, ignore_errors=True)
-
-
-def _within_its_box(
-    mask: Bool[np.ndarray, "z y x"], box: Box
-) -> tuple[Bool[np.ndarray, "z y x"], Box | None]:
-    """Cut a mask to the smallest box that holds it; None where it is empty."""
-    start, stop = [], []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        along = np.flatnonzero(mask.any(axis=others))
-        if not along.size:
-            return mask, None
-        start.append(box.start[axis] + int(along[0]))
-        stop.append(box.start[axis] + int(along[-1]) + 1)
-    within = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-    return mask[within.slices(origin=box.start)].copy(), within
 
 
 def _replace(

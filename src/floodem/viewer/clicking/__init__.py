@@ -1,0 +1,6 @@
+"""Click on a cell in the viewer and watch a network flood it; keep it or take it back."""
+
+from floodem.viewer.clicking.click_to_flood import ClickToFlood
+from floodem.viewer.clicking.flood_line import Obstacle
+
+__all__ = ["ClickToFlood", "Obstacle"]

@@ -1,0 +1,96 @@
+"""What the flooding thread shows, as a page has it: snapshots and sentences in, state out.
+
+All of it goes through Neuroglancer's configuration state, which belongs to this side. The
+viewer's own state (layers, position, zoom) belongs to the page once it is open: to change it
+from here would make every page load all of its layers anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from floodem.viewer.clicking.drawing import Growing, Snapshot
+
+FLOOD, UNDO = "floodem-flood", "floodem-undo"
+STOP, KEEP, TAKE_BACK = "floodem-stop", "floodem-keep", "floodem-take-back"
+
+ALWAYS: Mapping[str, str] = {"keyf": FLOOD, "shift+click0": FLOOD, "keyu": UNDO}
+"""Where the mouse is over a panel. None of these means anything to the client itself."""
+
+TO_DECIDE: Mapping[str, str] = {"escape": STOP, "enter": KEEP, "backspace": TAKE_BACK}
+"""The same, while a flood is pending; else Enter and Backspace are the client's, for annotations.
+Outside of the panels they are never ours: there they end what is typed."""
+
+_STATUS = "floodem"
+
+
+class PageScreen:
+    """Shows floods in the pages of a viewer.
+
+    Parameters
+    ----------
+    client
+        A ``neuroglancer.Viewer``.
+    growing
+        What `pending` volumes read.
+    pending, kept
+        The volumes (`live_labels`) that show the flood, and the kept ones.
+    """
+
+    def __init__(
+        self, client: Any, growing: Growing, *, pending: tuple[Any, ...], kept: tuple[Any, ...]
+    ) -> None:
+        self._client = client
+        self._growing = growing
+        self._pending, self._kept = pending, kept
+        self._lock = threading.Lock()
+        self._bind(ALWAYS, is_bound=True)
+
+    def show(self, snapshot: Snapshot | None, *, text: str) -> None:
+        """Show what a flood has filled, or nothing, and say something."""
+        self._growing.show(snapshot)
+        self._tell(self._pending, text=text or None)
+
+    def show_kept(self) -> None:
+        """Show that other objects are kept than before."""
+        self._tell(self._kept, text=None)
+
+    def say(self, text: str) -> None:
+        """Say something in the status line."""
+        self._tell((), text=text)
+
+    def ask_for_decision(self, *, is_asked: bool) -> None:
+        """Take the keys that decide about a flood, or give them back to the client."""
+        self._bind(TO_DECIDE, is_bound=is_asked)
+
+    def close(self) -> None:
+        """Take back all keys and the status line."""
+        for bindings in (ALWAYS, TO_DECIDE):
+            self._bind(bindings, is_bound=False)
+        with self._lock, self._client.config_state.txn() as state:
+            state.status_messages = _without(state.status_messages, {_STATUS})
+
+    def _tell(self, changed: tuple[Any, ...], *, text: str | None) -> None:
+        """Let pages read volumes again and say something, in one message to them."""
+        manager = self._client.volume_manager
+        with self._lock, self._client.config_state.txn() as state:
+            for volume in changed:
+                volume.change_count += 1
+            state.source_generations = {
+                manager.get_volume_key(volume): volume.change_count
+                for volume in manager.volumes.values()
+            }
+            if text is not None:
+                state.status_messages = {**dict(state.status_messages.items()), _STATUS: text}
+
+    def _bind(self, bindings: Mapping[str, str], *, is_bound: bool) -> None:
+        with self._lock, self._client.config_state.txn() as state:
+            panels = state.input_event_bindings
+            others = _without(panels.data_view, set(bindings))
+            panels.data_view = {**others, **(bindings if is_bound else {})}
+
+
+def _without(pairs: Any, keys: set[str]) -> dict[str, str]:
+    return {key: value for key, value in pairs.items() if key not in keys}

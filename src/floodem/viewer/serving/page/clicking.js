@@ -1,0 +1,215 @@
+// For clicking on cells (floodem.viewer.clicking), in the page before the client starts.
+//
+// 1. A shift+click floods, and shift+drag turns a slice or moves the 3-D view. Browsers send a
+//    click at the end of a drag too: that one is swallowed.
+// 2. Volumes that change while they are looked at would go empty at each change until they are
+//    loaded anew, and their meshes would never change. Here what is old stays until the new is
+//    there, meshes change as well, and the next change waits until the last one is drawn.
+// 3. Objects that were kept, or taken back, are selected so that their meshes are shown.
+//
+// 2 and 3 reach into the client, whose names are those of its source (github.com/google/
+// neuroglancer, chunk_manager/frontend.ts and datasource/python/frontend.ts). Where a name is not
+// there, that part is left out, and the client does as it does without us.
+"use strict";
+(() => {
+  const FAR_PX = 4; // a hand that clicks moves less
+  const OLD_FOR_MS = 2000; // what was not loaded anew in this time is out of view
+  const GATHER_MS = 60; // more pieces come soon after the first of a change
+  const PATIENCE_MS = 1500; // how long a change may wait for the one before it
+
+  const told = (window.floodem = Object.assign(window.floodem || {}, { swallowed: 0, live: 0 }));
+
+  // 1.
+  let from = null;
+  let isDrag = false;
+  addEventListener("pointerdown", (event) => {
+    from = [event.clientX, event.clientY];
+    isDrag = false;
+  }, true);
+  addEventListener("pointermove", (event) => {
+    if (from !== null && event.buttons !== 0) {
+      isDrag = isDrag || Math.hypot(event.clientX - from[0], event.clientY - from[1]) > FAR_PX;
+    }
+  }, true);
+  addEventListener("click", (event) => {
+    const isInPanel = event.target instanceof Element && event.target.closest(".neuroglancer-rendered-data-panel") !== null;
+    if (event.shiftKey && isDrag && isInPanel) {
+      event.stopImmediatePropagation();
+      event.preventDefault();
+      told.swallowed += 1;
+    }
+    from = null;
+  }, true);
+
+  // 2.
+  const live = new Map(); // source -> when each of its chunks became old
+  const smoothQueues = new WeakSet();
+
+  const makeQueueSmooth = (queue) => {
+    if (smoothQueues.has(queue)) {
+      return;
+    }
+    smoothQueues.add(queue);
+    const apply = queue.applyChunkUpdate;
+    queue.applyChunkUpdate = function (update) {
+      const source = this.rpc.get(update.source);
+      const old = live.get(source);
+      const isInvalidation = update.id === undefined && update.promise === undefined;
+      if (old === undefined || !isInvalidation) {
+        return apply.call(this, update);
+      }
+      const now = performance.now();
+      for (const key of source.chunks.keys()) {
+        if (!old.has(key)) {
+          old.set(key, now);
+        }
+      }
+      setTimeout(() => removeOld(source, this), OLD_FOR_MS + GATHER_MS);
+      return false;
+    };
+  };
+
+  const removeOld = (source, queue) => {
+    const old = live.get(source);
+    if (old === undefined) {
+      return;
+    }
+    const before = performance.now() - OLD_FOR_MS;
+    for (const [key, since] of [...old]) {
+      if (since <= before && source.chunks.has(key)) {
+        source.deleteChunk(key);
+      }
+    }
+    queue.visibleChunksChanged.dispatch();
+  };
+
+  // Its chunks stay until they are replaced; invalidateCache waits for the change before.
+  const makeSmooth = (source) => {
+    const old = new Map();
+    const { addChunk, deleteChunk, invalidateCache } = source;
+    const loaded = makePatient(source, () => invalidateCache.call(source));
+    source.deleteChunk = function (key) {
+      old.delete(key);
+      deleteChunk.call(this, key);
+    };
+    source.addChunk = function (key, chunk) {
+      if (this.chunks.has(key)) {
+        this.deleteChunk(key);
+      }
+      addChunk.call(this, key, chunk);
+      loaded();
+    };
+    live.set(source, old);
+    source.registerDisposer(() => live.delete(source));
+    makeQueueSmooth(source.chunkManager.chunkQueueManager);
+  };
+
+  // Returns what is to be called when something was loaded.
+  const makePatient = (source, invalidate) => {
+    let isBusy = false;
+    let isWanted = false;
+    let timer = 0;
+    const rest = () => {
+      isBusy = false;
+      if (isWanted) {
+        isWanted = false;
+        source.invalidateCache();
+      }
+    };
+    source.invalidateCache = () => {
+      if (isBusy) {
+        isWanted = true;
+        return;
+      }
+      isBusy = true;
+      clearTimeout(timer);
+      timer = setTimeout(rest, PATIENCE_MS);
+      invalidate();
+    };
+    return () => {
+      if (isBusy) {
+        clearTimeout(timer);
+        timer = setTimeout(rest, GATHER_MS);
+      }
+    };
+  };
+
+  const makeLive = (source) => {
+    const isMesh = source.fragmentSource !== undefined;
+    makeSmooth(isMesh ? source.fragmentSource : source);
+    if (isMesh) {
+      // A manifest only says that there is one fragment; the client would ask for that alone.
+      source.invalidateCache = () => source.fragmentSource.invalidateCache();
+    }
+    told.live += 1;
+  };
+
+  // 3.
+  const kept = new Map(); // key of a volume -> its objects, once they are known
+
+  const notesOf = async (key) => {
+    const answer = await fetch(new URL(`../../neuroglancer/info/${key}`, location.href));
+    return answer.ok ? (await answer.json()).floodem : undefined;
+  };
+
+  const select = async (viewer, key) => {
+    const notes = await notesOf(key);
+    if (notes === undefined) {
+      return;
+    }
+    const before = kept.get(key);
+    kept.set(key, new Set(notes.segments));
+    const managed = viewer.layerManager.getLayerByName(notes.layer);
+    if (before === undefined || managed === undefined || managed.layer === null) {
+      return;
+    }
+    const { selectedSegments, visibleSegments } = managed.layer.displayState.segmentationGroupState.value;
+    for (const id of notes.segments) {
+      if (!before.has(id)) {
+        visibleSegments.add(BigInt(id));
+      }
+    }
+    for (const id of before) {
+      if (!kept.get(key).has(id)) {
+        visibleSegments.delete(BigInt(id));
+        selectedSegments.delete(BigInt(id));
+      }
+    }
+  };
+
+  const start = (viewer) => {
+    const python = viewer?.dataSourceProvider?.dataSources?.get?.("python");
+    if (typeof python?.registerSource !== "function" || typeof python.setSourceGeneration !== "function") {
+      return;
+    }
+    let selecting = Promise.resolve();
+    const selectSoon = (key) => {
+      selecting = selecting.then(() => select(viewer, key)).catch((error) => console.warn(error));
+    };
+    const { registerSource, setSourceGeneration } = python;
+    python.registerSource = function (key, source) {
+      registerSource.call(this, key, source);
+      makeLive(source);
+      if (!kept.has(key)) {
+        selectSoon(key);
+      }
+    };
+    python.setSourceGeneration = function (key, generation) {
+      const isNew = this.sourceGenerations.get(key) !== generation;
+      setSourceGeneration.call(this, key, generation);
+      if (isNew && kept.has(key)) {
+        selectSoon(key);
+      }
+    };
+  };
+
+  let viewer;
+  Object.defineProperty(window, "viewer", {
+    configurable: true,
+    get: () => viewer,
+    set(made) {
+      viewer = made;
+      start(made);
+    },
+  });
+})();
