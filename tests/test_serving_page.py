@@ -101,6 +101,7 @@ def test_a_browser_without_webgl_is_told_what_to_do(site, page):
             assert place in text
         assert shown.run("return typeof window.viewer") == "undefined"
         assert shown.run("return document.querySelectorAll('canvas').length") == 0
+        assert shown.run("return document.scrollingElement.scrollWidth <= window.innerWidth")
         shown.save("start-page-without-webgl")
 
 

@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from floodem.errors import DependencyError, UsageError
+from floodem.viewer.serving.anonymous import anonymous_class
 from floodem.viewer.serving.answers import Source
 from floodem.viewer.serving.bridge import bridge_class
 from floodem.viewer.serving.gate import Gate, bracketed
@@ -215,7 +216,7 @@ def application_class() -> Any:
 
 
 def routes(server: Any) -> Iterable[tuple[str, type[RequestHandler], dict[str, Any]]]:
-    """Yield Neuroglancer's routes but two: its page is ours, and credentials stay here."""
+    """Yield Neuroglancer's routes, two of them with answers of ours: page and credentials."""
     from neuroglancer import server as theirs
 
     handlers = {
@@ -232,6 +233,7 @@ def routes(server: Any) -> Iterable[tuple[str, type[RequestHandler], dict[str, A
     }
     for pattern, handler in handlers.items():
         yield pattern, careful(handler), {"server": server}
+    yield theirs.CREDENTIALS_PATH_REGEX, anonymous_class(), {"server": server}
 
 
 @functools.cache

@@ -8,20 +8,20 @@
       steps: [
         ["Open", "chrome://settings/system", "(in Edge edge://settings/system), switch on “Use graphics acceleration when available” and start the browser again."],
         ["Look at", "chrome://gpu", "(edge://gpu): “WebGL” and “WebGL2” should read “Hardware accelerated”. If not, the graphics driver may be too old: update it."],
-        ["If the driver is refused, open", "chrome://flags/#ignore-gpu-blocklist", ", choose “Enabled” and start the browser again."],
+        ["If the driver is refused, open", "chrome://flags/#ignore-gpu-blocklist", "(edge://flags), choose “Enabled” and start the browser again."],
       ],
     },
     firefox: {
       name: "Firefox",
       steps: [
-        ["Open", "about:config", ", look for webgl.disabled, which must be false, and set webgl.force-enabled to true; then start Firefox again."],
-        ["Look at", "about:support", ", part “Graphics”: “WebGL 2 Driver Renderer” should name your graphics card. If not, update its driver."],
+        ["Open", "about:config", "and look for webgl.disabled, which must be false, and set webgl.force-enabled to true; then start Firefox again."],
+        ["Look at", "about:support", "and there at “Graphics”: “WebGL 2 Driver Renderer” should name your graphics card. If not, update its driver."],
       ],
     },
   };
 
   const missing = () => {
-    let canvas = document.createElement("canvas");
+    const canvas = document.createElement("canvas");
     const gl = canvas.getContext("webgl2");
     if (!gl) {
       return "WebGL 2";
@@ -44,8 +44,12 @@
 
   const explain = (lack) => {
     const body = document.body;
-    body.className = "floodem-explains";
-    body.style.cssText = "font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 3em auto; padding: 0 1em; color: #222; background: #fff";
+    // The client's style is for a window that is filled by panels.
+    for (const style of document.querySelectorAll("link[rel=stylesheet]")) {
+      style.remove();
+    }
+    document.documentElement.style.background = "#fff";
+    body.style.cssText = "font: 16px/1.5 system-ui, sans-serif; max-width: 44em; margin: 2em auto; padding: 0 1em; color: #222";
     body.append(element("h1", "This browser cannot draw the volumes"));
     body.append(element("p", `It does not offer ${lack}, with which Neuroglancer draws. Usually hardware acceleration is switched off, or the graphics driver is not trusted. The addresses below have to be typed or copied: browsers do not follow links to them.`));
     const isFirefox = /firefox/i.test(navigator.userAgent);
