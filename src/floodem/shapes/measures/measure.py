@@ -149,7 +149,9 @@ def measure(
 
 def measures_of(table: ObjectTable, *, voxel_size: VoxelSize) -> Measures:
     """Return the columns that counts stand for; crossings must be of this voxel size."""
-    surface = (table.crossings * np.array(area_per_crossing(voxel_size))).sum(axis=1)
+    surface = np.zeros(len(table))
+    for counts, area in zip(table.crossings.T, area_per_crossing(voxel_size), strict=True):
+        surface += counts * area
     return Measures(
         voxel_size=voxel_size,
         ids=table.ids,
