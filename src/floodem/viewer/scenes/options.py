@@ -77,6 +77,8 @@ class SceneOptions:
             raise OptionError(f"a title has 1 to {_LONGEST_TITLE} letters, not {len(self.title)}")
         if self.only_ids is not None and not all(label > 0 for label in self.only_ids):
             raise OptionError("ids of objects are positive: leave out 0, which is background")
+        if self.only_ids is not None and not self.only_ids:
+            raise OptionError("no id of an object is given: name some, or leave them all")
 
     def shapes_of(self, name: str, *, what: Literal["meshes", "skeletons"]) -> Shapes:
         """Return what is asked for one segmentation."""

@@ -20,7 +20,12 @@ from floodem.files import replacing, write_text
 from floodem.progress import ProgressListener
 from floodem.shapes.measures.measure import measure
 from floodem.shapes.measures.source import LabelSource
+from floodem.shapes.meshes.destination import RECORD
+from floodem.shapes.meshes.job import mesh_segmentation
+from floodem.shapes.meshes.options import MeshOptions
 from floodem.shapes.precomputed import write_segment_properties
+from floodem.shapes.skeletons.job import skeletonize
+from floodem.shapes.skeletons.request import SkeletonRequest
 from floodem.viewer.scenes.checking import read_json
 from floodem.viewer.scenes.options import MAKE, NONE, SceneOptions
 from floodem.viewer.scenes.properties import Sizes, property_columns
@@ -177,4 +182,38 @@ class Shaping:
         return {"objects": len(found)}
 
     def _make(self, what: What, work: Path) -> Mapping[str, Any]:
-        raise NotImplementedError
+        if what == "meshes":
+            return self._make_meshes(work)
+        return self._make_skeletons(work)
+
+    def _make_meshes(self, work: Path) -> Mapping[str, Any]:
+        only = self._options.only_ids
+        made = mesh_segmentation(
+            self._source.uri,
+            work,
+            options=MeshOptions(
+                ids=None if only is None else tuple(sorted(only)),
+                is_sharded=self._options.is_sharded,
+            ),
+            workers=self._options.workers,
+            progress=self._listen(f"meshes of {self._name}"),
+            should_stop=self._should_stop,
+        )
+        # It names the labels' place on this machine.
+        (work / RECORD).unlink(missing_ok=True)
+        return {"objects": made.objects}
+
+    def _make_skeletons(self, work: Path) -> Mapping[str, Any]:
+        only = self._options.only_ids
+        request = SkeletonRequest(
+            ids=None if only is None else sorted(only), is_sharded=self._options.is_sharded
+        )
+        made = skeletonize(
+            self._source,
+            work,
+            request=request,
+            workers=self._options.workers,
+            progress=self._listen(f"skeletons of {self._name}"),
+            should_stop=self._should_stop,
+        )
+        return {"objects": len(made.ids)}

@@ -13,7 +13,7 @@ from floodem.geometry import VoxelSize
 from floodem.viewer.focus import find_focus
 from floodem.viewer.layers import MESH_VOXELS, Kind, Layer, grey_range, objects_at_first
 from floodem.viewer.scenes.checking import PRECOMPUTED
-from floodem.viewer.scenes.properties import MERGE_BITS, SPLIT_BITS, VOLUME, VOXELS
+from floodem.viewer.scenes.properties import VOXELS
 from floodem.viewer.scenes.scores import ObjectScores, Point
 
 WINDOW_WH = (1400, 900)
@@ -22,6 +22,7 @@ _NM = 1e-9
 _TURNED_XYZW = (0.32, 0.40, 0.13, 0.85)
 _OTHERS_ALPHA = 0.3
 _SELECTED_ALPHA = 0.45
+_LARGEST_FIRST = f">{VOXELS}"  # how the list of objects is sorted, in the client's words
 _SPLIT_COLOUR, _MERGER_COLOUR = "#ffd166", "#ff5c8a"
 
 
@@ -125,17 +126,11 @@ def _segmentation(one: Placed) -> dict[str, Any]:
         "name": one.layer.name,
         "source": f"{PRECOMPUTED}{one.layer.name}",
         "tab": "segments",
-        "segmentQuery": _query(one),
+        "segmentQuery": _LARGEST_FIRST,
         "segments": [str(label) for label in _at_first(one)],
         "selectedAlpha": _SELECTED_ALPHA,
         "notSelectedAlpha": _OTHERS_ALPHA,
     }
-
-
-def _query(one: Placed) -> str:
-    """Return how the list of objects is sorted, the largest first, and which columns it has."""
-    columns = [VOLUME] if one.scores is None else [VOLUME, MERGE_BITS, SPLIT_BITS]
-    return " ".join([f">{VOXELS}", *(f"|{column}" for column in columns)])
 
 
 def _at_first(one: Placed) -> list[int]:
