@@ -46,6 +46,8 @@ COMMANDS = {
     "segment": "Segment an image with a flood-filling network.",
     "open-results": "Turn a folder of the older programs' results into one volume.",
     "evaluate": "Score a segmentation against the truth.",
+    "mesh": "Make meshes of the objects of a segmentation.",
+    "scene": "Put images, segmentations and shapes into one folder that opens in a browser.",
     "view": "Open images and segmentations in the browser.",
     "serve": "Serve a folder to a Neuroglancer of your own.",
     "legacy": "Run an old program's command line as it stands.",

@@ -69,7 +69,9 @@ def scene(
     no_client: Annotated[
         bool, typer.Option("--no-client", help="Leave the viewer out (floodem view brings one).")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes at work at once.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: one for each core.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin again, replacing the scene in OUT.")
     ] = False,
@@ -87,6 +89,7 @@ def scene(
     """
     from floodem.viewer.scenes import SceneOptions, make_scene
     from floodem.viewer.scenes.properties import read_names
+    from floodem.volumes.parallel import usable_threads
 
     levels = parse_pyramid(pyramid)
     wanted = SceneOptions(
@@ -103,7 +106,7 @@ def scene(
         title=title,
         scores=scores,
         has_client=not no_client,
-        workers=workers,
+        workers=usable_threads(workers),
     )
     with saving_state(overwrite=overwrite) as listening:
         made = make_scene(
