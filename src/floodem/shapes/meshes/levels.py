@@ -32,8 +32,8 @@ _LEAST_FACES = 16
 _NOT_WORTH = 0.75
 """A level with more than this part of the finer one's triangles is left out."""
 
-_COARSE_VOLUME_TOLERANCE = 0.1
-"""Levels but the first are seen from afar."""
+_COARSE_VOLUME_TOLERANCE = 0.4
+"""Levels but the first are seen from afar, where thin parts may grow thinner."""
 
 _FACES_A_CELL = 32768
 """So many triangles of the finest level are fetched and decoded together, about 100 kB."""

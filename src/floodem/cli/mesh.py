@@ -1,0 +1,183 @@
+"""``floodem mesh SEG DST``: a segmentation in, the meshes of its objects out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from floodem.cli import options
+from floodem.cli.stopping import interrupted, stopping_on_signals
+from floodem.cli.values import option_value
+from floodem.counting import counted
+from floodem.errors import OptionError
+from floodem.geometry import Box, VoxelSize
+
+if TYPE_CHECKING:
+    from floodem.shapes.meshes.job import MeshResult
+
+_MAX_IDS_BYTES = 2**28
+"""Ten million ids of twenty digits and a little more; larger files are no lists of ids."""
+
+
+def mesh(
+    segmentation: Annotated[
+        str, typer.Argument(metavar="SEG", help="Segmentation: a path or address.")
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="DST", help="Folder of meshes to make, or one file.")
+    ],
+    *,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID,ID", help="Only these objects (repeatable); default: all."),
+    ] = None,
+    ids_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Only the objects listed in this file.")
+    ] = None,
+    min_voxels: Annotated[
+        int, typer.Option(min=0, help="Smaller objects get no mesh (voxels).")
+    ] = 0,
+    box: Annotated[
+        str | None, typer.Option(metavar="Z:Z,Y:Y,X:X", help="Mesh only these voxels.")
+    ] = None,
+    voxel_size: Annotated[
+        str | None, typer.Option(metavar="Z,Y,X", help="Voxel edges in nm, if SEG is wrong.")
+    ] = None,
+    error: Annotated[
+        float | None,
+        typer.Option(metavar="NM", help="How far simplification may go; default: about one voxel."),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", help="One file an object instead: obj, ply, stl or glb."),
+    ] = None,
+    sharded: Annotated[
+        bool | None,
+        typer.Option(
+            "--sharded/--unsharded", help="Objects share files; default: at s3:// and gs:// only."
+        ),
+    ] = None,
+    block_size: Annotated[
+        int | None, typer.Option(metavar="VOXELS", help="Edge of blocks; default: 64 to 256.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: one for each core.")
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="For working files, where DST is on a server."),
+    ] = None,
+    level: options.Level = 0,
+    channel: options.Channel = None,
+    axes: options.Axes = None,
+    allow_external: options.AllowExternal = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace DST, and begin a stopped run again.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Make meshes of the objects of a segmentation.
+
+    DST becomes a folder of multi-resolution meshes (Draco, at least three levels of
+    detail) that Neuroglancer and CloudVolume read. Inside the folder of a precomputed
+    segmentation it is named in that one's info. With --format, or where DST is
+    named like a file (cell.obj, with one id), objects become single files.
+
+    The volume is meshed block by block and need not fit in memory; the largest
+    object's mesh must. Ctrl-C stops; the same command goes on from there.
+    """
+    from floodem.cli.progress import progress_bar
+    from floodem.shapes.meshes.blocks import Source
+    from floodem.shapes.meshes.job import mesh_segmentation
+    from floodem.shapes.meshes.options import MeshOptions
+    from floodem.volumes.parallel import usable_threads
+
+    began = time.perf_counter()
+    wanted = MeshOptions(
+        ids=parse_ids(ids, ids_file),
+        min_voxels=min_voxels,
+        box=None if box is None else option_value("--box", Box.parse, text=box),
+        voxel_size=None
+        if voxel_size is None
+        else option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
+        max_error_nm=error,
+        block_edge=block_size,
+        file_format=file_format,
+        is_sharded=sharded,
+    )
+    source = Source(
+        uri=segmentation, level=level, channel=channel, axes=axes, allow_external=allow_external
+    )
+    try:
+        with (
+            stopping_on_signals("finishing what is begun") as should_stop,
+            progress_bar() as progress,
+        ):
+            made = mesh_segmentation(
+                source,
+                destination,
+                options=wanted,
+                workers=workers or usable_threads(),
+                work=work,
+                overwrite=overwrite,
+                progress=progress,
+                should_stop=should_stop,
+            )
+    except KeyboardInterrupt:
+        raise interrupted("what is finished", overwrite=overwrite) from None
+    seconds = time.perf_counter() - began
+    for sentence in made.notices:
+        print(f"note: {sentence}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(made.to_json() | {"seconds": round(seconds, 3)}))
+    else:
+        print(describe(made, seconds=seconds))
+
+
+def parse_ids(texts: list[str] | None, file: Path | None) -> tuple[int, ...] | None:
+    """Read ids from ``["5,7", "9"]`` and from a file with commas, blanks or lines between them.
+
+    Raises
+    ------
+    OptionError
+        When a word is not a number, or the file cannot be read.
+    """
+    if texts is None and file is None:
+        return None
+    words = [word for text in texts or [] for word in text.replace(",", " ").split()]
+    if file is not None:
+        try:
+            if file.stat().st_size > _MAX_IDS_BYTES:
+                raise OptionError(f"--ids-file: {file} is too large to be a list of ids")
+            words += file.read_text(encoding="utf-8").replace(",", " ").split()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise OptionError(f"--ids-file: {file} cannot be read: {reason}") from error
+    bad = [word for word in words if not (word.isascii() and word.isdecimal())]
+    if bad:
+        raise OptionError(f"{bad[0][:40]!r} is not an id: give numbers, as in --ids 5,7")
+    return tuple(int(word) for word in words)
+
+
+def describe(made: MeshResult, *, seconds: float) -> str:
+    """Return one line about what was made."""
+    if made.was_finished:
+        return (
+            f"{made.destination} was finished by an earlier run of this command; "
+            "--overwrite repeats it"
+        )
+    if not made.objects:
+        return f"{made.destination}: no objects, so there is no mesh"
+    levels = ", ".join(f"{count:,}" for count in made.triangles[1:])
+    coarser = f" (coarser levels: {levels})" if levels else ""
+    return (
+        f"{made.destination}: {counted(made.objects, 'object')}, "
+        f"{counted(made.triangles[0], 'triangle')}{coarser}, {made.bytes / 1e6:.1f} MB, "
+        f"voxels of {made.voxel_size} nm, error up to {made.max_error_nm:.3g} nm, "
+        f"in {seconds:.1f} s"
+    )
