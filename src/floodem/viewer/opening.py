@@ -174,8 +174,24 @@ def _open(kind: Kind | None, source: Source, opened: ExitStack) -> AnyLayer:
     if address.is_open:
         found = probe_format(address.volume or "")
         address = address if found is None else with_format(address, found)
-    if address.client is not None:
-        return _remote(kind, address, address.client)
+    if address.client is None:
+        return _served(kind, address, opened)
+    if is_mesh_file(address):
+        return RemoteLayer(source=address.client, name=address.name, is_mesh=True)
+    probed = Probe(kind=kind) if address.volume is None else probe(address.volume, kind=kind)
+    if probed.better is not None:
+        return _served(kind, replace(address, volume=probed.better), opened)
+    return RemoteLayer(
+        source=address.client,
+        name=address.name,
+        kind=probed.kind,
+        box=probed.box,
+        voxel_size=probed.voxel_size,
+        shown_range=probed.shown_range,
+    )
+
+
+def _served(kind: Kind | None, address: Address, opened: ExitStack) -> Layer:
     assert address.volume is not None
     volume = opened.enter_context(open_volume(address.volume))
     layer = _layer(kind, volume, address.name)
@@ -185,20 +201,6 @@ def _open(kind: Kind | None, source: Source, opened: ExitStack) -> AnyLayer:
 
 def _layer(kind: Kind | None, volume: Volume, name: str) -> Layer:
     return Layer(volume, kind or guess_kind(volume), name, is_guess=kind is None)
-
-
-def _remote(kind: Kind | None, address: Address, source: str) -> RemoteLayer:
-    if is_mesh_file(address):
-        return RemoteLayer(source=source, name=address.name, is_mesh=True)
-    found = Probe(kind=kind) if address.volume is None else probe(address.volume, kind=kind)
-    return RemoteLayer(
-        source=source,
-        name=address.name,
-        kind=found.kind,
-        box=found.box,
-        voxel_size=found.voxel_size,
-        shown_range=found.shown_range,
-    )
 
 
 def _own_shapes(address: Address) -> tuple[ShapeFolder, ...]:

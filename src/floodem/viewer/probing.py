@@ -11,26 +11,41 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from floodem.errors import FloodemError, VolumeNotFoundError
+from floodem.errors import FloodemError, VolumeFormatError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize
 from floodem.viewer.layers import Kind, grey_range, guess_kind
 from floodem.volumes import open_volume
+from floodem.volumes.chunked.access import folder_of
 from floodem.volumes.location import parse_location, recognised
+from floodem.volumes.volume import Volume
 
 PROBED_WITHIN_S = 6.0
 """Several requests to a server on another continent; nobody waits longer for a first look."""
+
+_EITHER_ZARR = "zarr://"
+_ZARRS = frozenset({"zarr", "zarr3"})
 
 _Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What was found out, None where it was not."""
+    """What was found out, None where it was not.
+
+    Attributes
+    ----------
+    kind, box, voxel_size, shown_range
+        As of `floodem.viewer.layers.RemoteLayer`.
+    better
+        What `floodem.open_volume` takes, where the files do not tell the client which axis
+        is which and how long: then floodem is to serve them.
+    """
 
     kind: Kind | None = None
     box: Box | None = None
     voxel_size: VoxelSize | None = None
     shown_range: tuple[float, float] | None = None
+    better: str | None = None
 
 
 def probe(uri: str, *, kind: Kind | None = None, within_s: float = PROBED_WITHIN_S) -> Probe:
@@ -61,10 +76,38 @@ def probe_format(uri: str, *, within_s: float = PROBED_WITHIN_S) -> str | None:
 
 
 def _look(uri: str, kind: Kind | None) -> Probe:
-    with open_volume(uri) as volume:
+    uri, volume = _opened(uri)
+    with volume:
         kind = kind or guess_kind(volume)
         shown = grey_range(volume) if kind is Kind.IMAGE else None
-        return Probe(kind=kind, box=volume.box, voxel_size=volume.voxel_size, shown_range=shown)
+        return Probe(
+            kind=kind,
+            box=volume.box,
+            voxel_size=volume.voxel_size,
+            shown_range=shown,
+            better=None if _tells_axes(uri) else uri,
+        )
+
+
+def _opened(uri: str) -> tuple[str, Volume]:
+    """Open a remote volume; to the client ``zarr`` means both of its versions."""
+    try:
+        return uri, open_volume(uri)
+    except VolumeFormatError:
+        if not uri.startswith(_EITHER_ZARR):
+            raise
+        newer = uri.replace(_EITHER_ZARR, "zarr3://", 1)
+        return newer, open_volume(newer)
+
+
+def _tells_axes(uri: str) -> bool:
+    """Tell whether the client learns names and units of the axes: of zarr from OME-Zarr alone."""
+    location = parse_location(uri)
+    if location.format not in _ZARRS:
+        return True
+    folder = folder_of(location)
+    attributes = folder.json(".zattrs") or (folder.json("zarr.json") or {}).get("attributes")
+    return isinstance(attributes, dict) and bool({"multiscales", "ome"} & attributes.keys())
 
 
 def _within(look: Callable[[], _Found], seconds: float) -> _Found | None:
