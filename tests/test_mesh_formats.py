@@ -127,6 +127,16 @@ def test_a_triangle_in_a_plane_belongs_to_the_cell_below(plane: int, slab: int) 
     assert slabs.tolist() == [[0, 0, slab]]
 
 
+@pytest.mark.parametrize("error", [0, -1e-9, 1e-9, -0.6, 0.4])
+def test_what_lies_in_the_middle_of_a_cell_is_put_on_its_plane(error: float) -> None:
+    lattice = Lattice(bits=16, has_halves=True)
+    middles = np.array([0.5, 1.5, 2.5]) * lattice.steps
+
+    placed = lattice.rounded(middles + error)
+
+    assert placed.tolist() == lattice.planes(np.array([1, 3, 5])).tolist()
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     mesh=tetrahedra(0, 100),

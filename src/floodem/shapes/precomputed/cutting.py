@@ -35,22 +35,38 @@ class Lattice:
         """Steps from one side of a cell to the other."""
         return (1 << self.bits) - 1
 
-    def planes(self, numbers: Int64[np.ndarray, "triangles"]) -> Float64[np.ndarray, "triangles"]:
+    @property
+    def _middle(self) -> int:
+        return 1 << (self.bits - 1)
+
+    def planes(self, numbers: Int64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
         """Return where the plane below each slab lies."""
         if not self.has_halves:
             below = numbers * self.steps
         else:
-            below = (numbers >> 1) * self.steps + (numbers & 1) * (1 << (self.bits - 1))
+            below = (numbers >> 1) * self.steps + (numbers & 1) * self._middle
         return np.asarray(below, np.float64)
 
-    def slabs(self, places: Float64[np.ndarray, "triangles"]) -> Int64[np.ndarray, "triangles"]:
+    def slabs(self, places: Float64[np.ndarray, "..."]) -> Int64[np.ndarray, "..."]:
         """Return the slab of each place; a place on a plane belongs to the slab above it."""
-        numbers: Int64[np.ndarray, "triangles"] = (places // self.steps).astype(np.int64)
+        numbers: Int64[np.ndarray, "..."] = (places // self.steps).astype(np.int64)
         if not self.has_halves:
             return numbers
         numbers *= 2
         numbers += places >= self.planes(numbers + 1)
         return numbers
+
+    def rounded(self, places: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+        """Return the lattice positions nearest to places.
+
+        The middle of a cell lies half way between two of them. Both become the one that is
+        on the plane: a step beside it, all that lies in the middle would give a layer of
+        triangles too thin to have a direction, and Neuroglancer's shading would show it.
+        """
+        rounded: Float64[np.ndarray, "..."] = np.floor(places + 0.5)
+        if self.has_halves:
+            rounded += rounded % self.steps == self._middle - 1
+        return rounded
 
     def cells(self, slabs: Int64[np.ndarray, "..."]) -> Int64[np.ndarray, "..."]:
         """Return the grid cells that these slabs are parts of."""

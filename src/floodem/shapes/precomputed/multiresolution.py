@@ -66,9 +66,9 @@ def encode_multiresolution(
     """Cut the levels of a mesh into grid cells and encode the pieces.
 
     Level k has cells of ``chunk_edges_nm * 2**k``. Vertices are rounded to
-    ``2**quantization_bits - 1`` steps to a cell edge; apart from that nothing is lost:
-    the pieces of a closed mesh, welded, are a closed mesh. Where a level has an
-    octant that the next finer level leaves empty, or the other way round, an empty
+    ``2**quantization_bits - 1`` steps to a cell edge (`Lattice.rounded`); apart from that
+    nothing is lost: the pieces of a closed mesh, welded, are a closed mesh. Where a level
+    has an octant that the next finer level leaves empty, or the other way round, an empty
     fragment says so, so that Neuroglancer never draws one level inside another.
 
     A level from which rounding leaves no triangle is left out, with those after it.
@@ -168,7 +168,7 @@ def _on_lattice(
 ) -> Triangles:
     """Return the corners of triangles, x, y, z, in steps of a level's lattice."""
     vertices_xyz_nm, faces = mesh.as_xyz()
-    places = np.rint(
+    places = lattice.rounded(
         (vertices_xyz_nm.astype(np.float64) - origin_xyz_nm) / cell_xyz_nm * lattice.steps
     )
     corners: Triangles = places[faces.astype(np.intp)]
