@@ -185,7 +185,7 @@ class _Making:
             should_stop=self._should_stop,
         )
         objects = shaping.measure()
-        has_shapes = shaping.add_shapes(self._notice)
+        has_shapes = shaping.add_shapes(objects)
         shaping.write_list(objects, scores=scores)
         return Placed(layer=layer, ids=objects.ids, has_shapes=has_shapes, scores=scores)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from floodem.counting import counted
 from floodem.geometry import Box, Zyx
 from floodem.viewer.layers import Kind
 from floodem.viewer.scenes.client import client_bytes
@@ -53,7 +54,8 @@ class PlannedVolume:
         z, y, x = self.box.shape
         shapes = ", with shapes" if self.has_shapes else ""
         return (
-            f"{self.name}: {z} x {y} x {x} {self.dtype} in {1 + len(self.factors)} levels{shapes}, "
+            f"{self.name}: {z} x {y} x {x} {self.dtype} in "
+            f"{counted(1 + len(self.factors), 'level')}{shapes}, "
             f"about {_words(self.expected_bytes)}"
         )
 
@@ -77,7 +79,8 @@ class ScenePlan:
 
     def __str__(self) -> str:
         return (
-            f"{self.voxels / 1e6:.1f} million voxels in {len(self.volumes)} volumes, about "
+            f"{self.voxels / 1e6:.1f} million voxels in {counted(len(self.volumes), 'volume')}, "
+            "about "
             f"{_words(self.expected_bytes)}"
         )
 

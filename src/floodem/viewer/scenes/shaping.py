@@ -109,9 +109,9 @@ class Shaping:
             raise LabelError(f"{self._name} has no object {missing[0]}: check the ids asked for")
         return found.select(np.isin(found.ids, wanted))
 
-    def add_shapes(self, notice: Callable[[str], None]) -> bool:
+    def add_shapes(self, objects: Sizes) -> bool:
         """Put meshes and skeletons beside the scales; tell whether there are any."""
-        there = [self._add(what, notice) for what in _KEYS]
+        there = [self._add(what) for what in _KEYS] if len(objects.ids) else []
         return any(there)
 
     def write_list(self, objects: Sizes, *, scores: ObjectScores | None) -> None:
@@ -135,18 +135,20 @@ class Shaping:
         if wanted != info:
             write_text(path, json.dumps(wanted))
 
-    def _add(self, what: What, notice: Callable[[str], None]) -> bool:
+    def _add(self, what: What) -> bool:
         asked = self._options.shapes_of(self._name, what=what)
         key, place = f"{what}-{self._name}", self._place / _KEYS[what]
         if str(asked) == NONE:
             self._workshop.remove_part(key, place=place)
             return False
+        remedy = f"remove them first with --{what} none, "
         if str(asked) == MAKE:
             self._workshop.part(
                 key,
                 identity=self._identity | {"what": what, "is_sharded": self._options.is_sharded},
                 place=place,
                 make=lambda work: self._make(what, work),
+                remedy=remedy,
             )
             return True
         folder = shapes_folder(Path(asked), what)
@@ -155,6 +157,7 @@ class Shaping:
             identity=self._identity | {"what": what, "taken": shapes_identity(folder)},
             place=place,
             make=lambda work: self._take(what, folder, work),
+            remedy=remedy,
         )
         return True
 

@@ -94,6 +94,7 @@ class Workshop:
         identity: Mapping[str, Any],
         place: Path,
         make: Callable[[Path], Mapping[str, Any]],
+        remedy: str = "",
     ) -> dict[str, Any]:
         """Make a part unless it is there, and put it into the scene.
 
@@ -107,6 +108,8 @@ class Workshop:
             The folder it becomes.
         make
             Makes the part at a path, going on with what it finds there; returns numbers.
+        remedy
+            What else helps where the part was made from something else.
 
         Returns
         -------
@@ -127,7 +130,8 @@ class Workshop:
         except RunConflictError as error:
             raise RunConflictError(
                 f"{self.folder} was begun with another {key} or other options for it: repeat the "
-                "earlier command to go on, choose another folder, or begin again with --overwrite"
+                f"earlier command to go on, {remedy}choose another folder, or begin again with "
+                "--overwrite"
             ) from error
         if place.exists():
             if found is None:
