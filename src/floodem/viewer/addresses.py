@@ -178,7 +178,7 @@ def _is_read_here(format_: str) -> bool:
 
 def _either(text: str, *, volume: str | None, client: str) -> Address:
     """Let the client read what it may, and floodem what has secrets or needs credentials."""
-    shown = without_secrets(text)
+    shown = _shown(text)
     is_ours = volume is not None and (shown != text or _BUCKET.search(text) is not None)
     return Address(
         text=shown,
@@ -202,9 +202,12 @@ def _for_client(text: str, scheme: str, rest: str) -> Address:
     if scheme == "boss" and "://" not in rest:
         rest = f"{_BOSSDB_HOST}/{rest}"
     client = f"{scheme}://{rest}"
-    return Address(
-        text=without_secrets(text), volume=None, client=client, public=public_url(client)
-    )
+    return Address(text=_shown(text), volume=None, client=client, public=public_url(client))
+
+
+def _shown(text: str) -> str:
+    """Write the address of something on a server for messages, without what may be a secret."""
+    return without_secrets(text).partition("#")[0]
 
 
 def public_url(url: str) -> str:

@@ -16,6 +16,7 @@ from floodem.viewer.addresses import Address, is_mesh_file, parse_address, with_
 from floodem.viewer.array_volume import ArrayVolume
 from floodem.viewer.first_look import AnyLayer, Look
 from floodem.viewer.layers import Kind, Layer, RemoteLayer, guess_kind, unique_names
+from floodem.viewer.notebook import HEIGHT_PX
 from floodem.viewer.object_folders import ShapeFolder, find_shapes, shapes_of_volume, share_out
 from floodem.viewer.probing import Probe, probe, probe_format
 from floodem.viewer.running import LOCAL_ONLY, USUAL_WINDOW_WH, Viewer
@@ -38,6 +39,7 @@ def view(
     host: str = LOCAL_ONLY,
     view_size_wh: tuple[int, int] = USUAL_WINDOW_WH,
     look: Look | None = None,
+    height_px: int = HEIGHT_PX,
     open_browser: bool = False,
 ) -> Viewer:
     """Show images, segmentations and scenes in Neuroglancer until the viewer is closed.
@@ -68,6 +70,8 @@ def view(
         Width and height in pixels of the window to zoom for.
     look
         What to show first, where it is not what would be chosen.
+    height_px
+        Of the frame in a notebook.
     open_browser
         Open the address in this machine's browser.
 
@@ -102,6 +106,7 @@ def view(
             host=host,
             view_size_wh=view_size_wh,
             look=look,
+            height_px=height_px,
         )
         viewer.when_closed.push(opened.pop_all())
     if open_browser:

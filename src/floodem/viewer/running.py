@@ -19,7 +19,7 @@ from floodem.errors import DependencyError, OptionError
 from floodem.geometry import VoxelSize
 from floodem.viewer.first_look import AnyLayer, Frame, Look, fill
 from floodem.viewer.layers import MESH_VOXELS, Kind, Layer, RemoteLayer
-from floodem.viewer.notebook import iframe
+from floodem.viewer.notebook import HEIGHT_PX, iframe
 from floodem.viewer.scenes.scene import Scene
 from floodem.viewer.serving import Site
 from floodem.viewer.sharing import Shared, shareable
@@ -49,6 +49,8 @@ class Viewer:
         Width and height in pixels of the window to zoom for.
     look
         What to show first, where it is not what would be chosen.
+    height_px
+        Of the frame in a notebook.
 
     Attributes
     ----------
@@ -94,11 +96,13 @@ class Viewer:
         host: str = LOCAL_ONLY,
         view_size_wh: tuple[int, int] = USUAL_WINDOW_WH,
         look: Look | None = None,
+        height_px: int = HEIGHT_PX,
     ) -> None:
         if not layers:
             raise OptionError("there is nothing to show: give at least one volume")
         neuroglancer = _neuroglancer()
         self.layers = tuple(layers)
+        self._height_px = height_px
         self.when_closed = ExitStack()
         self._owns_site = site is None
         self.site = Site.start(host=host, port=port) if site is None else site
@@ -166,7 +170,7 @@ class Viewer:
         return f"<Viewer of {names}; .address is to be opened in a browser>"
 
     def _repr_html_(self) -> str:
-        return iframe(self.address)
+        return iframe(self.address, height_px=self._height_px)
 
     def _forget(self) -> None:
         """Let the address lead nowhere from now on, also where the server goes on for others."""
