@@ -76,7 +76,8 @@ def skeletonize_mask_with_kimimaro(
     if 1 not in found:
         return Skeleton.empty()
     one = found[1]
-    corner = np.array(start) * np.array(voxel_size.zyx_nm)
+    # Its vertices are numbers of voxels times their size: corners, not centres.
+    corner = (np.array(start) + 0.5) * np.array(voxel_size.zyx_nm)
     return Skeleton(
         (one.vertices.astype(np.float64) + corner).astype(np.float32),
         one.edges.astype(np.uint32).reshape(-1, 2),

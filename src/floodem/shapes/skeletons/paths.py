@@ -15,12 +15,16 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 Points = Float64[np.ndarray, "points 3"]
+Cell = tuple[float, float]
 Values = Float64[np.ndarray, "points"]
 DepthAt = Callable[[Points], Values]
 """Depth of the voxels in which points (z, y, x nm) lie; 0 outside of the object."""
 
 LEAST_STRETCH_CELLS = 3.0
 """Half the stretch that is averaged is at least this many cells, where staircases vanish."""
+
+LEAST_STRETCH_LONG_EDGES = 1.0
+"""... and as long as cells are on their longest axis."""
 
 STRETCH_PER_RADIUS = 1.0
 """Half the stretch is at least so many radii: what a midline does within one is no course."""
@@ -40,7 +44,7 @@ def along(points: Points) -> Values:
 
 
 def polished(
-    points: Points, radii: Values, *, is_whole: bool, cell_edge_nm: float, depth_at: DepthAt
+    points: Points, radii: Values, *, is_whole: bool, cell_nm: Cell, depth_at: DepthAt
 ) -> tuple[Points, Values, Int64[np.ndarray, "old"], Float64[np.ndarray, "old"]]:
     """Return a path with its blunt ends led out along the middle, and smoothed.
 
@@ -50,8 +54,8 @@ def polished(
         Centres of voxels in nanometres from a tip on, and how deep they lie.
     is_whole
         Whether the last point is a tip as well; otherwise the path ends at another one.
-    cell_edge_nm
-        Edge of the cells whose voxels the points are.
+    cell_nm
+        Shortest and longest edge of the cells whose voxels the points are.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def polished(
     """
     rows, caps = np.arange(len(points)), np.zeros(len(points))
     for _ in range(2 if is_whole else 1):
-        dropped, out = lead_out(points, radii, cell_edge_nm=cell_edge_nm, depth_at=depth_at)
+        dropped, out = lead_out(points, radii, cell_nm=cell_nm, depth_at=depth_at)
         is_cap = (rows <= dropped) & (dropped > 0)
         caps[is_cap] = np.maximum(caps[is_cap], radii[dropped])
         points = np.concatenate([out, points[dropped:]])
@@ -72,14 +76,14 @@ def polished(
         rows = np.maximum(rows, dropped) - dropped + len(out)
         if is_whole:
             points, radii, rows = points[::-1], radii[::-1], len(points) - 1 - rows
-    return smooth(points, radii, cell_edge_nm=cell_edge_nm, depth_at=depth_at), radii, rows, caps
+    return smooth(points, radii, cell_nm=cell_nm, depth_at=depth_at), radii, rows, caps
 
 
 def smooth(
     points: Points,
     radii: Values,
     *,
-    cell_edge_nm: float,
+    cell_nm: Cell,
     depth_at: DepthAt,
 ) -> Points:
     """Return the path with each point at the mean of its surroundings; the ends stay.
@@ -90,15 +94,19 @@ def smooth(
         z, y, x in nanometres.
     radii
         Of the object at the points, in nanometres.
-    cell_edge_nm
-        Edge of the cells whose centres the points are.
+    cell_nm
+        Shortest and longest edge of the cells whose voxels the points are.
     depth_at
         A mean that does not lie in the object is not taken.
     """
     made = points
     for _ in range(ROUNDS):
         made = _averaged(
-            made, np.maximum(STRETCH_PER_RADIUS * radii, LEAST_STRETCH_CELLS * cell_edge_nm)
+            made,
+            np.maximum(
+                STRETCH_PER_RADIUS * radii,
+                max(LEAST_STRETCH_CELLS * cell_nm[0], LEAST_STRETCH_LONG_EDGES * cell_nm[1]),
+            ),
         )
     smoothed: Points = np.where(depth_at(made)[:, None] > 0, made, points)
     return smoothed
@@ -132,25 +140,25 @@ def lead_out(
     points: Points,
     radii: Values,
     *,
-    cell_edge_nm: float,
+    cell_nm: Cell,
     depth_at: DepthAt,
 ) -> tuple[int, Points]:
     """Return how many points at a path's beginning to replace, and what by.
 
     From where the path has left its end cap, it is led straight on along its
-    direction there, as far as the object goes. A path that begins at a sharp tip
-    stays (0 and no points).
+    direction there, as far as the object goes. A path that begins at a sharp tip, or
+    in an end that is bent, stays (0 and no points).
 
     Parameters
     ----------
     points
         z, y, x in nanometres, from the tip on.
-    radii, cell_edge_nm, depth_at
+    radii, cell_nm, depth_at
         As `smooth` takes them.
     """
     nothing = (0, np.zeros((0, 3)))
     distances = along(points)
-    is_cap = distances <= BLUNT * radii + 2 * cell_edge_nm
+    is_cap = distances <= BLUNT * radii + cell_nm[0] + cell_nm[1]
     first = int(np.argmin(is_cap)) - 1 if not is_cap.all() else len(points) - 1
     if first < 1:
         return nothing
@@ -158,15 +166,20 @@ def lead_out(
     behind = min(behind, len(points) - 1)
     course = points[first] - points[behind]
     length = float(np.linalg.norm(course))
-    if length < radii[first] / 2 or length < cell_edge_nm:
+    if length < radii[first] / 2 or length < cell_nm[0]:
         return nothing
-    step = cell_edge_nm / 4
-    reach = np.arange(1, int((BLUNT * radii[first] + 2 * cell_edge_nm) / step) + 2) * step
+    step = cell_nm[0] / 4
+    reach = np.arange(1, int((BLUNT * radii[first] + cell_nm[0] + cell_nm[1]) / step) + 2) * step
     ray = points[first] + reach[:, None] * (course / length)
     is_out = depth_at(ray) <= 0
     steps_inside = int(np.argmax(is_out)) if is_out.any() else len(ray)
+    is_short = (
+        steps_inside * step < (points[0] - points[first]) @ course / length - radii[first] / 2
+    )
+    if is_short:
+        return nothing
     if steps_inside == 0:
-        return first, np.zeros((0, 3))
-    count = max(1, round(steps_inside * step / cell_edge_nm))
+        return first, nothing[1]
+    count = max(1, round(steps_inside * step / cell_nm[0]))
     chosen = np.linspace(steps_inside, 0, count, endpoint=False).round().astype(int) - 1
     return first, ray[chosen]

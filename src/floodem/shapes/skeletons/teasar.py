@@ -15,9 +15,9 @@ extraction algorithm for accurate and robust skeletons") with the invalidation
 radius and the treatment of somata of kimimaro (Bae et al. 2021, Cell
 188:2574; Silversmith et al. 2021). Different here: what a step costs is a
 power of the depth itself and not of its share of the deepest voxel's, so that
-thin neurites are as well centred beside a soma as without one; distances for the
-invalidation are measured inside the object, so that a neurite which folds back
-keeps both arms.
+thin neurites are as well centred beside a soma as without one; what a path covers
+must be near it on ways inside the object as well, so that a neurite which folds
+back keeps both arms.
 """
 
 from __future__ import annotations
@@ -53,8 +53,13 @@ CORE_CELLS = 1.8
 
 
 END_CAP_RADII = 2.2
-"""Where a path was led out of a blunt end, this many radii are covered: the end's whole rim is
-within 2, or 2.16 in steps from voxel to voxel."""
+"""Where a path was led out of a blunt end, this many radii and a cell are covered: the end's
+whole rim is within 2."""
+
+DETOUR = 1.15
+DETOUR_FLAT = 1.55
+"""How much longer than a straight line a way from cell to cell is at most, about: for cubes
+(1.13 for 26 neighbours), and for cells much longer on one axis than on the others."""
 
 _LOOK_AHEAD = 4096
 """Cells that are looked at together for the next one that no path covers."""
@@ -266,7 +271,7 @@ class _Tree:
             points,
             radii,
             is_whole=joint < 0,
-            cell_edge_nm=self._graph.cell_edge_nm,
+            cell_nm=(self._graph.cell_edge_nm, self._graph.longest_cell_edge_nm),
             depth_at=self._depth_at,
         )
         new = points if joint < 0 else points[:-1]
@@ -274,7 +279,8 @@ class _Tree:
         if joint >= 0:
             vertices[-1] = joint
         self._append(new, radii[: len(new)], np.stack([vertices[:-1], vertices[1:]], axis=1))
-        return vertices[rows[: len(cells)]], END_CAP_RADII * caps[: len(cells)]
+        caps = np.where(caps > 0, END_CAP_RADII * caps + self._graph.longest_cell_edge_nm, 0.0)
+        return vertices[rows[: len(cells)]], caps[: len(cells)]
 
     def _append(self, points: Points, radii: Values, edges: Any) -> None:
         self._points.append(points)
@@ -298,19 +304,20 @@ class _Tree:
         """Close the cells within reach of a path, and let later paths join it near its middle."""
         from scipy.sparse.csgraph import dijkstra
 
-        depth, core_nm = self._graph.depth_nm, CORE_CELLS * self._graph.cell_edge_nm
-        distances, _, sources = dijkstra(
+        graph, core_nm = self._graph, CORE_CELLS * self._graph.cell_edge_nm
+        detour = DETOUR if graph.cell_is_cubic else DETOUR_FLAT
+        ways, _, sources = dijkstra(
             self._lengths,
             indices=cells,
             min_only=True,
-            limit=max(float(reach_nm.max()), core_nm),
+            limit=detour * max(float(reach_nm.max()), core_nm),
             return_predecessors=True,
         )
-        near = np.flatnonzero(np.isfinite(distances))
+        near = np.flatnonzero(np.isfinite(ways))
         row_of = np.argsort(cells)
         row = row_of[np.searchsorted(cells, sources[near], sorter=row_of)]
-        distance = distances[near]
-        is_core = distance <= np.maximum(CORE_OF_RADIUS * depth[cells[row]], core_nm)
+        distance = np.linalg.norm(self._positions[near] - self._positions[cells[row]], axis=1)
+        is_core = distance <= np.maximum(CORE_OF_RADIUS * graph.depth_nm[cells[row]], core_nm)
         self._is_open[near[is_core | (distance <= reach_nm[row])]] = False
         is_core &= self._joins[near] < 0
         self._joins[near[is_core]] = vertices[row[is_core]]

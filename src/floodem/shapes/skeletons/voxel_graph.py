@@ -56,8 +56,8 @@ class VoxelGraph:
         structure); every pair is there in both directions.
     lengths_nm
         Distance between the two cells' voxels, for each entry of `neighbours`.
-    cell_edge_nm
-        The shortest edge of a cell.
+    cell_edge_nm, longest_cell_edge_nm
+        The shortest and the longest edge of a cell.
     """
 
     voxels: Int64[np.ndarray, "cells 3"]
@@ -67,6 +67,12 @@ class VoxelGraph:
     neighbours: np.ndarray[Any, np.dtype[np.int32]]
     lengths_nm: Float64[np.ndarray, "pairs"]
     cell_edge_nm: float
+    longest_cell_edge_nm: float
+
+    @property
+    def cell_is_cubic(self) -> bool:
+        """Tell whether a cell's edges are about equal."""
+        return self.longest_cell_edge_nm <= _FINE_AXIS_RATIO * self.cell_edge_nm
 
     def matrix(self, weights: Float64[np.ndarray, "pairs"]) -> Any:
         """Return the neighbours as a sparse matrix with these weights."""
@@ -111,6 +117,7 @@ class VoxelGraph:
             neighbours=row_of[self.neighbours[entries]],
             lengths_nm=self.lengths_nm[entries],
             cell_edge_nm=self.cell_edge_nm,
+            longest_cell_edge_nm=self.longest_cell_edge_nm,
         )
 
 
@@ -196,7 +203,7 @@ def voxel_graph(
         is_pair = _touches(flat[there], _side_bits(opposite, cell))
         sources.append(here[is_pair].astype(np.int32))
         targets.append(number[there[is_pair]])
-    edge_nm = min(size * count for size, count in zip(voxel_size.zyx_nm, cell, strict=True))
+    edges_nm = [size * count for size, count in zip(voxel_size.zyx_nm, cell, strict=True)]
     ends = (np.concatenate(sources), np.concatenate(targets))
     starts, neighbours = _both_ways(ends, count=len(places))
     positions = voxels * np.array(voxel_size.zyx_nm)
@@ -208,7 +215,8 @@ def voxel_graph(
         starts=starts,
         neighbours=neighbours,
         lengths_nm=np.linalg.norm(positions[rows] - positions[neighbours], axis=1),
-        cell_edge_nm=edge_nm,
+        cell_edge_nm=min(edges_nm),
+        longest_cell_edge_nm=max(edges_nm),
     )
 
 
