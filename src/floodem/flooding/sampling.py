@@ -40,7 +40,7 @@ def sampled_parts(box: Box, other: Box, *, step: Zyx) -> tuple[Slices, Slices] |
 
 def within_its_box(
     mask: Bool[np.ndarray, "z y x"], box: Box
-) -> tuple[Bool[np.ndarray, "z y x"], Box | None]:
+) -> tuple[Bool[np.ndarray, "z2 y2 x2"], Box | None]:
     """Cut a mask to the smallest box that holds it; None where it is empty."""
     start, stop = [], []
     for axis in range(3):

@@ -19,7 +19,12 @@ STOP, KEEP, TAKE_BACK = "floodem-stop", "floodem-keep", "floodem-take-back"
 ALWAYS: Mapping[str, str] = {"keyf": FLOOD, "shift+click0": FLOOD, "keyu": UNDO}
 """Where the mouse is over a panel. None of these means anything to the client itself."""
 
-TO_DECIDE: Mapping[str, str] = {"escape": STOP, "enter": KEEP, "backspace": TAKE_BACK}
+TO_DECIDE: Mapping[str, str] = {
+    "escape": STOP,
+    "enter": KEEP,
+    "numpadenter": KEEP,
+    "backspace": TAKE_BACK,
+}
 """The same, while a flood is pending; else Enter and Backspace are the client's, for annotations.
 Outside of the panels they are never ours: there they end what is typed."""
 
