@@ -10,10 +10,11 @@
     augmentation  milliseconds for one example, by preset and by part
     partitions partitions of the shared SNEMI3D labels, index, draws, historic coordinates
     records    coordinates of old trainings read, and lists of centres made of them
+    viewer     chunks of the viewer with eight clients, and the time to its first picture
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
-partitions is random or hand-made and needs no data.
+partitions and viewer is random or hand-made and needs no data.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def main() -> int:
     import start_time
     import torch
     import training_speed
+    import viewer_latency
 
     benchmarks = {
         "network": network_speed.run,
@@ -49,6 +51,7 @@ def main() -> int:
         "augmentation": augmentation_speed.run,
         "convert": conversion_speed.run,
         "reads": random_reads.run,
+        "viewer": viewer_latency.run,
         "clahe": clahe_speed.run,
         "partitions": partition_speed.run,
         "records": record_speed.run,

@@ -235,7 +235,7 @@ def test_chunks_lie_on_the_grid_of_what_is_stored():
     assert chunk((64, 64, 64)) == (64, 64, 64)
     assert chunk((16, 128, 512)) == (64, 64, 64)
     assert chunk((1, 512, 512)) == (64, 64, 64)
-    assert chunk((50, 125, 125)) == (50, 125, 125)
+    assert chunk((50, 125, 125)) == (50, 64, 64)
     assert chunk((33, 100, 250)) == (33, 50, 50)
     assert chunk((1, 20_000, 20_000), shape=(100, 20_000, 20_000)) == (1, 1024, 1024)
     assert chunk((8, 8, 8), shape=(8, 8, 8)) == (8, 8, 8)
@@ -454,6 +454,35 @@ def test_a_port_that_is_taken_is_a_mistake_in_usage():
         Site.start(port=65536)
     with pytest.raises(UsageError, match="cannot be opened"):
         Site.start(host="192.0.2.1")
+
+
+@pytest.mark.parametrize(("host", "shown"), [("localhost", "localhost"), ("::1", "[::1]")])
+def test_it_listens_where_it_is_told(host, shown):
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with Site.start(host=host) as site:
+        assert site.address == f"http://{shown}:{site.port}"
+        assert ask(f"{site.address}/").status == 404
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_server_of_the_network_has_the_name_of_its_machine():
+    with Site.start(host="0.0.0.0") as site:
+        assert site.address == f"http://{socket.gethostname()}:{site.port}"
+        assert ask(f"http://127.0.0.1:{site.port}/").status == 404
+
+
+@pytest.mark.parametrize("host", ["", "no such host", "x" * 300])
+def test_a_host_that_is_none_is_a_mistake_in_usage(host):
+    with pytest.raises(UsageError, match="cannot be opened"):
+        Site.start(host=host)
 
 
 def test_viewers_of_one_process_share_one_server(site):

@@ -56,6 +56,12 @@ def test_all_that_the_page_asks_for_is_there(page):
         assert ask(address + name).status == 404, name
 
 
+def test_only_scripts_of_the_server_run_in_the_page(page):
+    policy = ask(page[1]).headers["content-security-policy"]
+    assert "script-src 'self' 'wasm-unsafe-eval'" in policy
+    assert "unsafe-inline" not in policy
+
+
 def test_a_page_of_an_unknown_client_is_refused():
     with pytest.raises(DependencyError, match="is not known to this floodem"):
         with_scripts(b"<html><body>something else</body></html>")

@@ -24,7 +24,9 @@ from floodem.volumes.volume import Kind, Volume
 EDGE = 64
 """Voxels along a side of a served chunk: what the client asks for when it may choose."""
 
-_LEAST_EDGE, _MOST_EDGE = EDGE // 2, EDGE * 2
+_LEAST_EDGE, _MOST_EDGE = EDGE * 2 // 3, EDGE * 3 // 2
+"""Sides that are taken for one of `EDGE` where they divide what is stored."""
+
 _WIDEST_EDGE = 1024
 """In y and x, where a chunk must be flat because a section is a quarter of the cache."""
 

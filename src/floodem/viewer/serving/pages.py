@@ -22,6 +22,13 @@ PREFIX = "page/"
 _SCRIPT = re.compile(rb"<script\b[^>]*\bsrc=[^>]*>\s*</script>")
 _HEAD = re.compile(rb"<head[^>]*>")
 _INDEX = "index.html"
+_INDEX_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-cache",
+    # What comes with data (names, descriptions, a state) can bring no script into the page.
+    "Content-Security-Policy": "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'",
+}
 
 
 class ServedPage:
@@ -45,8 +52,7 @@ class ServedPage:
     def at_once(self, request: Request) -> Answer | None:
         """Answer with the page itself, and refuse what no file of it is called."""
         if request.path == "":
-            headers = {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-cache"}
-            return Answer(headers=headers, body=self._index)
+            return Answer(headers=_INDEX_HEADERS, body=self._index)
         return None if segments_of(request.path) is not None else not_found()
 
     def answer(self, request: Request) -> Answer:

@@ -42,9 +42,13 @@ REQUEST_WITHIN_S = 30.0
 
 BODY_WITHIN_S = 120.0
 
-BODY_BYTES: Mapping[str, int] = {"action": 256 * 2**20, "state": 16 * 2**20}
+BODY_BYTES: Mapping[str, int] = {
+    "action": 256 * 2**20,
+    "state": 16 * 2**20,
+    "volume_response": 16 * 2**20,
+}
 """What pages may post: a screenshot of 8192 x 8192 pixels, which is an action, at its worst; a
-state with some hundred thousand selected segments."""
+state with some hundred thousand selected segments; a chunk that Python asked the page for."""
 
 _LEAST_BODY_BYTES = 64 * 2**10
 """What is read, and thrown away, of a body that nobody wants."""
