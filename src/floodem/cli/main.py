@@ -47,6 +47,8 @@ COMMANDS = {
     "open-results": "Turn a folder of the older programs' results into one volume.",
     "evaluate": "Score a segmentation against the truth.",
     "mesh": "Make meshes of the objects of a segmentation.",
+    "skeletonize": "Find the midlines of the objects of a segmentation.",
+    "measure": "Measure the objects of a segmentation: size, surface, place, length.",
     "scene": "Put images, segmentations and shapes into one folder that opens in a browser.",
     "view": "Open images and segmentations in the browser.",
     "serve": "Serve a folder to a Neuroglancer of your own.",

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from floodem.errors import FloodemError, OptionError
+from floodem.errors import OptionError
 from floodem.geometry import VoxelSize, Zyx
+from floodem.shapes.meshes.source import source_identity
 from floodem.volumes import open_volume
-from floodem.volumes.conversion.fingerprint import fingerprint
-from floodem.volumes.location import parse_location
-from floodem.volumes.stored import refusals
 from floodem.volumes.volume import Volume
-
-_INFO = "info"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,33 +59,7 @@ class LabelSource:
             When the file system refuses.
         """
         asked = {"uri": self.uri, "level": self.level, "channel": self.channel, "axes": self.axes}
-        return asked | (_scales(volume) or fingerprint(volume))
-
-
-def _scales(volume: Volume) -> dict[str, Any] | None:
-    """Return names, sizes and times of a local precomputed volume's chunks; None for others."""
-    try:
-        location = parse_location(volume.uri)
-    except FloodemError:
-        return None
-    if location.is_remote or not (location.local / _INFO).is_file():
-        return None
-    with refusals("look at", volume.uri):
-        info = json.loads((location.local / _INFO).read_text(encoding="utf-8"))
-        found = [_stamp(location.local / str(scale["key"])) for scale in info["scales"]]
-    return {"scales": info["scales"], "files": found}
-
-
-def _stamp(folder: Path) -> list[int]:
-    """Return how many files a folder has, their bytes and the newest time of change."""
-    count = size = newest = 0
-    if folder.is_dir():
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                stat = entry.stat()
-                count, size = count + 1, size + stat.st_size
-                newest = max(newest, stat.st_mtime_ns)
-    return [count, size, newest]
+        return asked | source_identity(volume)
 
 
 def require_voxel_size(volume: Volume, asked: VoxelSize | None) -> VoxelSize:
