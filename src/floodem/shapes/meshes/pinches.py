@@ -19,7 +19,9 @@ from floodem.shapes.meshes.mesh import Mesh
 
 _VERTEX_BITS = np.uint64(32)
 _SHIFT = 0.05
-"""Edges are parted by this fraction of what surrounds them, and by that much more for each more."""
+"""Edges are parted by this fraction of what surrounds them."""
+_SHIFT_MORE = 0.125
+"""Each further one at a place goes so much farther, as two may be sent the same way."""
 
 _Corners = dict[int, Any]
 
@@ -187,7 +189,7 @@ class _Surgery:
         self, edge: tuple[int, int], pair: tuple[int, int, Float64[np.ndarray, "3"]], rank: int
     ) -> int:
         """Add the new middle of an edge for one of its pairs of faces; return its number."""
-        way = pair[2] * (1 + rank)
+        way = pair[2] * (1 + rank * _SHIFT_MORE)
         reach = float(np.linalg.norm(way))
         if reach > self._max_shift_nm:
             way *= self._max_shift_nm / reach

@@ -33,7 +33,8 @@ _FEWEST_FACES = 4
 
 _TRIES = 3
 
-_LATTICE_STEPS = 256
+_LATTICE_STEPS = 2**16
+"""As many as Neuroglancer's format has to a cell."""
 
 VOLUME_TOLERANCE = 0.01
 """How much of an object's volume one simplification may add or take away."""
@@ -106,8 +107,10 @@ def coarser(
     DependencyError
         When pyfqmr is not installed.
     """
+    if mesh.is_empty:
+        return mesh
     before = mesh.volume_nm3
-    lattice = lattice or Lattice.even(max_error_nm / _LATTICE_STEPS)
+    lattice = lattice or _fine_lattice(mesh)
 
     def parted(candidate: Mesh) -> Mesh:
         return without_pinches(candidate.rounded(lattice).welded(), max_shift_nm=max_error_nm)
@@ -119,6 +122,11 @@ def coarser(
             return made
         error /= 2
     return parted(mesh)
+
+
+def _fine_lattice(mesh: Mesh) -> Lattice:
+    low, high = mesh.vertices_zyx_nm.min(axis=0), mesh.vertices_zyx_nm.max(axis=0)
+    return Lattice.even(float((high - low).max()) / _LATTICE_STEPS or 1.0)
 
 
 def collapsed(
