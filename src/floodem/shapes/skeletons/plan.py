@@ -28,11 +28,12 @@ GROUP_VOXELS = 2**25
 """Boxes of the objects of a group have at most so many voxels together, as has their common box:
 a quarter of a gigabyte of labels, and tasks of a few seconds."""
 
-BYTES_PER_BOX_VOXEL = 14.0
-"""Mask, padded mask, distance, codes and numbers of cells; measured: see tests."""
+BYTES_PER_BOX_VOXEL = 8
+"""Mask, the mask with its surroundings, distance, codes and numbers of cells."""
 
-BYTES_PER_OBJECT_VOXEL = 260.0
-"""The graph: up to a cell for every second voxel in thin objects, 26 neighbours each."""
+BYTES_PER_CELL = 1600
+"""26 neighbours with lengths and costs, and the search among them; a cell that has eight voxels
+takes 1150, and ragged objects have more cells than voxels for them."""
 
 _DOUBLINGS = 3
 _NEAR = 256
@@ -166,7 +167,8 @@ def _fits(
     fewer = way.coarsening
     # What is pooled keeps every voxel that holds some of the object: thin ones shrink by less.
     pooled = math.prod(way.pool) ** (2 / 3) * math.prod(way.factors)
-    needed = boxes / fewer * BYTES_PER_BOX_VOXEL + voxels / pooled * BYTES_PER_OBJECT_VOXEL
+    cells = voxels / pooled / math.prod(cell_shape(way.voxel_size))
+    needed = boxes / fewer * BYTES_PER_BOX_VOXEL + cells * BYTES_PER_CELL
     found: Bool[np.ndarray, "objects"] = needed <= memory_bytes
     return found
 

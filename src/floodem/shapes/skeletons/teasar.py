@@ -229,9 +229,11 @@ class _Tree:
 
         graph = self._graph
         costs = (graph.depth_nm.max() / graph.depth_nm) ** COST_POWER
-        rows = np.repeat(np.arange(len(costs), dtype=np.int32), np.diff(graph.starts))
-        prices = graph.lengths_nm * (costs[rows] + costs[graph.neighbours]) / 2
+        prices = np.repeat(costs, np.diff(graph.starts))
+        prices += costs[graph.neighbours]
+        prices *= graph.lengths_nm
         _, onward = dijkstra(graph.matrix(prices), indices=root, return_predecessors=True)
+        del prices
         onward[root] = root
         steps = np.linalg.norm(self._positions - self._positions[onward], axis=1)
         return onward, _summed_along(onward, steps)

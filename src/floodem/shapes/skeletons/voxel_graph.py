@@ -90,7 +90,10 @@ class VoxelGraph:
 
         if not len(self.voxels):
             return []
-        _, found = connected_components(self.matrix(self.lengths_nm), directed=False)
+        # Every pair is there both ways, so that what is strongly connected is connected.
+        count, found = connected_components(self.matrix(self.lengths_nm), connection="strong")
+        if count == 1:
+            return [self]
         _, first, numbers = np.unique(found, return_index=True, return_inverse=True)
         numbers = numbers.reshape(-1)
         sizes = np.bincount(numbers, weights=self.counts)
@@ -206,18 +209,30 @@ def voxel_graph(
     edges_nm = [size * count for size, count in zip(voxel_size.zyx_nm, cell, strict=True)]
     ends = (np.concatenate(sources), np.concatenate(targets))
     starts, neighbours = _both_ways(ends, count=len(places))
-    positions = voxels * np.array(voxel_size.zyx_nm)
-    rows = np.repeat(np.arange(len(places)), np.diff(starts))
     return VoxelGraph(
         voxels=voxels,
         depth_nm=depth,
         counts=np.bitwise_count(own).astype(np.int64),
         starts=starts,
         neighbours=neighbours,
-        lengths_nm=np.linalg.norm(positions[rows] - positions[neighbours], axis=1),
+        lengths_nm=_lengths(voxels * np.array(voxel_size.zyx_nm), starts, neighbours=neighbours),
         cell_edge_nm=min(edges_nm),
         longest_cell_edge_nm=max(edges_nm),
     )
+
+
+def _lengths(
+    positions: Float64[np.ndarray, "cells 3"], starts: Any, *, neighbours: Any
+) -> Float64[np.ndarray, "pairs"]:
+    """Return the distance of each pair; axis by axis, because there are many."""
+    rows = np.repeat(np.arange(len(positions), dtype=np.int32), np.diff(starts))
+    lengths = np.zeros(len(neighbours))
+    for axis in positions.T:
+        difference = axis[rows]
+        difference -= axis[neighbours]
+        difference *= difference
+        lengths += difference
+    return np.sqrt(lengths, out=lengths)
 
 
 def _cell_codes(mask: Mask, cell: Zyx) -> np.ndarray[Any, np.dtype[np.uint8]]:
