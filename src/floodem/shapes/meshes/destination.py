@@ -23,6 +23,7 @@ from typing import Any
 
 from floodem.errors import (
     DestinationExistsError,
+    LabelError,
     OptionError,
     RunConflictError,
     UsageError,
@@ -148,14 +149,21 @@ class MeshDestination:
         StorageError
             When the folder cannot be made.
         """
-        with making_folders(self.folder), exclusive(self.folder / _LOCK, what=self.uri):
-            try:
-                self._begin(identity)
-                yield self.folder
-            finally:
-                is_begun = any((self.folder / _BLOCKS).glob("*.pack"))
-        if not is_begun:
-            self._clean_up()
+        is_wanted = True
+        try:
+            with making_folders(self.folder), exclusive(self.folder / _LOCK, what=self.uri):
+                try:
+                    self._begin(identity)
+                    yield self.folder
+                    is_wanted = False
+                except LabelError:  # the same command would end in the same way
+                    is_wanted = False
+                    raise
+                finally:
+                    is_wanted &= any((self.folder / _BLOCKS).glob("*.pack"))
+        finally:
+            if not is_wanted:
+                self._clean_up()
 
     def _clean_up(self) -> None:
         """Remove the working files, and the folder beside DST unless others use it."""
@@ -183,7 +191,6 @@ class MeshDestination:
                 self._upload()
             else:
                 self._commit_folder()
-        shutil.rmtree(self.folder / _BLOCKS, ignore_errors=True)
 
     def _commit_folder(self) -> None:
         if _is_empty_folder(self.path):
