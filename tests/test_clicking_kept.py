@@ -129,6 +129,24 @@ def test_nothing_is_left_where_nothing_was_kept(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@given(st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(0, 30)] * 3))
+@settings(max_examples=30, deadline=None)
+def test_from_afar_every_nth_voxel_is_seen(three_floods, step, shift):
+    box = Box(tuple(a + b for a, b in zip(OFFSET, shift, strict=True)), three_floods.box.stop)
+    dz, dy, dx = step
+    seen = three_floods.read(box, step=step)
+    np.testing.assert_array_equal(seen, three_floods.read(box)[::dz, ::dy, ::dx])
+
+
+@pytest.fixture(scope="module")
+def three_floods(tmp_path_factory):
+    with KeptFloods(tmp_path_factory.mktemp("kept") / "f.zarr", image=image()) as kept:
+        keep(kept, flooded(*ACROSS_CHUNKS))
+        keep(kept, flooded(*BESIDE))
+        keep(kept, flooded(slice(30, 60)), label=1)
+        yield kept
+
+
 @pytest.mark.skipif(ON_WINDOWS, reason="there a process holds its own locks")
 def test_two_at_one_destination_refuse_each_other(destination):
     with KeptFloods(destination, image=image()) as kept:
