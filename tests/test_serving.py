@@ -167,6 +167,24 @@ def test_only_what_is_asked_for_is_read(site):
     assert volume.reads == [Box((128, 0, 64), (192, 64, 128))]
 
 
+def test_several_threads_share_the_blocks_of_one_chunk():
+    class Slow(ArrayVolume):
+        def _read(self, box):
+            time.sleep(0.05)
+            return super()._read(box)
+
+    slow = Slow(noise((16, 8, 8)), chunks=(1, 8, 8))
+    # Its address says that it may be read by several threads.
+    slow.uri = "em.zarr"
+    kept = BlockwiseVolume(slow, block=(1, 8, 8), cache=Cache(), owner="a", part="0")
+    began = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: kept.read(), range(4)):
+            np.testing.assert_array_equal(found, slow.array)
+    assert len(slow.reads) == 16
+    assert time.monotonic() - began < 0.6  # 0.2 in four threads, 0.8 one after the other
+
+
 def test_a_section_of_a_stack_is_read_once_for_all_chunks_on_it(site):
     volume = ArrayVolume(noise((70, 200, 300)), chunks=(1, 200, 300))
     address = site.serve_volume(volume, kind=IMAGE, name="em")
@@ -235,6 +253,7 @@ def test_chunks_lie_on_the_grid_of_what_is_stored():
     assert chunk((64, 64, 64)) == (64, 64, 64)
     assert chunk((16, 128, 512)) == (64, 64, 64)
     assert chunk((1, 512, 512)) == (64, 64, 64)
+    assert chunk((1, 384, 512), shape=(100, 384, 512)) == (16, 128, 128)
     assert chunk((50, 125, 125)) == (50, 64, 64)
     assert chunk((33, 100, 250)) == (33, 50, 50)
     assert chunk((1, 20_000, 20_000), shape=(100, 20_000, 20_000)) == (1, 1024, 1024)

@@ -36,20 +36,18 @@ def site(caplog):
     caplog.set_level(logging.DEBUG)
     with Site.start() as running:
         yield running
+        tokens = {part for key in running._served for part in key if len(part) > 20}
     errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not errors, caplog.text
-    for token in tokens_of(running):
+    for token in tokens:
         assert token not in caplog.text
+    assert not re.search(r"[0-9a-f]{40}", caplog.text), "that is the token of a viewer"
 
 
 @pytest.fixture
 def chunk(site):
     """Address of a chunk that the server answers well."""
     return site.serve_volume(an_image(), kind=Kind.IMAGE, name="em") + f"/{CHUNK}"
-
-
-def tokens_of(site):
-    return {part for key in site._served for part in key if len(part) > 20}
 
 
 def an_image(shape=(64, 64, 64)):
@@ -250,15 +248,28 @@ def test_a_wrong_token_finds_nothing(site):
         "/f",
     ):
         assert ask(site.address + path).status == 404, path
-    for path in (f"/state/{wrong}", f"/action/{wrong}", f"/credentials/{viewer.token}", "/x"):
+    for path in (f"/state/{wrong}", f"/action/{wrong}", f"/credentials/{wrong}", "/x"):
         assert ask(site.address + path, method="POST", body="{}").status in {400, 404}, path
+
+
+def test_what_can_only_be_posted_is_not_read(site):
+    viewer = neuroglancer.Viewer(allow_credentials=False)
+    for kind in ("state", "action", "credentials", "volume_response"):
+        assert ask(f"{site.address}/{kind}/{viewer.token}").status in {404, 405}
 
 
 def test_credentials_are_handed_to_nobody(site):
     viewer = neuroglancer.Viewer(allow_credentials=True)
-    body = json.dumps({"key": "google", "parameters": None})
-    reply = ask(f"{site.address}/credentials/{viewer.token}", method="POST", body=body)
-    assert reply.status == 404
+    place = f"{site.address}/credentials/{viewer.token}"
+    for key in ("google", "boss", "middleauth", "gcs", None, ["DVID"]):
+        body = json.dumps({"key": key, "parameters": None})
+        reply = ask(place, method="POST", body=body)
+        assert (reply.status, reply.body) == (403, b""), key
+    # The client asks before it speaks to a DVID server that wants no login.
+    reply = ask(place, method="POST", body=json.dumps({"key": "DVID", "parameters": "x"}))
+    assert reply.json["credentials"] == {}
+    assert ask(place, method="POST", body="nonsense").status == 400
+    assert ask(place).status == 405
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,10 @@ class Cache:
         mine.set_result(made)
         return made
 
+    def is_being_made(self, key: Key) -> bool:
+        """Tell whether another thread makes this now."""
+        return key in self._pending
+
     def forget(self, owner: str) -> None:
         """Forget everything of one owner."""
         with self._lock:
@@ -162,11 +166,22 @@ class BlockwiseVolume(Volume):
             start = parts[0].start
             return np.ascontiguousarray(self._block(start)[box.slices(origin=start)])
         found = np.empty(box.shape, self.dtype)
-        for part in parts:
+
+        def copy(part: Box) -> None:
             shared = part.intersection(box)
             assert shared is not None
             block = self._block(part.start)
             found[shared.slices(origin=box.start)] = block[shared.slices(origin=part.start)]
+
+        # What another thread reads just now comes last: meanwhile this one reads others.
+        put_off = []
+        for part in parts:
+            if self._cache.is_being_made((self._owner, self._part, part.start)):
+                put_off.append(part)
+            else:
+                copy(part)
+        for part in put_off:
+            copy(part)
         return found
 
     def _block(self, start: Zyx) -> Array:

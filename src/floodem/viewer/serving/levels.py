@@ -24,8 +24,11 @@ from floodem.volumes.volume import Kind, Volume
 EDGE = 64
 """Voxels along a side of a served chunk: what the client asks for when it may choose."""
 
-_LEAST_EDGE, _MOST_EDGE = EDGE * 2 // 3, EDGE * 3 // 2
-"""Sides that are taken for one of `EDGE` where they divide what is stored."""
+_LEAST, _MOST = 2, 3
+"""Sides from 2/3 to 3/2 of what is wished for are taken where they divide what is stored."""
+
+_SECTIONS, _WIDE_EDGE = EDGE // 4, EDGE * 2
+"""Sides of a chunk of a stack: as many voxels, fewer sections to unpack for it."""
 
 _WIDEST_EDGE = 1024
 """In y and x, where a chunk must be flat because a section is a quarter of the cache."""
@@ -141,8 +144,10 @@ def _with_keys(levels: list[Level]) -> list[Level]:
 def served_chunk(volume: Volume, *, cache_bytes: int) -> Zyx:
     """Choose the shape of served chunks (z, y, x) of a stored volume.
 
-    Where the stored chunks behind one served chunk would take more than a quarter of
-    the cache, so that the neighbours would read them again, it becomes flatter and wider.
+    Of volumes kept by section they are flatter and wider, so that the first picture needs
+    fewer sections. Where the stored chunks behind one served chunk would take more than
+    a quarter of the cache, so that the neighbours would read them again, they become
+    flatter still.
 
     Parameters
     ----------
@@ -150,7 +155,9 @@ def served_chunk(volume: Volume, *, cache_bytes: int) -> Zyx:
         What the cache keeps at most.
     """
     stored = volume.chunks
-    z, y, x = (_edge(length) for length in stored)
+    is_by_section = stored[1:] == volume.shape[1:] and stored[0] <= _SECTIONS
+    deep, wide = (_SECTIONS, _WIDE_EDGE) if is_by_section else (EDGE, EDGE)
+    z, y, x = (_edge(a, near=b) for a, b in zip(stored, (deep, wide, wide), strict=True))
     one = bytes_of(stored, volume.dtype)
     while (deep := -(-z // stored[0])) > 1 and deep * one > cache_bytes // 4:
         z = -(-deep // 2) * stored[0]
@@ -158,12 +165,13 @@ def served_chunk(volume: Volume, *, cache_bytes: int) -> Zyx:
     return _cut((z, y, x), volume.shape)
 
 
-def _edge(stored: int) -> int:
-    """Return a multiple or a divisor of a stored chunk's edge that is near `EDGE`."""
-    if stored <= EDGE:
-        return stored * (EDGE // stored)
-    divisors = [d for d in range(_LEAST_EDGE, _MOST_EDGE + 1) if stored % d == 0]
-    return min(divisors, key=lambda d: abs(d - EDGE), default=EDGE)
+def _edge(stored: int, *, near: int) -> int:
+    """Return a multiple or a divisor of a stored chunk's edge, or where none is near, `near`."""
+    if stored <= near:
+        return stored * (near // stored)
+    sides = range(near * _LEAST // _MOST, near * _MOST // _LEAST + 1)
+    divisors = [side for side in sides if stored % side == 0]
+    return min(divisors, key=lambda side: abs(side - near), default=near)
 
 
 def block_shape(volume: Volume, *, chunk: Zyx, cache_bytes: int) -> Zyx:

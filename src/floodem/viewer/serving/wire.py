@@ -237,7 +237,7 @@ def routes(server: Any) -> Iterable[tuple[str, type[RequestHandler], dict[str, A
     }
     for pattern, handler in handlers.items():
         yield pattern, careful(handler), {"server": server}
-    yield theirs.CREDENTIALS_PATH_REGEX, anonymous_class(), {"server": server}
+    yield theirs.CREDENTIALS_PATH_REGEX, careful(anonymous_class()), {"server": server}
 
 
 @functools.cache
