@@ -59,6 +59,43 @@ def edit_scene(folder: Path, change) -> None:
     path.write_text(json.dumps(values))
 
 
+PART = {"voxels": 10, "position_zyx": [5, 30, 120]}
+SCORED = {
+    "format": "floodem evaluation",
+    "version": 1,
+    "coverage": 0.9,
+    "all_truth": {"adapted_rand_error": 0.1, "voi_split_bits": 0.5, "voi_merge_bits": 0.25},
+    "where_both_label": None,
+    "worst_splits": [
+        {
+            "object": 5,
+            "voxels": 100,
+            "segments": 2,
+            "effective_segments": 1.9,
+            "voi_bits": 0.25,
+            "largest": [PART | {"segment": 7}, PART | {"segment": 9}],
+        }
+    ],
+    "worst_mergers": [
+        {
+            "segment": 2**40 + 3,
+            "voxels": 100,
+            "objects": 3,
+            "effective_objects": 2.5,
+            "voi_bits": 0.5,
+            "largest": [PART | {"object": 21}, PART | {"object": 22}],
+        }
+    ],
+}
+
+
+def scores_file(tmp_path, **changes):
+    """Scores of `labelled`, as floodem evaluate --json prints them."""
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps(SCORED | changes))
+    return path
+
+
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     """`python -m http.server`, with its log kept."""
 

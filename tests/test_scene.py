@@ -338,6 +338,15 @@ def test_what_is_finished_is_not_read_again(tmp_path):
     assert "Another" in (made.folder / "README.txt").read_text()
 
 
+def test_addresses_and_sizes_may_be_written_otherwise_in_the_next_call(tmp_path, monkeypatch):
+    with create_volume(tmp_path / "raw.zarr", shape=SHAPE, dtype=np.uint8) as volume:
+        volume.write(volume.box, grey().array)
+    monkeypatch.chdir(tmp_path)
+    for source, size in (("raw.zarr", (30, 10, 10)), (tmp_path / "raw.zarr", (30.0, 10.0, 10.0))):
+        options = replace(NO_SHAPES, voxel_size=VoxelSize(*size))
+        make(tmp_path / "out", images=[source], segmentations=[], options=options)
+
+
 def test_a_volume_that_was_deleted_is_made_again(tmp_path):
     folder = tmp_path / "out"
     make(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from floodem.geometry import Box, VoxelSize
 from floodem.viewer.scenes import SceneOptions, make_scene
 from floodem.viewer.serving import Site
-from scene_cases import NO_SHAPES, make, plain_server
+from scene_cases import NO_SHAPES, make, plain_server, scores_file
 
 BOX = Box((60, 60, 60), (188, 188, 188))
 WINDOW = (1200, 800)
@@ -132,6 +133,28 @@ def test_a_view_that_was_changed_is_kept_when_the_page_is_loaded_again(chromium,
         page.wait_drawn(layers=2)
         assert page.state()["position"] == [110, 30, 9]
         assert page.complaints() == []
+        link = page.run("return location.hash")
+    # The address of the server is not in the link, so that it holds wherever the folder goes.
+    assert address not in unquote(link)
+    with plain_server(folder.rename(tmp_path / "moved")) as (elsewhere, _):
+        page = chromium.open(f"{elsewhere}/{link}", size_wh=WINDOW)
+        page.wait_until("window.viewer !== undefined")
+        page.wait_drawn(layers=2)
+        assert page.state()["position"] == [110, 30, 9]
+        assert page.panels()["xy"].share_textured() > 0.05
+
+
+def test_mistakes_are_points_with_their_segments(chromium, tmp_path):
+    scored = replace(NO_SHAPES, scores=scores_file(tmp_path))
+    with plain_server(make(tmp_path / "out", options=scored).folder) as (address, _):
+        page = chromium.open(f"{address}/", size_wh=WINDOW)
+        page.wait_until("window.viewer !== undefined")
+        page.wait_drawn(layers=4)
+        layers = {layer["name"]: layer for layer in page.state()["layers"]}
+        assert list(layers) == ["image", "segmentation", "splits", "mergers"]
+        assert len(layers["splits"]["annotations"]) == 1
+        assert page.complaints() == []
+        page.save("scene-scores")
 
 
 def test_a_page_from_the_disk_says_how_to_go_on(chromium, tmp_path):

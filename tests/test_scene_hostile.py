@@ -24,6 +24,7 @@ from floodem.shapes.precomputed import (
     MeshInfo,
     encode_multiresolution,
     read_info,
+    read_segment_properties,
     write_info,
     write_legacy_mesh,
     write_mesh,
@@ -31,7 +32,7 @@ from floodem.shapes.precomputed import (
 from floodem.viewer.scenes import open_scene
 from floodem.viewer.scenes.properties import read_names
 from floodem.viewer.scenes.scores import read_scores
-from scene_cases import NO_SHAPES, edit_scene, files_of, labelled, make
+from scene_cases import NO_SHAPES, edit_scene, files_of, labelled, make, scores_file
 
 
 @pytest.fixture
@@ -287,46 +288,9 @@ def test_folders_that_hold_no_such_shapes_are_refused(tmp_path):
 
 # --- scores and names ----------------------------------------------------------------
 
-PART = {"voxels": 10, "position_zyx": [5, 30, 120]}
-SCORED = {
-    "format": "floodem evaluation",
-    "version": 1,
-    "coverage": 0.9,
-    "all_truth": {"adapted_rand_error": 0.1, "voi_split_bits": 0.5, "voi_merge_bits": 0.25},
-    "where_both_label": None,
-    "worst_splits": [
-        {
-            "object": 5,
-            "voxels": 100,
-            "segments": 2,
-            "effective_segments": 1.9,
-            "voi_bits": 0.25,
-            "largest": [PART | {"segment": 7}, PART | {"segment": 9}],
-        }
-    ],
-    "worst_mergers": [
-        {
-            "segment": 2**40 + 3,
-            "voxels": 100,
-            "objects": 3,
-            "effective_objects": 2.5,
-            "voi_bits": 0.5,
-            "largest": [PART | {"object": 21}, PART | {"object": 22}],
-        }
-    ],
-}
-
-
-def scored(tmp_path, **changes):
-    path = tmp_path / "scores.json"
-    path.write_text(json.dumps(SCORED | changes))
-    return path
-
 
 def test_scores_stand_in_the_list_and_point_at_mistakes(tmp_path):
-    from floodem.shapes.precomputed import read_segment_properties
-
-    made = make(tmp_path / "out", options=replace(NO_SHAPES, scores=scored(tmp_path)))
+    made = make(tmp_path / "out", options=replace(NO_SHAPES, scores=scores_file(tmp_path)))
     found = read_segment_properties(made.folder / "segmentation" / "segment_properties")
     large = 2**40 + 3
     rows = {label: row for row, label in enumerate(found.ids.tolist())}
@@ -354,7 +318,7 @@ def test_scores_stand_in_the_list_and_point_at_mistakes(tmp_path):
 )
 def test_other_files_are_no_scores(tmp_path, changes):
     with pytest.raises(VolumeFormatError):
-        read_scores(scored(tmp_path, **changes))
+        read_scores(scores_file(tmp_path, **changes))
 
 
 def test_missing_scores_are_named(tmp_path):

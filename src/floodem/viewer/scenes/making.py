@@ -8,6 +8,7 @@ part is made once (floodem.viewer.scenes.work): a run that was stopped goes on.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -129,6 +130,11 @@ def _ignore(sentence: str) -> None:
     """Listen to nothing."""
 
 
+def _absolute(uri: str) -> str:
+    """Return an address that means the same from every folder."""
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
 class _Making:
     def __init__(
         self,
@@ -243,9 +249,9 @@ class _Making:
         """Return what the copy depends on, as plain values."""
         return {
             "kind": str(one.kind),
-            "source": {"uri": one.volume.uri, **fingerprint(one.volume)},
+            "source": {"uri": _absolute(one.volume.uri), **fingerprint(one.volume)},
             "box": str(one.box),
-            "voxel_size": list(one.voxel_size.zyx_nm),
+            "voxel_size": [float(edge) for edge in one.voxel_size.zyx_nm],
             "dtype": np.dtype(one.dtype).name,
             "pyramid": self._options.pyramid,
             "is_sharded": self._options.is_sharded,

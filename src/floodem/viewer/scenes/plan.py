@@ -17,10 +17,10 @@ from floodem.volumes.conversion.pyramid import level_factors
 from floodem.volumes.pyramid_geometry import level_box
 
 LABEL_BYTES = 0.25
-"""Of a voxel in compressed blocks; the dense volumes of FIB-25 and SNEMI3D take 0.07 and 0.2."""
+"""Of a voxel in compressed blocks; FIB-25 and SNEMI3D, segmented densely, take 0.07 to 0.2."""
 
 SHAPE_BYTES = 1.0
-"""Of meshes and skeletons for each voxel of a segmentation; dense tissue at 10 nm takes 0.5."""
+"""Of meshes and skeletons for each voxel; those two take 0.5 to 0.8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,9 +129,9 @@ class Workshop:
             found = receipts.read(key)
         except RunConflictError as error:
             raise RunConflictError(
-                f"{self.folder} was begun with another {key} or other options for it: repeat the "
-                f"earlier command to go on, {remedy}choose another folder, or begin again with "
-                "--overwrite"
+                f"{self.folder}: its part {key} was made from other data or with other options: "
+                f"repeat the earlier command to go on, {remedy}choose another folder, or begin "
+                "again with --overwrite"
             ) from error
         if place.exists():
             if found is None:

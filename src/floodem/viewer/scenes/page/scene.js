@@ -1,30 +1,84 @@
 // Opens a scene in the client beside this file: ../../scene.json in, a running viewer out.
 //
-// The client was built to talk with a server in Python. Here there is none: what it would send
-// there goes nowhere. Sources in scene.json are relative to its folder; the client wants them
-// absolute.
+// The client was built to take its state from a server in Python and to send changes there.
+// Here there is none: this script hands it the state, and keeps changes behind the # of the
+// address, so that they last when the page is loaded again and go along with a link. (The client
+// can do that itself, but loses layers of points on slow machines: it writes the address while it
+// still builds them.)
 "use strict";
 (() => {
   const here = new URL("./", document.baseURI); // .../v/scene/
   const root = new URL("../../", here);
   const PRECOMPUTED = "precomputed://";
+  const ROOT = "{scene}/"; // stands for the address of the folder in links, which may be moved
+  const WRITE_AFTER_MS = 200;
 
-  function silenceServer() {
+  let state = null;
+  let source = null; // the client's EventSource
+  let generation = 0;
+  let writing = 0;
+  let isLinked = false; // whether the page was opened with a state behind the #
+
+  function absolute(name) {
+    if (Array.isArray(name)) return name.map(absolute);
+    if (typeof name === "object") return { ...name, url: absolute(name.url) };
+    if (!name.startsWith(PRECOMPUTED)) return name; // local://annotations
+    return PRECOMPUTED + new URL(name.slice(PRECOMPUTED.length), root).href;
+  }
+
+  async function readScene() {
+    const response = await fetch(new URL("scene.json", root), { cache: "no-cache" });
+    if (!response.ok) throw new Error(`scene.json: ${response.status} ${response.statusText}`);
+    const { state: first } = await response.json();
+    const layers = first.layers.map((layer) => ({ ...layer, source: absolute(layer.source) }));
+    return { ...first, layers };
+  }
+
+  function readAddress() {
+    const text = decodeURIComponent(location.hash);
+    return text.startsWith("#!{") ? JSON.parse(text.slice(2).replaceAll(ROOT, root.href)) : null;
+  }
+
+  function writeAddress() {
+    const text = JSON.stringify(state).replaceAll(root.href, ROOT);
+    history.replaceState(null, "", "#!" + encodeURIComponent(text));
+  }
+
+  function handOver() {
+    const data = JSON.stringify({ k: "s", g: String(++generation), s: state });
+    source?.onmessage?.(new MessageEvent("message", { data }));
+  }
+
+  function takeOver(body) {
+    state = JSON.parse(body).s;
+    clearTimeout(writing);
+    writing = setTimeout(writeAddress, WRITE_AFTER_MS);
+    const answer = JSON.stringify({ g: String(++generation) });
+    return new Response(answer, { headers: { "content-type": "application/json" } });
+  }
+
+  function standInForServer() {
     window.EventSource = class extends EventTarget {
       constructor() {
         super();
-        setTimeout(() => this.onopen?.(new Event("open")), 0);
+        source = this;
+        setTimeout(() => {
+          this.onopen?.(new Event("open"));
+          handOver();
+          if (isLinked) writeAddress();
+        }, 0);
       }
       close() {}
     };
     const fetchData = window.fetch;
-    const names = ["action", "credentials", "events", "socket", "state", "volume_response"];
-    const ways = names.map((name) => new URL(`${name}/scene`, root).href);
-    window.fetch = (resource, options) => {
+    const stateWay = new URL("state/scene", root).href;
+    const ways = ["action", "credentials", "socket", "volume_response"].map(
+      (name) => new URL(`${name}/scene`, root).href,
+    );
+    window.fetch = async (resource, options) => {
       const address = resource instanceof Request ? resource.url : new URL(resource, here).href;
-      if (ways.some((way) => address.startsWith(way))) {
-        return Promise.resolve(new Response("{}", { status: 404 }));
-      }
+      if (address === stateWay) return takeOver(options.body);
+      if (ways.some((way) => address.startsWith(way))) return new Response("{}", { status: 404 });
       return fetchData(resource, options);
     };
   }
@@ -41,22 +95,9 @@
     };
   }
 
-  function absolute(source) {
-    if (Array.isArray(source)) return source.map(absolute);
-    if (typeof source === "object") return { ...source, url: absolute(source.url) };
-    return PRECOMPUTED + new URL(source.slice(PRECOMPUTED.length), root).href;
-  }
-
-  async function readState() {
-    const response = await fetch(new URL("scene.json", root), { cache: "no-cache" });
-    if (!response.ok) throw new Error(`scene.json: ${response.status} ${response.statusText}`);
-    const { state } = await response.json();
-    const layers = state.layers.map((layer) => ({ ...layer, source: absolute(layer.source) }));
-    return { ...state, layers };
-  }
-
   function say(sentences) {
     const box = document.createElement("main");
+    box.style.cssText = "max-width: 40em; margin: 4em auto; font: 16px/1.5 sans-serif; color: #eee";
     for (const sentence of sentences) {
       box.append(Object.assign(document.createElement("p"), { textContent: sentence }));
     }
@@ -73,14 +114,18 @@
   }
 
   async function open() {
-    silenceServer();
+    standInForServer();
     giveWorkersRanges();
-    // What the user has changed is kept behind the #, also when the page is loaded again.
-    if (location.hash.length < 3) {
-      const state = await readState();
-      history.replaceState(null, "", "#!" + encodeURIComponent(JSON.stringify(state)));
-    }
+    const given = readAddress();
+    state = given ?? (await readScene());
+    isLinked = given !== null;
+    // With a state in the address the client would read and write it itself.
+    history.replaceState(null, "", location.pathname + location.search);
     loadClient();
+    window.addEventListener("hashchange", () => {
+      state = readAddress() ?? state;
+      handOver();
+    });
   }
 
   open().catch((error) => say(["This scene cannot be opened.", String(error)]));
