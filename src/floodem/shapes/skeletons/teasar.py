@@ -165,7 +165,8 @@ def _depth_in(depth: Float32[np.ndarray, "z y x"], voxel_size: VoxelSize) -> Dep
     def depth_at(points_nm: Points) -> Values:
         at = np.floor(points_nm / edges).astype(np.int64)
         z, y, x = np.clip(at, 0, last).T
-        found: Values = np.where(((at >= 0) & (at <= last)).all(axis=1), depth[z, y, x], 0.0)
+        is_in = ((at >= 0) & (at <= last)).all(axis=1)
+        found: Values = np.where(is_in, depth[z, y, x], 0.0).astype(np.float64)
         return found
 
     return depth_at
