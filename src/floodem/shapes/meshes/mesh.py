@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt32
+from jaxtyping import Float, Float32, Float64, UInt32
 
 from floodem.errors import GeometryError
 
@@ -93,7 +93,7 @@ class Mesh:
     def area_nm2(self) -> float:
         """Surface in square nanometres."""
         a, b, c = self._corners()
-        return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
+        return float(np.sqrt(sum(part**2 for part in _crossed(b - a, c - a))).sum() / 2)
 
     @property
     def volume_nm3(self) -> float:
@@ -102,7 +102,7 @@ class Mesh:
         Negative when the triangles are turned inwards.
         """
         a, b, c = self._corners()
-        return float(np.einsum("fi,fi->", a, np.cross(b, c)) / 6)
+        return float(sum(one @ other for one, other in zip(a, _crossed(b, c), strict=True)) / 6)
 
     @property
     def box_nm(self) -> CornersZyx | None:
@@ -173,13 +173,21 @@ class Mesh:
         numbers = np.cumsum(is_used, dtype=np.uint32) - np.uint32(1)
         return Mesh(self.vertices_zyx_nm[is_used], numbers[self.faces])
 
-    def _corners(self) -> Any:
+    def _corners(self) -> Float64[np.ndarray, "3 axes faces"]:
+        """Return the places of the first, second and third corners, axis by axis."""
         if self.is_empty:
-            return np.zeros((3, 0, 3))
+            return np.zeros((3, 3, 0))
         # Near the origin, where products of positions keep their small digits.
         vertices = self.vertices_zyx_nm.astype(np.float64)
         vertices -= vertices.mean(axis=0)
-        return vertices[self.faces.T.astype(np.intp)]
+        columns = np.ascontiguousarray(vertices.T)
+        return np.stack([columns[:, corner] for corner in self.faces.T.astype(np.intp)])
+
+
+def _crossed(one: Any, other: Any) -> tuple[Any, Any, Any]:
+    """Return cross products, axis by axis, which is twice as fast as row by row."""
+    (a, b, c), (d, e, f) = one, other
+    return b * f - c * e, c * d - a * f, a * e - b * d
 
 
 def same_places(

@@ -6,6 +6,7 @@ which takes its place when all is there (`floodem.shapes.meshes.destination`).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,16 @@ import numpy as np
 from jaxtyping import UInt64
 
 from floodem.cluster import Task
+from floodem.files import storage_error, sync_folder
 from floodem.shapes.meshes.gathering import ENCODED_COLUMNS
 from floodem.shapes.meshes.packs import Place, read_table
 from floodem.shapes.precomputed import (
     EncodedMesh,
     ShardingSpec,
     choose_sharding,
-    write_mesh,
     writing_shard,
 )
+from floodem.shapes.precomputed.folders import object_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,13 +94,28 @@ def place_meshes(work: PlaceWork) -> dict[str, Any]:
     rows = work.rows.tolist()
     if work.spec is None or work.shard is None:
         for row in rows:
-            write_mesh(work.folder, row[0], _encoded(row, work))
+            encoded = _encoded(row, work)
+            name = object_name(row[0])
+            _write(work.folder / name, encoded.fragments)
+            _write(work.folder / f"{name}.index", encoded.manifest)
+        sync_folder(work.folder)
     else:
         with writing_shard(work.folder, work.shard, spec=work.spec) as shard:
             for row in rows:
                 encoded = _encoded(row, work)
                 shard.add(row[0], encoded.manifest, fragments=encoded.fragments)
     return {"objects": len(rows)}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that nobody looks at before its folder takes its place, and force it to disk."""
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage_error("write", path, error) from error
 
 
 def _encoded(row: list[int], work: PlaceWork) -> EncodedMesh:
