@@ -73,7 +73,7 @@ def _row(volume: Volume, kind: Kind, clients: ProcessPoolExecutor) -> str:
     values = ValueKind.IMAGE if kind is Kind.IMAGE else ValueKind.LABELS
     level = make_levels(volume, kind=values, voxel_size=None, cache=Cache(), owner="a")[0]
     boxes = list(_chunks(level))
-    alone = [_seconds(volume, box) for _ in range(ROUNDS) for box in boxes]
+    alone = [_seconds(volume, box) for box in boxes]
     cold, warm = [], []
     for _ in range(ROUNDS):
         # Each round begins with a server that has read nothing.

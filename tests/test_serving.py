@@ -260,6 +260,30 @@ def test_chunks_lie_on_the_grid_of_what_is_stored():
     assert chunk((8, 8, 8), shape=(8, 8, 8)) == (8, 8, 8)
 
 
+@settings(deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 10**6)] * 3),
+    stored=st.tuples(*[st.sampled_from([1, 3, 16, 50, 64, 125, 512, 10**5])] * 3),
+    size=st.tuples(*[st.sampled_from([0.5, 4.0, 6.0, 8.0, 30.0, 1000.0])] * 3),
+)
+def test_volumes_of_any_shape_get_levels_whose_chunks_read_little(shape, stored, size):
+    chunks = tuple(min(a, b) for a, b in zip(stored, shape, strict=True))
+    volume = ArrayVolume(np.broadcast_to(np.uint8(0), shape), offset=(-3, 0, 5), chunks=chunks)
+    levels = make_levels(
+        volume,
+        kind=ValueKind.IMAGE,
+        voxel_size=VoxelSize(*size),
+        cache=Cache(most_bytes=2**29),
+        owner="a",
+    )
+    assert len({level.key for level in levels}) == len(levels)
+    for level in levels:
+        assert np.prod(level.chunk) <= 2**21
+        assert all(1 <= a <= b for a, b in zip(level.chunk, level.volume.shape, strict=True))
+        coarsening = np.prod(level.size.zyx_nm) / np.prod(size)
+        assert coarsening <= 64
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_blocks_from_memory_are_what_the_volume_holds(data):

@@ -177,10 +177,10 @@ def _edge(stored: int, *, near: int) -> int:
 def block_shape(volume: Volume, *, chunk: Zyx, cache_bytes: int) -> Zyx:
     """Choose what is read and kept as one: stored chunks, or served ones if those are larger.
 
-    Stored chunks of which the cache would keep fewer than four are not kept: then what
-    is served is read alone.
+    Stored chunks of which the cache would not keep two are not kept: then what is served
+    is read alone.
     """
-    if bytes_of(volume.chunks, volume.dtype) > cache_bytes // 4:
+    if bytes_of(volume.chunks, volume.dtype) > cache_bytes // 2:
         return chunk
     if volume.chunks[1:] == volume.shape[1:]:
         return volume.chunks

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from floodem.errors import OptionError, UsageError
 from floodem.geometry import VoxelSize
+from floodem.memory import available_memory
 from floodem.viewer.layers import Kind
 from floodem.viewer.serving.answers import Source
 from floodem.viewer.serving.blocks import CACHE_BYTES, Cache
@@ -31,6 +32,9 @@ LARGEST_PORT = 65535
 
 _TOKEN_BYTES = 24
 """192 random bits: nobody finds them by trying."""
+
+_CACHE_SHARE = 4
+"""Of the memory that is free when the server starts, a quarter at most is for what was read."""
 
 _MOST_IN_A_NAME = 64
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -253,9 +257,14 @@ def _start(host: str, port: int) -> _Shared:
             one.close()
         raise
     theirs.global_server = server
-    running = _Shared(server=server, host=host, cache=Cache(most_bytes=CACHE_BYTES))
+    running = _Shared(server=server, host=host, cache=Cache(most_bytes=_cache_bytes()))
     _shared.append(running)
     return running
+
+
+def _cache_bytes() -> int:
+    available = available_memory()
+    return CACHE_BYTES if available is None else min(CACHE_BYTES, available // _CACHE_SHARE)
 
 
 def _end(server: Any) -> None:
