@@ -129,9 +129,9 @@ class Shaping:
         write_segment_properties(folder, ids=objects.ids, **columns)
         path = self._place / "info"
         info = read_json(path)
-        links = {key: key for key in _KEYS.values() if (self._place / key).is_dir()}
-        bare = {key: value for key, value in info.items() if key not in _KEYS.values()}
-        wanted = bare | links | {_PROPERTIES: _PROPERTIES}
+        folders = (*_KEYS.values(), _PROPERTIES)
+        bare = {key: value for key, value in info.items() if key not in folders}
+        wanted = bare | {key: key for key in folders if (self._place / key).is_dir()}
         if wanted != info:
             write_text(path, json.dumps(wanted))
 
