@@ -86,13 +86,13 @@ def test_each_piece_lies_in_its_slabs(lattice: Lattice, data: st.DataObject) -> 
 
 
 @pytest.mark.parametrize("halves", [False, True])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data())
 def test_cutting_gives_each_cell_the_area_that_clipping_gives_it(
     halves: bool, data: st.DataObject
 ) -> None:
     lattice = Lattice(bits=16, has_halves=halves)
-    corners = data.draw(triangles_on_lattice(3 * lattice.steps))
+    corners = data.draw(triangles_on_lattice(2 * lattice.steps))
 
     pieces, slabs = cut_triangles(corners, lattice=lattice)
 
@@ -103,7 +103,7 @@ def test_cutting_gives_each_cell_the_area_that_clipping_gives_it(
     found: dict[tuple, float] = {}
     for slab, area in zip(map(tuple, slabs.tolist()), areas(pieces), strict=True):
         found[slab] = found.get(slab, 0.0) + area
-    for slab in itertools.product(range(6 if halves else 3), repeat=3):
+    for slab in itertools.product(range(4 if halves else 2), repeat=3):
         low, high = bounds(np.array([slab]), lattice)
         in_plane = [
             ((corner == low).all(axis=0) | (corner == high).all(axis=0)).any() for corner in corners
@@ -137,10 +137,10 @@ def test_what_lies_in_the_middle_of_a_cell_is_put_on_its_plane(error: float) -> 
     assert placed.tolist() == lattice.planes(np.array([1, 3, 5])).tolist()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     mesh=tetrahedra(0, 100),
-    edges=st.tuples(*[st.sampled_from([7.0, 10.0, 12.5, 40.0, 300.0])] * 3),
+    edges=st.tuples(*[st.sampled_from([20.0, 22.3, 40.0, 300.0])] * 3),
     bits=st.sampled_from([10, 16]),
 )
 def test_a_closed_mesh_stays_closed_and_keeps_its_area_and_volume(
@@ -151,7 +151,7 @@ def test_a_closed_mesh_stays_closed_and_keeps_its_area_and_volume(
 ) -> None:
     try:
         encoded = encode_multiresolution(
-            [mesh, mesh, mesh],
+            [mesh, mesh],
             chunk_edges_nm=edges,
             grid_origin_zyx_nm=(0, -3, 0),
             quantization_bits=bits,
@@ -197,6 +197,7 @@ def test_every_vertex_stays_where_it_was_within_half_a_step(tmp_path: Path) -> N
     assert apart.max() <= 100 / 65535 / 2 * 3**0.5 + 5e-4  # a step, and 32-bit numbers
 
 
+@settings(deadline=None)
 @given(cells=st.lists(st.tuples(*[st.integers(0, 2**21 - 1)] * 3), max_size=12, unique=True))
 def test_keys_follow_the_z_curve(cells: list[tuple[int, int, int]]) -> None:
     keys = z_curve_keys(np.array(cells, np.int64).reshape(-1, 3))
@@ -208,11 +209,11 @@ def test_keys_follow_the_z_curve(cells: list[tuple[int, int, int]]) -> None:
         assert (key < other_key) == twin.comes_before(one, other)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(meshes=st.lists(tetrahedra(0, 100), min_size=3, max_size=3))
 def test_cells_are_in_order_and_every_cell_can_be_reached(meshes: list[Mesh]) -> None:
     try:
-        encoded = encode_multiresolution(meshes, chunk_edges_nm=(9, 9, 9))
+        encoded = encode_multiresolution(meshes, chunk_edges_nm=(19, 19, 19))
     except GeometryError:
         return
     levels = fragments_of(encoded)
@@ -405,6 +406,7 @@ MANIFESTS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(manifest=MANIFESTS)
 def test_a_manifest_survives_its_bytes(manifest: Manifest) -> None:
     data = manifest.to_bytes()

@@ -175,6 +175,7 @@ def test_cloudvolume_reads_meshes_of_the_older_format(tmp_path: Path) -> None:
     assert turned(found.vertices[found.faces]) == turned(vertices[faces])
 
 
+@settings(deadline=None)
 @given(mesh=tetrahedra(-50, 50))
 def test_a_fragment_of_the_older_format_survives_its_bytes(mesh: Mesh) -> None:
     again = decode_legacy_fragment(encode_legacy_fragment(mesh), what="it")

@@ -46,6 +46,7 @@ def write_all(folder: Path, objects: dict[int, bytes], *, spec: ShardingSpec) ->
                 writer.add(one, objects[one])
 
 
+@settings(deadline=None)
 @given(keys=st.lists(IDS, max_size=20))
 def test_the_hash_is_that_of_its_definition(keys: list[int]) -> None:
     hashes = sharding.murmurhash3(np.array(keys, np.uint64))
@@ -53,6 +54,7 @@ def test_the_hash_is_that_of_its_definition(keys: list[int]) -> None:
     assert hashes.tolist() == [twin.murmurhash3_x86_128_low64(key) for key in keys]
 
 
+@settings(deadline=None)
 @given(spec=SPECS, keys=st.lists(IDS, max_size=20))
 def test_ids_lie_where_the_specification_says(spec: ShardingSpec, keys: list[int]) -> None:
     ids = np.array(keys, np.uint64)
@@ -61,6 +63,7 @@ def test_ids_lie_where_the_specification_says(spec: ShardingSpec, keys: list[int
     assert pairs == [twin.location(spec.to_json(), key) for key in keys]
 
 
+@settings(deadline=None)
 @given(spec=SPECS, keys=st.lists(IDS, max_size=20))
 def test_every_id_is_in_one_group_and_groups_ascend(spec: ShardingSpec, keys: list[int]) -> None:
     groups = spec.group_by_shard(np.array(keys, np.uint64))
@@ -190,6 +193,7 @@ def test_ids_that_are_not_there_give_none(tmp_path: Path) -> None:
     assert [reader.read(one) for one in (8, 5, 6, -1, 2**64)] == [None] * 5
 
 
+@settings(deadline=None)
 @given(count=st.integers(0, 10**10), total_bytes=st.integers(0, 10**15))
 def test_chosen_shards_are_of_bearable_size(count: int, total_bytes: int) -> None:
     spec = choose_sharding(count, total_bytes)
@@ -207,6 +211,7 @@ def test_a_few_objects_make_one_shard() -> None:
     assert choose_sharding(254, 10**6) == ShardingSpec(minishard_bits=0, shard_bits=0)
 
 
+@settings(deadline=None)
 @given(spec=SPECS)
 def test_a_specification_survives_json(spec: ShardingSpec) -> None:
     again = ShardingSpec.from_json(json.loads(json.dumps(spec.to_json())), uri="info")

@@ -35,6 +35,6 @@ def comes_before(one: tuple, other: tuple) -> bool:
     """Z-curve order of cells (x, y, z): their numbers written bit by bit, z first."""
 
     def digits(cell: tuple) -> list:
-        return [cell[axis] >> bit & 1 for bit in range(40, -1, -1) for axis in (2, 1, 0)]
+        return [cell[axis] >> bit & 1 for bit in range(20, -1, -1) for axis in (2, 1, 0)]
 
     return digits(one) < digits(other)

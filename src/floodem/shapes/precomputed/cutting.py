@@ -120,9 +120,9 @@ def _cut_along(corners: Triangles, axis: int, *, lattice: Lattice) -> Pieces:
         done.append(corners[is_whole])
         corners, first, last = corners[~is_whole], first[~is_whole], last[~is_whole]
         if len(corners):
-            # Of the planes first + 1 .. last the one whose number has most trailing zeros. It
-            # is the same for any longer row of planes that it is in the middle of: so an edge
-            # is cut at the same planes in the same order in both of its triangles.
+            # Of the planes first + 1 .. last the one whose number has most trailing zeros: near
+            # the middle, and the first of any row of planes that it stands in. So an edge is cut
+            # at the same planes in the same order in both of its triangles.
             level = np.frexp((first ^ last).astype(np.float64))[1].astype(np.int64) - 1
             corners = _cut_at(corners, axis, lattice.planes(last >> level << level))
     return np.concatenate(done) if done else corners
