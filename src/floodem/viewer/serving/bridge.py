@@ -1,6 +1,6 @@
 """From tornado to our sources and back: an HTTP request comes in, what a source answers goes out.
 
-The class is made in a function, because the package it derives from is optional.
+The classes are made in functions, because the package they derive from is optional.
 """
 
 from __future__ import annotations
@@ -27,64 +27,15 @@ _LOG = logging.getLogger(__name__)
 
 
 @functools.cache
-def bridge_class() -> Any:
-    """Return the handler that asks a source and sends what it answers."""
+def sending_class() -> Any:
+    """Return the handler that sends an answer, piece by piece, and logs no address."""
     from tornado.iostream import StreamClosedError
     from tornado.web import HTTPError, RequestHandler
 
-    class Bridge(RequestHandler):
-        """Every path that is none of Neuroglancer's, and every request that was refused."""
+    class Sending(RequestHandler):
+        """Writes a piece when the one before it has left."""
 
-        def initialize(self, server: Any, refusal: Any = None) -> None:
-            self._server, self._refusal = server, refusal
-            self._asked: Any = None
-
-        async def prepare(self) -> None:
-            if self._refusal is not None:
-                await self._send(text_answer(self._refusal.status, self._refusal.sentence))
-
-        async def get(self) -> None:
-            source, path = find_source(self._server, self.request.path)
-            if source is None:
-                await self._send(not_found())
-                return
-            self._allow(source)
-            headers = {name.lower(): value for name, value in self.request.headers.items()}
-            asked = Request(path=path, headers=headers)
-            answer = source.at_once(asked) or await self._from_thread(source, asked)
-            await self._send(answer, executor=source.executor)
-
-        head = get
-
-        async def options(self) -> None:
-            source, _ = find_source(self._server, self.request.path)
-            if source is not None:
-                self._allow(source)
-                for name, value in preflight_headers(source).items():
-                    self.set_header(name, value)
-            self.set_status(HTTPStatus.NO_CONTENT)
-
-        async def post(self) -> None:
-            await self._send(not_found())
-
-        def _allow(self, source: Source) -> None:
-            origin = self.request.headers.get("Origin")
-            for name, value in cors_headers(source, origin, self._server.gate).items():
-                self.set_header(name, value)
-
-        async def _from_thread(self, source: Source, asked: Request) -> Answer:
-            try:
-                self._asked = source.executor.submit(source.answer, asked)
-                answer: Answer = await asyncio.wrap_future(self._asked)
-            except asyncio.CancelledError:
-                return not_found()  # nobody waits for it any more, or the source was closed
-            except RuntimeError:
-                if source in self._server.sources.values():
-                    raise
-                return not_found()  # it was closed just now
-            return answer
-
-        async def _send(self, answer: Answer, *, executor: Any = None) -> None:
+        async def send(self, answer: Answer, *, executor: Any = None) -> None:
             self.set_status(answer.status)
             for name, value in answer.headers.items():
                 self.set_header(name, value)
@@ -118,10 +69,6 @@ def bridge_class() -> Any:
         def compute_etag(self) -> None:
             """Add none: sources have their own."""
 
-        def on_connection_close(self) -> None:
-            if self._asked is not None:
-                self._asked.cancel()
-
         def write_error(self, status_code: int, **kwargs: Any) -> None:
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.finish(f"{status_code}\n")
@@ -129,6 +76,69 @@ def bridge_class() -> Any:
         def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
             if not isinstance(error, (HTTPError, StreamClosedError)):
                 _LOG.error("a request for data failed", exc_info=(kind, error, trace))
+
+    return Sending
+
+
+@functools.cache
+def bridge_class() -> Any:
+    """Return the handler that asks a source and sends what it answers."""
+
+    class Bridge(sending_class()):  # type: ignore[misc]
+        """Every path that is none of Neuroglancer's, and every request that was refused."""
+
+        def initialize(self, server: Any, refusal: Any = None) -> None:
+            self._server, self._refusal = server, refusal
+            self._asked: Any = None
+
+        async def prepare(self) -> None:
+            if self._refusal is not None:
+                await self.send(text_answer(self._refusal.status, self._refusal.sentence))
+
+        async def get(self) -> None:
+            source, path = find_source(self._server, self.request.path)
+            if source is None:
+                await self.send(not_found())
+                return
+            self._allow(source)
+            headers = {name.lower(): value for name, value in self.request.headers.items()}
+            asked = Request(path=path, headers=headers)
+            answer = source.at_once(asked) or await self._from_thread(source, asked)
+            await self.send(answer, executor=source.executor)
+
+        head = get
+
+        async def options(self) -> None:
+            source, _ = find_source(self._server, self.request.path)
+            if source is not None:
+                self._allow(source)
+                for name, value in preflight_headers(source).items():
+                    self.set_header(name, value)
+            self.set_status(HTTPStatus.NO_CONTENT)
+
+        async def post(self) -> None:
+            await self.send(not_found())
+
+        def _allow(self, source: Source) -> None:
+            origin = self.request.headers.get("Origin")
+            for name, value in cors_headers(source, origin, self._server.gate).items():
+                self.set_header(name, value)
+
+        async def _from_thread(self, source: Source, asked: Request) -> Answer:
+            try:
+                self._asked = source.executor.submit(source.answer, asked)
+                answer: Answer = await asyncio.wrap_future(self._asked)
+            except asyncio.CancelledError:
+                return not_found()  # nobody waits for it any more, or the source was closed
+            except RuntimeError:
+                if source in self._server.sources.values():
+                    raise
+                return not_found()  # it was closed just now
+            return answer
+
+        def on_connection_close(self) -> None:
+            if self._asked is not None:
+                self._asked.cancel()
 
     return Bridge
 
