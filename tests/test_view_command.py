@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from floodem.cli.view import has_screen, view
+from floodem.cli.main import main
+from floodem.cli.view import has_screen, parse_look, view
 from floodem.errors import OptionError
 from floodem.geometry import VoxelSize
 from floodem.volumes import create_volume
@@ -64,3 +66,84 @@ def test_a_screenshot_that_is_no_png_is_refused_before_anything_opens(labels, tm
     with pytest.raises(OptionError, match=r"screenshot .* ends in \.png"):
         view([labels], screenshot=place)
     assert not (tmp_path / "v.jpg").exists()
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["view", *arguments])
+    return ended.value.code
+
+
+def test_a_view_is_printed_as_json_for_others(labels, tmp_path, capsys):
+    pytest.importorskip("neuroglancer")
+    code = run(labels, "--share", "--position", "1,2,3", "--layout", "xy", "--select", "1")
+    told = capsys.readouterr()
+    state = json.loads(told.out)
+    assert code == 0
+    assert (state["layers"], state["position"], state["layout"]) == ([], [3, 2, 1], "xy")
+    assert "em.h5@labels (uint8) looks like labels" in told.err
+    assert "em.h5@labels: left out, as only this machine can read it" in told.err
+    for private in (str(tmp_path), "127.0.0.1", "/d/"):
+        assert private not in told.out
+
+
+def test_what_lies_on_servers_is_shared_as_it_was_given(capsys):
+    pytest.importorskip("neuroglancer")
+    source = "dvid://https://dvid.example/3f8c/gray?user=me"
+    assert run(f"image={source}", "boss://https://boss.example/c/e/ch?window=0,9", "--share") == 0
+    told = capsys.readouterr()
+    layers = json.loads(told.out)["layers"]
+    urls = [source["url"] for layer in layers for source in _several(layer["source"])]
+    assert urls == [
+        "dvid://https://dvid.example/3f8c/gray",
+        "boss://https://boss.example/c/e/ch?window=0,9",
+    ]
+    assert [layer["type"] for layer in layers] == ["image", "auto"]
+    assert "gray: passwords and signed queries are left out" in told.err
+
+
+def _several(source):
+    sources = source if isinstance(source, list) else [source]
+    return [one if isinstance(one, dict) else {"url": one} for one in sources]
+
+
+def test_listening_beyond_this_machine_is_warned_of(labels, capsys):
+    pytest.importorskip("neuroglancer")
+    assert run(labels, "--share", "--host", "0.0.0.0") == 0
+    told = capsys.readouterr()
+    assert "warning: listening at 0.0.0.0: everyone who has the address" in told.err
+    assert json.loads(told.out)["layers"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--position", "1,2"], 2, "--position '1,2' is not z,y,x"),
+        (["--select", "a"], 2, "--select 'a' is no list of ids"),
+        (["--select", "0"], 2, "0 is no id of an object"),
+        (["--layout", "cube"], 2, "layout 'cube' is unknown: known are 4panel"),
+        (["--host", "no.such.host.invalid"], 2, "cannot be opened"),
+        (["--meshes", "gone"], 3, "there is no folder gone"),
+        (["python://x"], 2, "only to the program that made it"),
+        (["gone.h5"], 3, "there is no gone.h5"),
+        (["dvdi://host/x"], 2, "did you mean dvid://?"),
+    ],
+)
+def test_what_is_not_understood_is_said_in_one_sentence(labels, arguments, code, sentence, capsys):
+    pytest.importorskip("neuroglancer")
+    assert run(labels, *arguments, "--share") == code
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = [line for line in told.err.splitlines() if line.startswith("error:")]
+    assert sentence in line
+
+
+def test_nothing_to_show_is_refused(capsys):
+    assert run() == 2
+    assert "there is nothing to show" in capsys.readouterr().err
+
+
+def test_ids_and_places_are_read():
+    look = parse_look(position="1,2.5,3", select="7, 200", layout=None)
+    assert (look.position_zyx, look.selected) == ((1, 2.5, 3), (7, 200))
+    assert parse_look(position=None, select=None, layout=None).selected == ()
