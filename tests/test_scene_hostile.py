@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -35,9 +36,16 @@ from floodem.viewer.scenes.scores import read_scores
 from scene_cases import NO_SHAPES, edit_scene, files_of, labelled, make, scores_file
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile") / "out"
+    return make(folder, options=replace(NO_SHAPES, has_client=False)).folder
+
+
 @pytest.fixture
-def folder(tmp_path):
-    return make(tmp_path / "out", options=replace(NO_SHAPES, has_client=False)).folder
+def folder(template, tmp_path):
+    """A scene of its own for a test to spoil."""
+    return shutil.copytree(template, tmp_path / "out")
 
 
 def test_a_folder_without_scene_is_none(tmp_path):

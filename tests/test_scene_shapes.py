@@ -135,7 +135,7 @@ make_scene(
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal of POSIX systems")
 def test_a_scene_that_is_killed_again_and_again_ends_like_one_that_was_not(whole, stored, tmp_path):
     folder = tmp_path / "out"
-    for calls in (3, 4, 2, 3):
+    for calls in (3, 4, 3):
         code = textwrap.dedent(KILLED)
         arguments = [sys.executable, "-c", code, str(folder), str(stored), str(calls)]
         run = subprocess.run(arguments, check=False, capture_output=True, timeout=120)

@@ -37,11 +37,11 @@ _NM = 1e-9
 _FILL = 0.9  # share of a panel that the data take
 _COARSEST = 4.0  # voxels per pixel: coarser than that, a page waits for what it shows first
 _SIZE_IN_3D = 2.2  # viewport height over the longest edge that shows a turned box whole
-_TURNED_XYZW = (0.32, 0.40, 0.13, 0.85)  # a corner of the data points at the viewer
+TURNED_XYZW = (0.32, 0.40, 0.13, 0.85)  # a corner of the data points at the viewer
 
 # In slices all objects are coloured, those that 3-D shows a little stronger.
-_OTHERS_ALPHA = 0.3
-_SELECTED_ALPHA = 0.45
+OTHERS_ALPHA = 0.3
+SELECTED_ALPHA = 0.45
 
 USUAL_LAYOUT = "4panel"
 LAYOUTS = (USUAL_LAYOUT, "4panel-alt", "3d", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d")
@@ -189,7 +189,7 @@ def zoom_to(box: Box, size: VoxelSize, *, view_size_wh: tuple[int, int]) -> tupl
 
 def _arrange(state: Any, *, has_objects: bool) -> None:
     state.layout = USUAL_LAYOUT
-    state.projection_orientation = list(_TURNED_XYZW)
+    state.projection_orientation = list(TURNED_XYZW)
     # Slices in the 3-D panel would hide in the meshes; without meshes they are all it has.
     state.show_slices = not has_objects
     state.hide_cross_section_background_3d = True
@@ -317,8 +317,8 @@ def _segmentation_layer(sources: list[Any], *, selected: Sequence[int]) -> Any:
     return neuroglancer.SegmentationLayer(
         source=sources,
         segments=list(selected),
-        selected_alpha=_SELECTED_ALPHA,
-        not_selected_alpha=_OTHERS_ALPHA,
+        selected_alpha=SELECTED_ALPHA,
+        not_selected_alpha=OTHERS_ALPHA,
     )
 
 

@@ -64,12 +64,12 @@ def find_focus(
     size, region = size_of(chosen), boxes[chosen]
     if chosen.kind is Kind.SEGMENTATION:
         for layer, box in boxes.items():
-            other = _in_voxels_of(size, box, size_of(layer))
+            other = in_voxels_of(size, box, size_of(layer))
             region = region.intersection(other) or region
     return Focus(region, _crossing(chosen, region), size)
 
 
-def _in_voxels_of(size: VoxelSize, box: Box, own: VoxelSize) -> Box:
+def in_voxels_of(size: VoxelSize, box: Box, own: VoxelSize) -> Box:
     """Return the voxels of another size that a box touches."""
     scales = [mine / shared for mine, shared in zip(own.zyx_nm, size.zyx_nm, strict=True)]
     z0, y0, x0 = (math.floor(at * scale) for at, scale in zip(box.start, scales, strict=True))

@@ -6,7 +6,6 @@ each needs a voxel size; what types a viewer cannot draw are turned into those i
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from floodem.errors import GeometryError, LabelError, OptionError
 from floodem.geometry import Box, VoxelSize
 from floodem.labels import label_dtype
+from floodem.viewer.focus import in_voxels_of
 from floodem.viewer.layers import Kind
 from floodem.viewer.scenes.options import SceneOptions
 from floodem.volumes import open_volume
@@ -161,17 +161,9 @@ def _boxes(volumes: Sequence[Volume], sizes: Sequence[VoxelSize], *, box: Box | 
     if box is None:
         return [volume.box for volume in volumes]
     return [
-        _inside(volume, _in_voxels_of(size, box, sizes[0]))
+        _inside(volume, in_voxels_of(size, box, sizes[0]))
         for volume, size in zip(volumes, sizes, strict=True)
     ]
-
-
-def _in_voxels_of(size: VoxelSize, box: Box, own: VoxelSize) -> Box:
-    """Return the voxels of another size that a box touches."""
-    scales = [mine / other for mine, other in zip(own.zyx_nm, size.zyx_nm, strict=True)]
-    z0, y0, x0 = (math.floor(at * scale) for at, scale in zip(box.start, scales, strict=True))
-    z1, y1, x1 = (math.ceil(at * scale) for at, scale in zip(box.stop, scales, strict=True))
-    return Box((z0, y0, x0), (z1, y1, x1))
 
 
 def _inside(volume: Volume, box: Box) -> Box:

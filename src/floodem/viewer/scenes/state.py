@@ -10,6 +10,9 @@ import numpy as np
 from jaxtyping import UInt64
 
 from floodem.geometry import VoxelSize
+
+# As a module: it knows scenes, and may be half imported yet.
+from floodem.viewer import first_look
 from floodem.viewer.focus import find_focus
 from floodem.viewer.layers import MESH_VOXELS, Kind, Layer, grey_range, objects_at_first
 from floodem.viewer.scenes.checking import PRECOMPUTED
@@ -19,9 +22,6 @@ from floodem.viewer.scenes.scores import ObjectScores, Point
 WINDOW_WH = (1400, 900)
 _LIST_WIDTH = 300  # of the panel with the list of objects, as the client opens it
 _NM = 1e-9
-_TURNED_XYZW = (0.32, 0.40, 0.13, 0.85)
-_OTHERS_ALPHA = 0.3
-_SELECTED_ALPHA = 0.45
 _LARGEST_FIRST = f">{VOXELS}"  # how the list of objects is sorted, in the client's words
 _SPLIT_COLOUR, _MERGER_COLOUR = "#ffd166", "#ff5c8a"
 
@@ -64,9 +64,6 @@ def first_state(placed: Sequence[Placed], *, title: str) -> dict[str, Any]:
     title
         What stands on the page.
     """
-    # It knows scenes, and so cannot be imported before this package.
-    from floodem.viewer.first_look import zoom_to
-
     layers = [one.layer for one in placed]
     sizes = {one.layer.name: one.size for one in placed}
     focus = find_focus(layers, size_of=lambda layer: sizes[layer.name])
@@ -75,7 +72,7 @@ def first_state(placed: Sequence[Placed], *, title: str) -> dict[str, Any]:
     segmentations = [one for one in placed if one.layer.kind is Kind.SEGMENTATION]
     width, height = WINDOW_WH
     window = (width - _LIST_WIDTH if segmentations else width, height)
-    scale, projection = zoom_to(focus.region, focus.size, view_size_wh=window)
+    scale, projection = first_look.zoom_to(focus.region, focus.size, view_size_wh=window)
     to_shared = [own / unit for own, unit in zip(focus.size.zyx_nm, shared.zyx_nm, strict=True)]
     state: dict[str, Any] = {
         "title": title,
@@ -83,14 +80,14 @@ def first_state(placed: Sequence[Placed], *, title: str) -> dict[str, Any]:
         "position": [at * by for at, by in zip(focus.position_zyx, to_shared, strict=True)][::-1],
         "crossSectionScale": scale,
         "projectionScale": projection,
-        "projectionOrientation": list(_TURNED_XYZW),
+        "projectionOrientation": list(first_look.TURNED_XYZW),
         "layers": [
             # What comes later lies above: an image would hide the segments.
             *(_image(one) for one in placed if one.layer.kind is Kind.IMAGE),
             *(_segmentation(one) for one in segmentations),
             *(layer for one in segmentations for layer in _mistakes(one)),
         ],
-        "layout": "4panel",
+        "layout": first_look.USUAL_LAYOUT,
         # Slices in the 3-D panel would hide in the meshes; without meshes they are all it has.
         "showSlices": not any(one.has_shapes for one in segmentations),
         "hideCrossSectionBackground3D": True,
@@ -128,8 +125,8 @@ def _segmentation(one: Placed) -> dict[str, Any]:
         "tab": "segments",
         "segmentQuery": _LARGEST_FIRST,
         "segments": [str(label) for label in _at_first(one)],
-        "selectedAlpha": _SELECTED_ALPHA,
-        "notSelectedAlpha": _OTHERS_ALPHA,
+        "selectedAlpha": first_look.SELECTED_ALPHA,
+        "notSelectedAlpha": first_look.OTHERS_ALPHA,
     }
 
 
