@@ -63,6 +63,23 @@ def view(
     layout: Annotated[
         str | None, typer.Option(metavar="NAME", help="4panel, 3d, xy, xz, yz, xy-3d, ...")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A network: f or shift+click on a cell floods it."),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DST", help="Where kept floods go: a zarr, here, named after the image."
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="For --model: auto, cpu, cuda or cuda:N.")
+    ] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="For --model: auto, float32, bfloat16 or float16."),
+    ] = "auto",
     port: Annotated[
         int,
         typer.Option(
@@ -99,11 +116,19 @@ def view(
     Volumes of 32- and 64-bit integers are shown as segmentations, floats as images;
     of 8- and 16-bit integers the flat ones are segmentations. Objects get meshes in
     volumes of up to 256 x 256 x 256 voxels, in larger ones from --meshes. Runs until Ctrl-C.
+
+    With --model a flood grows where you click in the first image, around what is shown as
+    segmentation: Escape stops it, Enter keeps it, Backspace takes it back, u undoes the last
+    one kept. Clicking in a kept object goes on from there.
     """
     from floodem import viewer
 
     if not any([layers, image, segmentation, meshes, skeletons]):
         raise OptionError("there is nothing to show: floodem view IMAGE SEGMENTATION")
+    if model is not None and (screenshot is not None or share):
+        raise OptionError("--model is for clicking: leave out --screenshot and --share")
+    if model is None and keep is not None:
+        raise OptionError(f"--keep {keep} is for floods: give the network as well, --model MODEL")
     window = parse_size(size)
     if screenshot is not None:
         from floodem.viewer.screenshot import require_png
@@ -124,6 +149,10 @@ def view(
         host=host,
         view_size_wh=window,
         look=look,
+        model=model,
+        keep=keep,
+        device=device,
+        dtype=dtype,
     ) as running:
         say_notes(running, host=host, to_stderr=share)
         if screenshot is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,15 +16,26 @@ from floodem.geometry import VoxelSize
 from floodem.viewer.addresses import Address, is_mesh_file, parse_address, with_format
 from floodem.viewer.array_volume import ArrayVolume
 from floodem.viewer.first_look import AnyLayer, Look
-from floodem.viewer.layers import Kind, Layer, RemoteLayer, guess_kind, unique_names
+from floodem.viewer.layers import (
+    MESHES_AT_FIRST,
+    Kind,
+    Layer,
+    RemoteLayer,
+    guess_kind,
+    unique_names,
+)
 from floodem.viewer.notebook import HEIGHT_PX
 from floodem.viewer.object_folders import ShapeFolder, find_shapes, shapes_of_volume, share_out
 from floodem.viewer.probing import Probe, probe, probe_format
 from floodem.viewer.running import LOCAL_ONLY, USUAL_WINDOW_WH, Viewer
 from floodem.viewer.scenes.scene import Scene, is_scene, open_scene
+from floodem.viewer.shape_extent import extent_of
 from floodem.volumes import open_volume
 from floodem.volumes.location import parse_location
 from floodem.volumes.volume import Array, Volume
+
+if TYPE_CHECKING:
+    from floodem.network.model_file import Model
 
 Source = str | Path | Volume | Array
 
@@ -41,6 +53,10 @@ def view(
     look: Look | None = None,
     height_px: int = HEIGHT_PX,
     open_browser: bool = False,
+    model: str | Path | Model | None = None,
+    keep: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> Viewer:
     """Show images, segmentations and scenes in Neuroglancer until the viewer is closed.
 
@@ -74,6 +90,13 @@ def view(
         Of the frame in a notebook.
     open_browser
         Open the address in this machine's browser.
+    model
+        A network (file, name, or loaded), which then floods the first image where the user
+        clicks, see `floodem.viewer.clicking.ClickToFlood`.
+    keep
+        Where such floods are kept; by default a zarr in this folder, named after the image.
+    device, dtype
+        What the network computes on and in, see `floodem.network.device`.
 
     Returns
     -------
@@ -93,6 +116,8 @@ def view(
     >>> import floodem
     >>> viewer = floodem.view("em.h5@raw", "seg.npz", voxel_size=(30, 6, 6))  # doctest: +SKIP
     """
+    if keep is not None and model is None:
+        raise OptionError(f"keep {str(keep)!r} is for floods: give the network as well, model=...")
     asked: list[tuple[Kind | None, Source]] = [(None, source) for source in sources]
     asked += [(Kind.IMAGE, source) for source in _several(image)]
     asked += [(Kind.SEGMENTATION, source) for source in _several(segmentation)]
@@ -109,9 +134,33 @@ def view(
             height_px=height_px,
         )
         viewer.when_closed.push(opened.pop_all())
+    if model is not None:
+        try:
+            _flood_on_click(
+                viewer, model=model, keep=keep, device=device, dtype=dtype, voxel_size=edges
+            )
+        except BaseException:
+            viewer.close()
+            raise
     if open_browser:
         webbrowser.open(viewer.address)
     return viewer
+
+
+def _flood_on_click(
+    viewer: Viewer,
+    *,
+    model: str | Path | Model,
+    keep: str | Path | None,
+    device: str,
+    dtype: str,
+    voxel_size: VoxelSize | None,
+) -> None:
+    from floodem.flooding.request import SegmentRequest
+    from floodem.viewer.clicking import flood_on_click
+
+    request = SegmentRequest(device=device, dtype=dtype)
+    flood_on_click(viewer, model=model, keep=keep, request=request, voxel_size=voxel_size)
 
 
 def open_layers(
@@ -238,13 +287,25 @@ def _with_shapes(
         return list(layers)
     owners = [layer for layer in layers if layer.kind is Kind.SEGMENTATION]
     if not owners:
-        first, *others = [one for group in groups for one in group]
-        alone = RemoteLayer(
-            source=first, name=_shape_name(first), kind=Kind.SEGMENTATION, shapes=tuple(others)
-        )
-        return [*layers, alone]
+        return [*layers, _shapes_alone([one for group in groups for one in group])]
     shared = dict(zip(owners, share_out(groups, among=len(owners)), strict=True))
     return [replace(layer, shapes=(*layer.shapes, *shared.get(layer, ()))) for layer in layers]
+
+
+def _shapes_alone(shapes: Sequence[ShapeFolder | str]) -> RemoteLayer:
+    """Make a layer of shapes that belong to no volume, with a few of them to begin with."""
+    folders = [one for one in shapes if isinstance(one, ShapeFolder)]
+    extents = (extent_of(folder, count=MESHES_AT_FIRST) for folder in folders)
+    found = next((extent for extent in extents if extent is not None), None)
+    return RemoteLayer(
+        source=shapes[0],
+        name=_shape_name(shapes[0]),
+        kind=Kind.SEGMENTATION,
+        shapes=tuple(shapes[1:]),
+        box=None if found is None else found.box_nm,
+        voxel_size=None if found is None else VoxelSize(1, 1, 1),
+        selected=() if found is None else found.ids,
+    )
 
 
 def _shape_name(source: ShapeFolder | str) -> str:

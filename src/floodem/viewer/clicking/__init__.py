@@ -2,5 +2,6 @@
 
 from floodem.viewer.clicking.click_to_flood import ClickToFlood
 from floodem.viewer.clicking.flood_line import Obstacle
+from floodem.viewer.clicking.opening import flood_on_click
 
-__all__ = ["ClickToFlood", "Obstacle"]
+__all__ = ["ClickToFlood", "Obstacle", "flood_on_click"]
