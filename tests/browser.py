@@ -98,11 +98,11 @@ class Panel:
         is_grey = np.ptp(self.pixels, axis=2) < 5
         return float(np.mean(is_grey & (np.abs(self.pixels[..., 0] - _BACKGROUND_SLICES) > 20)))
 
-    def colours(self) -> int:
-        """Number of clearly different colours that take at least a thousandth of the panel."""
+    def colours(self, *, share: float = 1e-3) -> int:
+        """Number of clearly different colours that take at least this share of the panel."""
         coarse = (self.pixels[self.coloured()] // 48).astype(int)
         _, counts = np.unique(coarse, axis=0, return_counts=True)
-        return int(np.count_nonzero(counts > self.pixels[..., 0].size / 1000))
+        return int(np.count_nonzero(counts > self.pixels[..., 0].size * share))
 
     def centre(self, edge: int = 40) -> np.ndarray:
         """The square in the middle, mostly without axes, texts and bounds."""

@@ -88,12 +88,23 @@ def test_meshes_in_a_folder_lie_where_those_made_on_demand_do(chromium, segmenta
 
 
 def test_skeletons_are_drawn_along_the_objects(chromium, segmentation, skeletons):
-    lines = drawn_in_3d(chromium, name="skeletons", skeletons=[skeletons])
+    lines = drawn_in_3d(chromium, name="skeletons", skeletons=[skeletons], selected=())
+    assert lines.colours(share=2e-4) >= 2
     assert 0.0005 < lines.share_coloured() < 0.1
     with_volume = drawn_in_3d(
         chromium, two_tubes(), name="skeletons-and-meshes", skeletons=[skeletons], voxel_size=SIZE
     )
     assert with_volume.share_coloured() > 0.05
+
+
+def test_meshes_without_a_volume_are_looked_at_where_they_are(chromium, segmentation):
+    meshes = segmentation / "mesh"
+    alone = drawn_in_3d(chromium, name="meshes-alone", meshes=[meshes], selected=())
+    beside = drawn_in_3d(
+        chromium, two_tubes(), name="beside", meshes=[meshes], voxel_size=SIZE, selected=()
+    )
+    assert alone.share_coloured() > 0.05
+    assert alone.share_coloured() == pytest.approx(beside.share_coloured(), rel=0.2)
 
 
 @pytest.fixture(scope="module")

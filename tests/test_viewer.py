@@ -118,6 +118,13 @@ def test_data_fill_the_panels_without_being_cut(shape, voxel_nm, window):
         assert share >= 0.9
 
 
+def test_zoom_counts_in_voxels_of_the_picture():
+    box, window = Box.from_shape((40, 40, 40)), (800, 600)
+    own = zoom_to(box, VoxelSize(8, 8, 8), view_size_wh=window)
+    finer = zoom_to(box, VoxelSize(8, 8, 8), view_size_wh=window, frame=VoxelSize(30, 4, 4))
+    assert finer == pytest.approx((own[0] * 2, own[1] * 2))
+
+
 @pytest.mark.parametrize("text", ["1400", "x900", "0x9", "1400x900x3", "-1x5", "1e3x5", "123456x1"])
 def test_window_sizes_that_are_none_are_refused(text):
     with pytest.raises(OptionError, match="is not WIDTHxHEIGHT"):

@@ -172,14 +172,20 @@ def fill(
     _obey(state, look)
 
 
-def zoom_to(box: Box, size: VoxelSize, *, view_size_wh: tuple[int, int]) -> tuple[float, float]:
+def zoom_to(
+    box: Box,
+    size: VoxelSize,
+    *,
+    view_size_wh: tuple[int, int],
+    frame: VoxelSize | None = None,
+) -> tuple[float, float]:
     """Return the zoom of slices and of 3-D that shows a box whole.
 
-    Both are in the viewer's unit, the shortest edge of a voxel: units per pixel,
-    and units over the height of the 3-D panel. Slices of very large volumes stay
-    at `_COARSEST` and show the middle.
+    Both are in the viewer's unit, the shortest edge of a voxel of the picture (`frame`,
+    by default the same as `size`): units per pixel, and units over the height of the
+    3-D panel. Slices of very large volumes stay at `_COARSEST` and show the middle.
     """
-    unit = min(size.zyx_nm)
+    unit = min((frame or size).zyx_nm)
     z, y, x = (edge * nm / unit for edge, nm in zip(box.shape, size.zyx_nm, strict=True))
     width, height = (edge / 2 * _FILL for edge in view_size_wh)
     # The panels show x over y, x over z, and z over y.
@@ -198,7 +204,7 @@ def _arrange(state: Any, *, has_objects: bool) -> None:
 def _point(state: Any, focus: Focus, *, size: VoxelSize, view_size_wh: tuple[int, int]) -> None:
     triples = zip(focus.position_zyx, focus.size.zyx_nm, size.zyx_nm, strict=True)
     state.position = [at * own / shared for at, own, shared in triples][::-1]
-    zoom = zoom_to(focus.region, focus.size, view_size_wh=view_size_wh)
+    zoom = zoom_to(focus.region, focus.size, view_size_wh=view_size_wh, frame=size)
     state.cross_section_scale, state.projection_scale = zoom
 
 
@@ -259,7 +265,8 @@ class _Place:
         if layer.is_mesh:
             return _layer_of("mesh", source)
         if layer.kind is Kind.SEGMENTATION:
-            return _segmentation_layer([source, *self._shapes(layer)], selected=[])
+            sources = [source, *self._shapes(layer)]
+            return _segmentation_layer(sources, selected=layer.selected)
         if layer.kind is Kind.IMAGE:
             return _image_layer(source, shown_range=layer.shown_range)
         return _layer_of("auto", source)

@@ -113,6 +113,8 @@ class RemoteLayer:
         Whether it is one mesh and no volume.
     shapes
         As of `Layer`.
+    selected
+        Objects to show at first, where they are known.
     """
 
     source: str | ShapeFolder
@@ -123,6 +125,7 @@ class RemoteLayer:
     shown_range: tuple[float, float] | None = None
     is_mesh: bool = False
     shapes: tuple[ShapeFolder | str, ...] = ()
+    selected: tuple[int, ...] = ()
 
     @property
     def has_objects(self) -> bool:
