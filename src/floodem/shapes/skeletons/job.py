@@ -194,8 +194,10 @@ class _Run:
         ).reshape(-1, 3)
         ids = np.array([row[0] for group in rows for row in group["objects"]], np.uint64)
         sizes = np.array([row[4] for group in rows for row in group["objects"]], np.int64)
-        spec = self._shards(planned, ids=ids, sizes=sizes) if self.request.is_sharded else None
-        self._finish(spec)
+        # Empty so far where everything is in packs, or nothing is large enough.
+        with making_folders(self.destination):
+            spec = self._shards(planned, ids=ids, sizes=sizes) if self.request.is_sharded else None
+            self._finish(spec)
         order = np.argsort(ids, kind="stable")
         is_made = found[order, 0] > 0
         kept = order[is_made]
