@@ -50,7 +50,7 @@ COMMANDS = {
     "skeletonize": "Find the midlines of the objects of a segmentation.",
     "measure": "Measure the objects of a segmentation: size, surface, place, length.",
     "scene": "Put images, segmentations and shapes into one folder that opens in a browser.",
-    "view": "Open images and segmentations in the browser.",
+    "view": "Open images, segmentations and scenes in the browser.",
     "serve": "Serve a folder to a Neuroglancer of your own.",
     "legacy": "Run an old program's command line as it stands.",
 }
