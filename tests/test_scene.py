@@ -148,6 +148,17 @@ def test_an_id_that_is_not_there_is_refused(tmp_path):
         make(tmp_path / "out", options=replace(NO_SHAPES, only_ids=frozenset({9, 12})))
 
 
+def test_a_large_volume_without_levels_is_not_read_whole_for_its_first_look(tmp_path, monkeypatch):
+    monkeypatch.setattr("floodem.viewer.scenes.state.MESH_VOXELS", 1000)
+    labels = labelled()
+    labels.array[2:12, 0:10, 140:] = 13  # far from the middle
+    options = replace(NO_SHAPES, pyramid=0)
+    made = make(tmp_path / "out", segmentations=[labels], options=options)
+    segments = made.state["layers"][1]["segments"]
+    assert str(2**40 + 3) in segments
+    assert "13" not in segments
+
+
 @pytest.mark.parametrize(
     ("dtype", "copied"),
     [

@@ -18,6 +18,7 @@ from floodem.viewer.layers import MESH_VOXELS, Kind, Layer, grey_range, objects_
 from floodem.viewer.scenes.checking import PRECOMPUTED
 from floodem.viewer.scenes.properties import VOXELS
 from floodem.viewer.scenes.scores import ObjectScores, Point
+from floodem.volumes.kinds import middle
 
 WINDOW_WH = (1400, 900)
 _LIST_WIDTH = 300  # of the panel with the list of objects, as the client opens it
@@ -131,10 +132,13 @@ def _segmentation(one: Placed) -> dict[str, Any]:
 
 
 def _at_first(one: Placed) -> list[int]:
-    """Choose the objects that 3-D shows at first, from the finest level that is cheap to read."""
+    """Choose the objects that 3-D shows at first, from the finest level that is cheap to read.
+
+    Where there is none, as no coarser levels were asked for, a look at the middle must do.
+    """
     levels = one.layer.volume.levels
-    level = next((level for level in levels if level.box.size <= MESH_VOXELS), levels[-1])
-    labels = level.read()
+    level = next((level for level in levels if level.box.size <= MESH_VOXELS), None)
+    labels = levels[-1].read(middle(levels[-1].box)) if level is None else level.read()
     if one.ids is not None:
         labels = np.where(np.isin(labels, one.ids), labels, np.zeros_like(labels))
     return objects_at_first(labels)
