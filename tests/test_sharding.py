@@ -132,10 +132,13 @@ def test_cloudvolume_looks_into_the_same_shards(
         assert (folder / name).is_file()
 
 
-def test_the_same_objects_make_the_same_file(tmp_path: Path) -> None:
+def test_the_same_objects_make_the_same_file_at_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = ShardingSpec(minishard_bits=2, shard_bits=1)
     objects = {one: bytes([one]) * one for one in range(1, 60)}
-    for name in ("a", "b"):
+    for seconds, name in enumerate(("a", "b")):
+        monkeypatch.setattr("time.time", lambda seconds=seconds: 1e9 + seconds)
         write_all(tmp_path / name, objects, spec=spec)
 
     for path in (tmp_path / "a").iterdir():
