@@ -16,6 +16,7 @@ import kept_cases
 from floodem.errors import (
     DestinationExistsError,
     RunConflictError,
+    StorageError,
     UsageError,
     VolumeFormatError,
 )
@@ -24,6 +25,7 @@ from floodem.flooding.kept_record import RECORD
 from floodem.flooding.seeds.origins import find_origins, read_origins
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
+from floodem.volumes.chunked.volume import ChunkedVolume
 from kept_cases import ACROSS_CHUNKS, BESIDE, OFFSET, SHAPE, flooded, image, keep, work
 
 ON_WINDOWS = sys.platform == "win32"
@@ -294,6 +296,52 @@ def test_a_kill_at_any_step_leaves_what_was_before_or_after(tmp_path):
         assert not [path for path in destination.parent.iterdir() if "partial" in path.name]
     assert len(steps_done) > 20
     assert went_on == {-1, 0}
+
+
+@pytest.mark.parametrize("goes_on_from", [None, 1])
+def test_a_disk_that_refuses_in_the_middle_leaves_what_was_before(
+    destination, monkeypatch, goes_on_from
+):
+    with KeptFloods(destination, image=image()) as kept:
+        keep(kept, flooded(slice(0, 3)))
+        before = kept.read(kept.box)
+        write, calls = ChunkedVolume.write, []
+
+        def refuse_once(volume, box, array):
+            calls.append(box)
+            if len(calls) == 2:
+                raise StorageError("the disk is full: free some space")
+            write(volume, box, array)
+
+        monkeypatch.setattr(ChunkedVolume, "write", refuse_once)
+        with pytest.raises(StorageError, match="disk is full"):
+            keep(kept, flooded(*ACROSS_CHUNKS), label=goes_on_from)
+        assert len(calls) > 2
+        np.testing.assert_array_equal(kept.read(kept.box), before)
+        assert len(kept.floods) == 1
+        # There is room again.
+        assert keep(kept, flooded(*ACROSS_CHUNKS), label=goes_on_from) is not None
+        assert len(kept.floods) == 2
+        kept.undo()
+        np.testing.assert_array_equal(kept.read(kept.box), before)
+
+
+def test_a_disk_that_refuses_everything_leaves_the_step_to_the_next_program(
+    destination, monkeypatch
+):
+    with KeptFloods(destination, image=image()) as kept:
+        keep(kept, flooded(slice(0, 3)))
+        with monkeypatch.context() as patch:
+
+            def refuse(*_):
+                raise StorageError("the disk is full: free some space")
+
+            patch.setattr(ChunkedVolume, "write", refuse)
+            with pytest.raises(StorageError, match="disk is full"):
+                keep(kept, flooded(*ACROSS_CHUNKS))
+    with KeptFloods(destination, image=image()) as kept:
+        assert kept.labels == (1, 2)
+        assert (kept.read(kept.box)[ACROSS_CHUNKS] == 2).all()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from jaxtyping import Bool, UInt64
 
 from floodem.errors import (
     DestinationExistsError,
+    FloodemError,
     RunConflictError,
     UsageError,
     VolumeFormatError,
@@ -91,8 +93,10 @@ class KeptFloods:
         self._masks_lock = threading.Lock()
         with ExitStack() as stack:
             stack.enter_context(making_folders(folder))
-            stack.callback(self._drop_lock)
+            if sys.platform == "win32":  # where an open file cannot be removed
+                stack.callback(self._drop_lock)
             stack.enter_context(exclusive(folder / _LOCK, what=self.uri))
+            stack.callback(self._drop_lock)
             self._open()
             stack.callback(self._close_volume)
             self._opened = stack.pop_all()
@@ -178,7 +182,8 @@ class KeptFloods:
         Raises
         ------
         StorageError
-            When the file system refuses; the step is finished by the next `KeptFloods`.
+            When the file system refuses. What was written is taken back then; where that is
+            refused as well, the next `KeptFloods` finishes the step.
         """
         assert label is None or label in self.labels
         self._finish_step()
@@ -203,7 +208,12 @@ class KeptFloods:
             bits_sha256=self._record.write_bits(len(self.floods) + 1, new),
         )
         self._record.begin(Step("keep", flood))
-        self._finish_step()
+        try:
+            self._finish_step()
+        except FloodemError:
+            with contextlib.suppress(FloodemError):
+                self._abandon_step(flood, new)
+            raise
         return flood
 
     def undo(self) -> KeptFlood | None:
@@ -212,7 +222,7 @@ class KeptFloods:
         Raises
         ------
         StorageError
-            As `keep`.
+            When the file system refuses; the next `KeptFloods` finishes the step.
         """
         self._finish_step()
         if not self.floods:
@@ -317,6 +327,12 @@ class KeptFloods:
         record.finish()
         if not is_kept:
             record.remove_bits(number)
+
+    def _abandon_step(self, flood: KeptFlood, mask: Bool[np.ndarray, "z y x"]) -> None:
+        """Leave everything as it was before a flood was to be kept."""
+        if self._volume is not None:
+            _replace(self._volume, flood.box, mask, before=flood.label, after=0)
+        self._record.abandon()
 
     def _mask(self, number: int, flood: KeptFlood) -> Bool[np.ndarray, "z y x"]:
         """Return which voxels of its box a flood has written, from memory where it is there."""

@@ -194,6 +194,10 @@ class KeptRecord:
         write_text(self.folder / ORIGINS, json.dumps(_origins(floods), indent=1) + "\n")
         self._save(floods, None)
 
+    def abandon(self) -> None:
+        """Write down that it will not be done."""
+        self._save(self.floods, None)
+
     def write_bits(self, number: int, mask: Bool[np.ndarray, "z y x"]) -> str:
         """Write which voxels flood `number` (from 1) will write; return the file's digest."""
         data = zlib.compress(np.packbits(mask).tobytes())

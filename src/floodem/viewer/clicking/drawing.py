@@ -23,9 +23,9 @@ from floodem.volumes.volume import Array
 PENDING = 1
 """The id under which what is not decided yet is shown, in a layer of its own."""
 
-FINE_VOXELS = 2**21
-"""Masks up to 128 x 128 x 128 are meshed as they are, larger ones at half the resolution and so
-on, which keeps a mesh below a quarter of a second."""
+FINE_VOXELS = 2**20
+"""Masks up to about 100 x 100 x 100 are meshed as they are, larger ones at half the resolution
+and so on: while marching cubes work, nothing else of Python does."""
 
 _REMEMBERED_MESHES = 64
 

@@ -14,7 +14,7 @@
 (() => {
   const FAR_PX = 4; // a hand that clicks moves less
   const OLD_FOR_MS = 2000; // what was not loaded anew in this time is out of view
-  const GATHER_MS = 60; // more pieces come soon after the first of a change
+  const GATHER_MS = { slices: 60, mesh: 250 }; // before the next change: other pieces of this one
   const PATIENCE_MS = 1500; // how long a change may wait for the one before it
 
   const told = (window.floodem = Object.assign(window.floodem || {}, { swallowed: 0, live: 0 }));
@@ -64,7 +64,7 @@
           old.set(key, now);
         }
       }
-      setTimeout(() => removeOld(source, this), OLD_FOR_MS + GATHER_MS);
+      setTimeout(() => removeOld(source, this), 1.1 * OLD_FOR_MS);
       return false;
     };
   };
@@ -84,10 +84,10 @@
   };
 
   // Its chunks stay until they are replaced; invalidateCache waits for the change before.
-  const makeSmooth = (source) => {
+  const makeSmooth = (source, gatherMs) => {
     const old = new Map();
     const { addChunk, deleteChunk, invalidateCache } = source;
-    const loaded = makePatient(source, () => invalidateCache.call(source));
+    const loaded = makePatient(source, gatherMs, () => invalidateCache.call(source));
     source.deleteChunk = function (key) {
       old.delete(key);
       deleteChunk.call(this, key);
@@ -105,7 +105,7 @@
   };
 
   // Returns what is to be called when something was loaded.
-  const makePatient = (source, invalidate) => {
+  const makePatient = (source, gatherMs, invalidate) => {
     let isBusy = false;
     let isWanted = false;
     let timer = 0;
@@ -129,17 +129,19 @@
     return () => {
       if (isBusy) {
         clearTimeout(timer);
-        timer = setTimeout(rest, GATHER_MS);
+        timer = setTimeout(rest, gatherMs);
       }
     };
   };
 
   const makeLive = (source) => {
     const isMesh = source.fragmentSource !== undefined;
-    makeSmooth(isMesh ? source.fragmentSource : source);
     if (isMesh) {
+      makeSmooth(source.fragmentSource, GATHER_MS.mesh);
       // A manifest only says that there is one fragment; the client would ask for that alone.
       source.invalidateCache = () => source.fragmentSource.invalidateCache();
+    } else {
+      makeSmooth(source, GATHER_MS.slices);
     }
     told.live += 1;
   };
