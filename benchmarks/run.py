@@ -11,10 +11,11 @@
     partitions partitions of the shared SNEMI3D labels, index, draws, historic coordinates
     records    coordinates of old trainings read, and lists of centres made of them
     viewer     chunks of the viewer with eight clients, and the time to its first picture
+    meshes     `floodem mesh` on the shared FIB-25 segmentation, against marching cubes alone
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
-partitions and viewer is random or hand-made and needs no data.
+partitions, viewer and meshes is random or hand-made and needs no data.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> int:
     import clahe_speed
     import conversion_speed
     import flood_overhead
+    import mesh_speed
     import network_speed
     import partition_speed
     import random_reads
@@ -55,6 +57,7 @@ def main() -> int:
         "clahe": clahe_speed.run,
         "partitions": partition_speed.run,
         "records": record_speed.run,
+        "meshes": mesh_speed.run,
     }
     names = sys.argv[1:] or list(benchmarks)
     unknown = [name for name in names if name not in benchmarks]

@@ -9,52 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from floodem.cluster import Task, run_tasks
-from floodem.errors import DependencyError, GeometryError, LabelError, OptionError
-from floodem.geometry import Box, VoxelSize
+from floodem.geometry import VoxelSize
 from floodem.progress import Progress, ProgressListener
-from floodem.shapes.files import FORMATS
 from floodem.shapes.meshes.blocks import (
-    FRAGMENT_COLUMNS,
     BlockWork,
     Source,
-    block_edge,
     mesh_block,
 )
 from floodem.shapes.meshes.destination import MeshDestination
 from floodem.shapes.meshes.gathering import (
     FACES,
-    OBJECT,
-    VOXELS,
     Blocks,
     GatherWork,
-    Pieces,
     gather_objects,
 )
-from floodem.shapes.meshes.marching import SHAPES_EXTRA
 from floodem.shapes.meshes.options import MeshOptions
-from floodem.shapes.meshes.packs import read_table
 from floodem.shapes.meshes.placing import place_meshes, placing_tasks
-from floodem.shapes.meshes.simplification import default_error_nm
+from floodem.shapes.meshes.plan import (
+    MeshPlan,
+    in_groups,
+    make_plan,
+    pieces_of,
+    some_of,
+    with_format,
+)
 from floodem.shapes.meshes.source import source_identity
 from floodem.shapes.precomputed import MeshInfo, write_info
-from floodem.volumes.volume import Volume
-
-MESHING_VERSION = 1
-"""Changes when the same labels and options give other files."""
-
-_LIBRARIES = ("zmesh", "pyfqmr", "DracoPy")
-
-_FACES_A_TASK = 200_000
-"""A few seconds of work: little is lost by a kill, and several processes end together."""
-
-_NAMED_IDS = 5
 
 _Run = Callable[..., list[dict[str, Any]]]
 
@@ -166,10 +150,10 @@ def mesh_segmentation(
     """
     source = segmentation if isinstance(segmentation, Source) else Source(uri=str(segmentation))
     options = options or MeshOptions()
-    options, is_file = _with_format(options, destination)
+    options, is_file = with_format(options, destination)
     with source.open() as volume:
-        job = _job(volume, source, options)
-        identity = job.identity | {"source": source_identity(volume)}
+        plan = make_plan(volume, source, options)
+        identity = plan.identity | {"source": source_identity(volume)}
     place = MeshDestination(destination, is_file=is_file, overwrite=overwrite, work=work)
     is_sharded = place.is_remote if options.is_sharded is None else options.is_sharded
     identity["is_sharded"] = is_sharded
@@ -189,99 +173,10 @@ def mesh_segmentation(
                 should_stop=should_stop,
             )
 
-        made = _make(job, folder, run=run, is_sharded=is_sharded)
-        result = _summary(made, job)
+        made = _make(plan, folder, run=run, is_sharded=is_sharded)
+        result = _summary(made, plan)
         place.commit(identity, result)
     return _result(result, destination=place.uri, was_finished=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """All that the stages need to know."""
-
-    source: Source
-    options: MeshOptions
-    region: Box
-    voxel_size: VoxelSize
-    max_error_nm: float
-    block_edge: int
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the files depend on, as JSON values."""
-        ids = self.options.ids
-        return {
-            "meshing": MESHING_VERSION,
-            "libraries": {name: _version(name) for name in _LIBRARIES},
-            "region": str(self.region),
-            "voxel_size_zyx_nm": list(self.voxel_size.zyx_nm),
-            "max_error_nm": self.max_error_nm,
-            "block_edge": self.block_edge,
-            "ids": None if ids is None else [str(label) for label in ids],
-            "min_voxels": self.options.min_voxels,
-            "file_format": self.options.file_format,
-        }
-
-
-def _with_format(options: MeshOptions, destination: str | Path) -> tuple[MeshOptions, bool]:
-    """Take the format from the destination's ending; tell whether it is one file.
-
-    Raises
-    ------
-    OptionError
-        When it is one file for several objects, or of another format.
-    """
-    from dataclasses import replace
-
-    ending = Path(str(destination)).suffix.removeprefix(".").lower()
-    if ending not in FORMATS or Path(str(destination)).is_dir():
-        return options, False
-    if options.file_format not in {None, ending}:
-        raise OptionError(
-            f"{destination} would be {ending} and not {options.file_format}: leave --format "
-            "(file_format) out, or name the file otherwise"
-        )
-    if options.ids is None or len(set(options.ids)) != 1:
-        raise OptionError(
-            f"{destination} is one file and holds one object: name it with --ids (ids), or give a "
-            f"folder and --format {ending} (file_format)"
-        )
-    return replace(options, file_format=ending), True
-
-
-def _job(volume: Volume, source: Source, options: MeshOptions) -> _Job:
-    if volume.dtype.kind not in "ui":
-        raise LabelError(
-            f"{volume.uri} holds {volume.dtype} values, which are no labels: "
-            "give a volume of unsigned integers, 0 for background"
-        )
-    voxel_size = options.voxel_size or volume.voxel_size
-    if voxel_size is None:
-        raise GeometryError(
-            f"{volume.uri} does not say how large its voxels are: "
-            "give z,y,x in nanometres with --voxel-size (voxel_size)"
-        )
-    region = options.box or volume.box
-    if not volume.box.contains(region) or region.size == 0:
-        raise GeometryError(f"box {region} is not inside {volume.uri}, which holds {volume.box}")
-    return _Job(
-        source=source,
-        options=options,
-        region=region,
-        voxel_size=voxel_size,
-        max_error_nm=options.max_error_nm or default_error_nm(voxel_size),
-        block_edge=options.block_edge or block_edge(region),
-    )
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        raise DependencyError(
-            f"making meshes needs {library}, which is not installed here: "
-            f"pip install {SHAPES_EXTRA!r}"
-        ) from None
 
 
 def _listening(progress: ProgressListener | None, of: str) -> Callable[[int, int], None] | None:
@@ -295,25 +190,25 @@ def _listening(progress: ProgressListener | None, of: str) -> Callable[[int, int
 _UNITS = {"blocks": "blocks", "objects": "parts", "files": "files"}
 
 
-def _make(job: _Job, folder: Path, *, run: _Run, is_sharded: bool) -> list[list[Any]]:
+def _make(plan: MeshPlan, folder: Path, *, run: _Run, is_sharded: bool) -> list[list[Any]]:
     """Run all stages; return the rows of `gather_objects`."""
-    blocks = Blocks(region=job.region, edge=job.block_edge, folder=folder / "blocks")
+    blocks = Blocks(region=plan.region, edge=plan.block_edge, folder=folder / "blocks")
     for name in ("blocks", "objects", "result"):
         (folder / name).mkdir(exist_ok=True)
-    edges = job.voxel_size.zyx_nm
-    ids = None if job.options.ids is None else tuple(sorted(set(job.options.ids)))
+    edges = plan.voxel_size.zyx_nm
+    ids = None if plan.options.ids is None else tuple(sorted(set(plan.options.ids)))
     run(
         mesh_block,
         [
             Task(
                 key=str(number),
                 argument=BlockWork(
-                    source=job.source,
-                    region=job.region,
+                    source=plan.source,
+                    region=plan.region,
                     core=core,
                     edges_nm=edges,
                     ids=ids,
-                    max_error_nm=job.max_error_nm / 2,
+                    max_error_nm=plan.max_error_nm / 2,
                     path=blocks.path(number),
                 ),
             )
@@ -326,17 +221,17 @@ def _make(job: _Job, folder: Path, *, run: _Run, is_sharded: bool) -> list[list[
             blocks=blocks,
             pieces=pieces,
             edges_nm=edges,
-            max_error_nm=job.max_error_nm / 2,
-            path=_path_of(number, folder, job),
-            file_format=job.options.file_format,
+            max_error_nm=plan.max_error_nm / 2,
+            path=_path_of(number, folder, plan),
+            file_format=plan.options.file_format,
         )
-        for number, pieces in _groups(_pieces(blocks, job))
+        for number, pieces in in_groups(pieces_of(blocks, plan))
     ]
     tasks = [Task(key=f"{number:06}", argument=work) for number, work in enumerate(works)]
     # The heaviest first, so that no process waits long for another at the end.
     tasks.sort(key=lambda task: -int(task.argument.pieces[:, FACES].sum()))
     results = run(gather_objects, tasks, of="objects")
-    if job.options.file_format is None:
+    if plan.options.file_format is None:
         packs = [work.path for work in works]
         placing, spec = placing_tasks(folder / "result", packs, is_sharded=is_sharded)
         run(place_meshes, placing, of="files")
@@ -345,58 +240,21 @@ def _make(job: _Job, folder: Path, *, run: _Run, is_sharded: bool) -> list[list[
     return sorted(rows)
 
 
-def _path_of(number: int, folder: Path, job: _Job) -> Path:
-    if job.options.file_format is None:
+def _path_of(number: int, folder: Path, plan: MeshPlan) -> Path:
+    if plan.options.file_format is None:
         return folder / "objects" / f"{number:06}.pack"
     return folder / "result"
 
 
-def _pieces(blocks: Blocks, job: _Job) -> Pieces:
-    """Return where the pieces of all objects are, by id, then block.
-
-    Raises
-    ------
-    LabelError
-        When none of the ids that were asked for is there.
-    """
-    tables = [np.zeros((0, 4 + FRAGMENT_COLUMNS), np.uint64)]
-    for number in range(len(blocks.cores())):
-        table = read_table(blocks.path(number), columns=FRAGMENT_COLUMNS)
-        tables.append(np.insert(table, 1, number, axis=1))
-    pieces = np.concatenate(tables)
-    if job.options.ids is not None and len(pieces) == 0:
-        raise LabelError(
-            f"{job.source.uri} has none of the ids {_some(job.options.ids)} in {job.region}: "
-            "check them"
-        )
-    # Blocks are in order, and the sort is stable.
-    pieces = pieces[np.argsort(pieces[:, OBJECT], kind="stable")]
-    _, where = np.unique(pieces[:, OBJECT], return_inverse=True)
-    voxels = np.bincount(where, weights=pieces[:, VOXELS]).astype(np.int64)
-    is_kept = (voxels[where] >= max(job.options.min_voxels, 1)) & (pieces[:, FACES] > 0)
-    return pieces[is_kept]
-
-
-def _groups(pieces: Pieces) -> list[tuple[int, Pieces]]:
-    """Cut the pieces into parts of whole objects with about the same number of faces."""
-    if len(pieces) == 0:
-        return []
-    _, first, where = np.unique(pieces[:, OBJECT], return_index=True, return_inverse=True)
-    faces = np.bincount(where, weights=pieces[:, FACES])
-    group = ((np.cumsum(faces) - faces) // _FACES_A_TASK).astype(np.int64)
-    starts = first[np.flatnonzero(np.diff(group, prepend=-1))]
-    return list(enumerate(np.split(pieces, starts[1:])))
-
-
-def _summary(rows: list[list[Any]], job: _Job) -> dict[str, Any]:
+def _summary(rows: list[list[Any]], plan: MeshPlan) -> dict[str, Any]:
     """Return what the record keeps of a finished run."""
     most = max((len(row[2]) for row in rows), default=0)
     notices = []
-    if job.options.ids is not None and len(rows) < len(set(job.options.ids)):
+    if plan.options.ids is not None and len(rows) < len(set(plan.options.ids)):
         found = {row[0] for row in rows}
-        missing = sorted(set(job.options.ids) - found)
+        missing = sorted(set(plan.options.ids) - found)
         notices.append(
-            f"no mesh for {_some(missing)}: they are not in {job.source.uri}, or too small"
+            f"no mesh for {some_of(missing)}: they are not in {plan.source.uri}, or too small"
         )
     return {
         "objects": len(rows),
@@ -405,8 +263,8 @@ def _summary(rows: list[list[Any]], job: _Job) -> dict[str, Any]:
         ],
         "levels": [sum(len(row[2]) == count for row in rows) for count in range(1, most + 1)],
         "bytes": sum(row[3] for row in rows),
-        "voxel_size_zyx_nm": list(job.voxel_size.zyx_nm),
-        "max_error_nm": job.max_error_nm,
+        "voxel_size_zyx_nm": list(plan.voxel_size.zyx_nm),
+        "max_error_nm": plan.max_error_nm,
         "notices": notices,
     }
 
@@ -423,8 +281,3 @@ def _result(values: Mapping[str, Any], *, destination: str, was_finished: bool) 
         was_finished=was_finished,
         notices=tuple(values["notices"]),
     )
-
-
-def _some(ids: Sequence[int]) -> str:
-    shown = ", ".join(str(label) for label in ids[:_NAMED_IDS])
-    return shown if len(ids) <= _NAMED_IDS else f"{shown} and {len(ids) - _NAMED_IDS} more"

@@ -41,7 +41,7 @@ VOLUME_TOLERANCE = 0.01
 
 
 def default_error_nm(voxel_size: VoxelSize) -> float:
-    """Return an error that removes the steps of voxels and nothing larger.
+    """Return the error that is allowed where nobody says: one voxel.
 
     It is the edge of a cube with the volume of a voxel.
     """
