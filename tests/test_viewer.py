@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
@@ -33,7 +34,10 @@ from floodem.viewer.objects import ObjectMeshes
 from floodem.viewer.opening import split_kind
 from floodem.viewer.screenshot import _draw, find_browser
 from floodem.viewer.serving import Site
+from floodem.volumes import create_volume
 from viewer_cases import OFFSET, MemoryVolume, noise, two_objects
+
+SIZE = VoxelSize(30, 6, 6)
 
 
 def layer(volume, kind, name="layer"):
@@ -474,3 +478,46 @@ def test_a_page_that_is_never_drawn_ends_in_a_sentence():
     viewer = SimpleNamespace(client=Page())
     with pytest.raises(ResourceError, match=r"did not draw the page within 0\.01 s"):
         _draw(viewer, (400, 300), drawn_within_s=0.01)
+
+
+def test_a_layer_that_is_just_being_added_in_the_page_is_no_error():
+    with start(layer(MemoryVolume(noise(np.uint8)), Kind.IMAGE, "em")) as viewer:
+        state = viewer.client.state.to_json()
+        adding = {"type": "new", "source": "", "name": "new layer"}
+        viewer.client.set_state(state | {"layers": [*state["layers"], adding]})
+        assert [one.name for one in viewer.client.state.layers] == ["em", "new layer"]
+        with viewer.client.txn() as changed:
+            changed.layout = "xy"
+        assert viewer.share()["layout"] == "xy"
+
+
+def test_a_volume_of_100_gigabytes_opens_at_once(tmp_path):
+    pytest.importorskip("neuroglancer")
+    uris = [f"zarr3://{tmp_path / name}" for name in ("em", "seg")]
+    for uri, dtype in zip(uris, (np.uint8, np.uint64), strict=True):
+        with create_volume(
+            uri, shape=(4000, 5000, 5000), dtype=dtype, chunks=(64, 64, 64), voxel_size=SIZE
+        ):
+            pass
+    begin = time.monotonic()
+    with view(*uris) as viewer:
+        shown = viewer.client.state.layers
+        assert [one.layer.type for one in shown] == ["image", "segmentation"]
+        (source,) = shown["seg"].source
+        info = info_of(source)
+        assert info["scales"][0]["size"] == [5000, 5000, 4000]
+        assert time.monotonic() - begin < 10
+    assert viewer.notes[0].startswith("seg has 100000 million voxels")
+
+
+def test_a_segmentation_in_a_bucket_is_served_and_shared_by_its_own_address(gs, no_servers):
+    pytest.importorskip("neuroglancer")
+    uri = "precomputed://gs://bucket/seg"
+    with create_volume(uri, shape=(20, 30, 40), dtype=np.uint32, voxel_size=SIZE) as volume:
+        volume.write(volume.box, two_objects(np.uint32))
+    with view(uri) as viewer:
+        (source,) = viewer.client.state.layers["seg"].source
+        assert source.url.startswith(f"precomputed://{viewer.site.address}/d/")
+        assert info_of(source)["scales"][0]["size"] == [40, 30, 20]
+        (shared,) = viewer.share()["layers"]
+    assert shared["source"] == [{"url": uri}]

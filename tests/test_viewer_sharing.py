@@ -124,9 +124,8 @@ def test_a_running_viewer_shares_what_others_can_read():
 
 def test_a_notebook_keeps_no_more_than_the_address_of_a_server_that_ends_with_it():
     pytest.importorskip("neuroglancer")
-    with Viewer(
-        [Layer(MemoryVolume(noise("u1"), uri="/home/me/em.h5"), Kind.IMAGE, "em")]
-    ) as viewer:
+    em = Layer(MemoryVolume(noise("u1"), uri="/home/me/em.h5"), Kind.IMAGE, "em")
+    with Viewer([em], height_px=321) as viewer:
         plain, shown = repr(viewer), viewer._repr_html_()
         token, address = viewer.client.token, viewer.address
     assert plain == "<Viewer of em; .address is to be opened in a browser>"

@@ -330,8 +330,6 @@ def _segmentation_layer(sources: list[Any], *, selected: Sequence[int]) -> Any:
 
 
 def _layer_of(type_: str, source: Any) -> Any:
-    """Make a layer of a type that Neuroglancer's Python side may not know: ``auto``."""
     from neuroglancer import viewer_state
 
-    known = viewer_state.layer_types.setdefault(type_, viewer_state.Layer)
-    return known({"type": type_, "source": source.to_json()})
+    return viewer_state.Layer({"type": type_, "source": source.to_json()})

@@ -27,6 +27,10 @@ from floodem.viewer.sharing import Shared, shareable
 LOCAL_ONLY = "127.0.0.1"
 USUAL_WINDOW_WH = (1400, 900)
 
+_LAYERS_OF_THE_PAGE = ("auto", "new")
+"""Layers whose type the page has yet to tell, or its user to choose: Neuroglancer's Python side
+would refuse a state with one of them."""
+
 _open: set[Viewer] = set()
 """Viewers that nobody closed yet: a notebook's picture lives on without a name for its viewer."""
 
@@ -136,9 +140,7 @@ class Viewer:
         """Return the same with sentences on what was left out."""
         public = {layer.name: layer.public for layer in self.layers if isinstance(layer, Layer)}
         token = str(self.client.token)
-        return shareable(
-            self.client.state.to_json(), public=public, secrets=(token, self.site.address)
-        )
+        return shareable(self.client.shared_state.raw_state, public=public, secrets=(token, self.site.address))
 
     def screenshot(self, path: str | Path, *, size_wh: tuple[int, int] = USUAL_WINDOW_WH) -> Path:
         """Draw the panels as they are now into a PNG file and return its path.
@@ -238,6 +240,8 @@ def _neuroglancer() -> Any:
         raise DependencyError(
             'the viewer needs the package neuroglancer: pip install "floodem[view]"'
         ) from error
+    for type_ in _LAYERS_OF_THE_PAGE:
+        neuroglancer.viewer_state.layer_types.setdefault(type_, neuroglancer.viewer_state.Layer)
     return neuroglancer
 
 
