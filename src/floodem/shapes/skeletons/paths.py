@@ -20,7 +20,7 @@ Values = Float64[np.ndarray, "points"]
 DepthAt = Callable[[Points], Values]
 """Depth of the voxels in which points (z, y, x nm) lie; 0 outside of the object."""
 
-LEAST_STRETCH_CELLS = 3.0
+LEAST_STRETCH_CELLS = 2.0
 """Half the stretch that is averaged is at least this many cells, where staircases vanish."""
 
 LEAST_STRETCH_LONG_EDGES = 1.0
@@ -45,7 +45,12 @@ def along(points: Points) -> Values:
 
 def polished(
     points: Points, radii: Values, *, is_whole: bool, cell_nm: Cell, depth_at: DepthAt
-) -> tuple[Points, Values, Int64[np.ndarray, "old"], Float64[np.ndarray, "old"]]:
+) -> tuple[
+    Float64[np.ndarray, "made 3"],
+    Float64[np.ndarray, "made"],
+    Int64[np.ndarray, "points"],
+    Float64[np.ndarray, "points"],
+]:
     """Return a path with its blunt ends led out along the middle, and smoothed.
 
     Parameters
@@ -62,9 +67,9 @@ def polished(
     points, radii
         The path as it should be.
     rows
-        For each point of old the row of the one that stands for it now.
+        For each given point the row of the one that stands for it now.
     caps
-        For each point of old the radius of the blunt end that it lay in, or 0.
+        For each given point the radius of the blunt end that it lay in, or 0.
     """
     rows, caps = np.arange(len(points)), np.zeros(len(points))
     for _ in range(2 if is_whole else 1):
@@ -142,7 +147,7 @@ def lead_out(
     *,
     cell_nm: Cell,
     depth_at: DepthAt,
-) -> tuple[int, Points]:
+) -> tuple[int, Float64[np.ndarray, "out 3"]]:
     """Return how many points at a path's beginning to replace, and what by.
 
     From where the path has left its end cap, it is led straight on along its
@@ -169,6 +174,7 @@ def lead_out(
     if length < radii[first] / 2 or length < cell_nm[0]:
         return nothing
     step = cell_nm[0] / 4
+    # Between two points that lie inside, so that rounding does not move the end out of its voxel.
     reach = np.arange(1, int((BLUNT * radii[first] + cell_nm[0] + cell_nm[1]) / step) + 2) * step
     ray = points[first] + reach[:, None] * (course / length)
     is_out = depth_at(ray) <= 0
@@ -182,4 +188,4 @@ def lead_out(
         return first, nothing[1]
     count = max(1, round(steps_inside * step / cell_nm[0]))
     chosen = np.linspace(steps_inside, 0, count, endpoint=False).round().astype(int) - 1
-    return first, ray[chosen]
+    return first, ray[chosen] - course / length * (step / 2)

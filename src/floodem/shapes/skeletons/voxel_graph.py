@@ -215,7 +215,9 @@ def voxel_graph(
         counts=np.bitwise_count(own).astype(np.int64),
         starts=starts,
         neighbours=neighbours,
-        lengths_nm=_lengths(voxels * np.array(voxel_size.zyx_nm), starts, neighbours=neighbours),
+        lengths_nm=_lengths(
+            voxels * np.array(voxel_size.zyx_nm, np.float64), starts, neighbours=neighbours
+        ),
         cell_edge_nm=min(edges_nm),
         longest_cell_edge_nm=max(edges_nm),
     )
