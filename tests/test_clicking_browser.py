@@ -45,10 +45,11 @@ class Hand:
         return ActionChains(self.driver, duration=0)
 
     def point(self, x, y):
-        chain = self._chain()
-        chain.w3c_actions.pointer_action.move_to_location(round(x), round(y))
-        chain.perform()
-        self.page.wait_until("viewer.mouseState.active", within_s=5)
+        for aside in (5, 0):  # a mouse that stays where it is tells the page nothing
+            chain = self._chain()
+            chain.w3c_actions.pointer_action.move_to_location(round(x) + aside, round(y))
+            chain.perform()
+        self.page.wait_until("viewer.mouseState.active", within_s=20)
 
     def press(self, *keys):
         self._chain().send_keys(*keys).perform()
