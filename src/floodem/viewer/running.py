@@ -140,7 +140,9 @@ class Viewer:
         """Return the same with sentences on what was left out."""
         public = {layer.name: layer.public for layer in self.layers if isinstance(layer, Layer)}
         token = str(self.client.token)
-        return shareable(self.client.shared_state.raw_state, public=public, secrets=(token, self.site.address))
+        return shareable(
+            self.client.shared_state.raw_state, public=public, secrets=(token, self.site.address)
+        )
 
     def screenshot(self, path: str | Path, *, size_wh: tuple[int, int] = USUAL_WINDOW_WH) -> Path:
         """Draw the panels as they are now into a PNG file and return its path.
