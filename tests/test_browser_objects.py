@@ -87,6 +87,27 @@ def test_meshes_in_a_folder_lie_where_those_made_on_demand_do(chromium, segmenta
     assert both.sum() / either.sum() > 0.97
 
 
+def test_objects_without_shapes_are_selected_and_nothing_waits_for_them(
+    chromium, segmentation, tmp_path
+):
+    from floodem.shapes.meshes.job import MeshOptions, mesh_segmentation
+    from floodem.shapes.precomputed import SkeletonInfo, write_info
+
+    uri = f"precomputed://{segmentation}"
+    mesh_segmentation(uri, tmp_path / "mesh", options=MeshOptions(ids=(3,)))
+    (tmp_path / "skeletons").mkdir()
+    write_info(tmp_path / "skeletons", SkeletonInfo())
+    panel = drawn_in_3d(
+        chromium,
+        two_tubes(),
+        name="without-shapes",
+        meshes=[tmp_path / "mesh"],
+        skeletons=[tmp_path / "skeletons"],
+        voxel_size=SIZE,
+    )
+    assert panel.share_coloured() > 0.01
+
+
 def test_skeletons_are_drawn_along_the_objects(chromium, segmentation, skeletons):
     lines = drawn_in_3d(chromium, name="skeletons", skeletons=[skeletons], selected=())
     assert lines.colours(share=2e-4) >= 2

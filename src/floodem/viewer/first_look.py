@@ -14,6 +14,7 @@ from typing import Any
 
 from floodem.errors import OptionError
 from floodem.geometry import Box, VoxelSize
+from floodem.viewer.absent_shapes import empty_shapes, ids_with_mesh
 from floodem.viewer.focus import Focus, Position, find_focus
 from floodem.viewer.layers import (
     MESH_VOXELS,
@@ -24,7 +25,7 @@ from floodem.viewer.layers import (
     labels_in_memory,
     objects_at_first,
 )
-from floodem.viewer.object_folders import ShapeFolder
+from floodem.viewer.object_folders import Shape, ShapeFolder
 from floodem.viewer.objects import ObjectMeshes
 from floodem.viewer.scenes.scene import Scene
 from floodem.viewer.serving import Site
@@ -277,7 +278,9 @@ class _Place:
     def _url(self, source: str | ShapeFolder) -> str:
         if isinstance(source, str):
             return source
-        return f"precomputed://{self.site.serve_folder(source.path)}"
+        is_of_objects = source.shape is not Shape.PROPERTIES
+        absent = empty_shapes(source.path) if is_of_objects else None
+        return f"precomputed://{self.site.serve_folder(source.path, absent=absent)}"
 
     def _source(self, url: str, *, is_given: bool = False) -> Any:
         """Name a source, in other units than its own where the user or nobody gives any."""
@@ -294,12 +297,15 @@ def _at_first(layer: Layer, labels: Array | None, *, is_chosen: bool) -> list[in
     """Choose the objects that 3-D shows at first, from voxels that are cheap to read."""
     if is_chosen or not layer.has_objects:
         return []
+    meshed = [
+        one.path for one in layer.shapes if isinstance(one, ShapeFolder) and one.shape is Shape.MESH
+    ]
+    among = ids_with_mesh(meshed[0]) if meshed else None
     if labels is not None:
-        return objects_at_first(labels)
+        return objects_at_first(labels, among=among)
     coarsest = layer.volume.levels[-1]
-    if coarsest.box.size <= MESH_VOXELS:
-        return objects_at_first(coarsest.read())
-    return objects_at_first(coarsest.read(middle(coarsest.box)))
+    box = None if coarsest.box.size <= MESH_VOXELS else middle(coarsest.box)
+    return objects_at_first(coarsest.read(box), among=among)
 
 
 def _dimensions(size: VoxelSize, *, has_unit: bool) -> Any:

@@ -8,7 +8,7 @@ floodem.viewer.first_look hands the layers over.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,19 +164,28 @@ def largest_objects(labels: Array, *, count: int) -> list[int]:
     return [int(label) for label in ids[order] if label != 0][:count]
 
 
-def objects_at_first(labels: Array) -> list[int]:
+def objects_at_first(labels: Array, *, among: Collection[int] | None = None) -> list[int]:
     """Return the ids of the objects to show in 3-D at first, the largest first; never 0.
 
     They are the `MESHES_AT_FIRST` largest. In a crowded volume, where enough others
     remain that are no crumbs, those that would hide them are left out.
+
+    Parameters
+    ----------
+    labels
+        A sample of the segmentation, or all of it.
+    among
+        The ids that can be shown; None for all.
     """
     ids, voxels = sizes(labels)
+    is_shown = ids != 0
+    if among is not None:
+        is_shown &= np.array([int(label) in among for label in ids], bool)
     shares = voxels / labels.size
-    is_fair = (ids != 0) & (shares >= _CRUMB_SHARE) & (shares <= _HIDING_SHARE)
-    if np.count_nonzero(is_fair) < MESHES_AT_FIRST:
-        return largest_objects(labels, count=MESHES_AT_FIRST)
-    order = np.argsort(-voxels[is_fair], kind="stable")
-    return [int(label) for label in ids[is_fair][order][:MESHES_AT_FIRST]]
+    is_fair = is_shown & (shares >= _CRUMB_SHARE) & (shares <= _HIDING_SHARE)
+    chosen = is_shown if np.count_nonzero(is_fair) < MESHES_AT_FIRST else is_fair
+    order = np.argsort(-voxels[chosen], kind="stable")
+    return [int(label) for label in ids[chosen][order][:MESHES_AT_FIRST]]
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from http import HTTPStatus
@@ -71,6 +71,9 @@ class ServedFolder:
         Whether pages of any origin may read it (CORS).
     headers
         Sent with every file besides its own.
+    absent
+        Gives what a file that is not there would hold, by its path, None where there is
+        none.
 
     Raises
     ------
@@ -84,12 +87,14 @@ class ServedFolder:
         *,
         is_public: bool = False,
         headers: Mapping[str, str] | None = None,
+        absent: Callable[[str], bytes | None] | None = None,
     ) -> None:
         if not folder.is_dir():
             raise OptionError(f"there is no folder {folder} to serve: check the path")
         self.is_public = is_public
         self._root = Path(os.path.realpath(folder))
         self._extra = dict(headers or {})
+        self._absent = absent
         self.executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="floodem-folder")
 
     def at_once(self, request: Request) -> Answer | None:
@@ -106,7 +111,7 @@ class ServedFolder:
                 return self._file(request, found)
             packed = self.find(request.path + _PACKED_SUFFIX)
             if packed is None or packed.is_dir():
-                return not_found()
+                return self._not_there(request)
             return self._stored_packed(request, packed)
         except StorageError as error:
             return text_answer(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
@@ -135,6 +140,14 @@ class ServedFolder:
         # Pipes and devices would wait for ever.
         is_file = stat.S_ISREG(mode) and not path.endswith("/")
         return found if is_file or stat.S_ISDIR(mode) else None
+
+    def _not_there(self, request: Request) -> Answer:
+        content = None if self._absent is None else self._absent(request.path)
+        if content is None:
+            return not_found()
+        # A file of this name may come later.
+        headers = self._extra | {"Content-Type": content_type(""), "Cache-Control": "no-cache"}
+        return Answer(headers=headers, body=content)
 
     def _folder(self, request: Request) -> Answer:
         path = request.path.rstrip("/")

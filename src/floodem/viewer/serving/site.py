@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -152,7 +153,13 @@ class Site:
         )
         return "precomputed://" + self._add(source, "d", name)
 
-    def serve_folder(self, folder: Path, *, is_public: bool = False) -> str:
+    def serve_folder(
+        self,
+        folder: Path,
+        *,
+        is_public: bool = False,
+        absent: Callable[[str], bytes | None] | None = None,
+    ) -> str:
         """Serve the files below a folder, hidden ones and links out of it left out.
 
         Parameters
@@ -161,6 +168,9 @@ class Site:
             Read when it is asked for, so that changes are seen.
         is_public
             Whether pages of any origin may read it: for clients that are not ours.
+        absent
+            Gives what a file that is not there would hold, by its path below the folder;
+            None where there is none.
 
         Returns
         -------
@@ -172,7 +182,7 @@ class Site:
         OptionError
             When there is no such folder.
         """
-        return self._add(ServedFolder(folder, is_public=is_public), "f", None)
+        return self._add(ServedFolder(folder, is_public=is_public, absent=absent), "f", None)
 
     def close(self) -> None:
         """Take everything away that this site served; the last one gives the port back."""
