@@ -34,10 +34,10 @@ _MERGE_ROWS = 2**20
 
 
 def blocks_of(
-    volume: Volume, *, directions: Columns, block_voxels: int = BLOCK_VOXELS
+    volume: Volume, *, directions: Columns, block_voxels: int | None = None
 ) -> list[Tile]:
     """Cut a volume into blocks whose halos hold every pair of voxels that they answer for."""
-    core = block_edges(volume, voxels=block_voxels)
+    core = block_edges(volume, voxels=block_voxels or BLOCK_VOXELS)
     return list(tiles(volume.box, core=core, margin=reach(directions)))
 
 
@@ -45,11 +45,16 @@ def count_volume(
     volume: Volume,
     *,
     directions: Columns = (),
-    block_voxels: int = BLOCK_VOXELS,
+    block_voxels: int | None = None,
     progress: ProgressListener | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> ObjectTable:
     """Count all objects of an open volume in this process.
+
+    Parameters
+    ----------
+    block_voxels
+        About how many voxels are looked at together; the counts do not depend on it.
 
     Raises
     ------

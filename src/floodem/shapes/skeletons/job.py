@@ -113,6 +113,7 @@ def skeletonize(
         size = require_voxel_size(volume, request.voxel_size)
         labels = source.identity(volume)
         identity = {"version": _VERSION, "labels": labels, "request": request.identity()}
+        _require_ours(destination, work)
         with making_folders(work), exclusive(work / "lock", what=str(destination)):
             _begin(destination, work, identity=json.loads(json.dumps(identity)), again=overwrite)
             run = _Run(
@@ -138,26 +139,37 @@ def skeletonize(
             return run.make(objects, ways)
 
 
+def _require_ours(destination: Path, work: Path) -> None:
+    """Refuse a destination that holds what this command has not made."""
+    try:
+        is_taken = destination.is_file() or (destination.exists() and any(destination.iterdir()))
+        if is_taken and not (work / _RUN).exists():
+            raise DestinationExistsError(
+                f"{destination} is there already and not from this command: choose another name"
+            )
+    except FloodemError:
+        raise
+    except OSError as error:
+        raise storage_error("look at", destination, error) from error
+
+
 def _begin(destination: Path, work: Path, *, identity: Mapping[str, Any], again: bool) -> None:
-    """Refuse what is not ours or of other options; otherwise note what is being made."""
+    """Refuse what is of other options; otherwise note what is being made."""
+    _require_ours(destination, work)
     record = work / _RUN
     try:
-        if again and record.exists():
+        is_other = record.exists() and read_json(record, max_bytes=_MAX_RUN_BYTES) != identity
+        if is_other and destination.exists() and not again:
+            raise RunConflictError(
+                f"{destination} was begun with other labels or options: repeat the earlier command "
+                "to go on with it, give --overwrite to begin again, or choose another destination"
+            )
+        if record.exists() and (again or is_other):
             for folder in (destination, *(one for one in work.iterdir() if one.is_dir())):
                 if folder.exists():
                     shutil.rmtree(folder)
             (work / _FINISHED).unlink(missing_ok=True)
             record.unlink()
-        if record.exists() and read_json(record, max_bytes=_MAX_RUN_BYTES) != identity:
-            raise RunConflictError(
-                f"{destination} was begun with other labels or options: repeat the earlier command "
-                "to go on with it, give --overwrite to begin again, or choose another destination"
-            )
-        is_taken = destination.is_file() or (destination.exists() and any(destination.iterdir()))
-        if is_taken and not record.exists():
-            raise DestinationExistsError(
-                f"{destination} is there already and not from this command: choose another name"
-            )
         write_json(record, identity)
     except FloodemError:
         raise
