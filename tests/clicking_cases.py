@@ -58,11 +58,15 @@ class FakeScreen:
     shown: list = field(default_factory=list)
     asked: list = field(default_factory=list)
     kept: int = 0
+    pauses: int = 0
 
     def show(self, snapshot, *, text):
         self.shown.append(snapshot)
         if text:
             self.said.append(text)
+
+    def let_pages_draw(self):
+        self.pauses += 1
 
     def show_kept(self):
         self.kept += 1

@@ -88,6 +88,13 @@ def test_growth_is_shown_several_times_a_second_and_not_more_often(running):
         assert 2 <= len([one for one in screen.shown if one is not None]) <= 4
 
 
+def test_the_first_picture_gets_a_pause_to_be_seen_in(running):
+    with running() as (line, screen, _):
+        line.wish(TUBE)
+        until(lambda: screen.now.startswith("done"))
+        assert screen.pauses == 1
+
+
 def test_enter_keeps_the_object_on_disk_and_nothing_is_pending_then(running, volume, tmp_path):
     with running() as (line, screen, kept):
         line.wish(TUBE)

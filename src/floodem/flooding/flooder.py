@@ -172,6 +172,11 @@ class Flooder:
         dtype = choose_dtype(self.request.dtype, device)
         self._predictor = Predictor(model, device=device, dtype=dtype)
 
+    @property
+    def device_type(self) -> str:
+        """What the network computes on: ``cpu`` or ``cuda``."""
+        return str(self._predictor.device.type)
+
     def warm_up(self) -> None:
         """Ask the network once about nothing: the first answer takes longer than all others."""
         nothing = np.zeros(self._predictor.fov, np.float32)

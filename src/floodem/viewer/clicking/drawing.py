@@ -60,6 +60,7 @@ class Growing:
     def __init__(self, voxel_size: VoxelSize) -> None:
         self._voxel_size = voxel_size
         self._now: Snapshot | None = None
+        self._was_read = threading.Event()
 
     @property
     def now(self) -> Snapshot | None:
@@ -69,6 +70,11 @@ class Growing:
     def show(self, snapshot: Snapshot | None) -> None:
         """Show this from now on."""
         self._now = snapshot
+        self._was_read.clear()
+
+    def wait_until_read(self, within_s: float) -> bool:
+        """Wait until a page has asked for voxels of what is shown; tell whether one has."""
+        return self._was_read.wait(within_s)
 
     def read(self, box: Box, *, step: Zyx) -> Array:
         """Return `PENDING` in the object and 0 elsewhere, every `step`-th voxel."""
@@ -78,6 +84,7 @@ class Growing:
         if now is not None and parts is not None:
             there, here = parts
             labels[there] = now.mask[here] * self.dtype.type(PENDING)
+            self._was_read.set()
         return labels
 
     def mesh(self, label: int) -> Mesh | None:

@@ -60,6 +60,9 @@ class Screen(Protocol):
     def show(self, snapshot: Snapshot | None, *, text: str) -> None:
         """Show what a flood has filled, or nothing, and say something."""
 
+    def let_pages_draw(self) -> None:
+        """Wait, not for long, until what is shown is likely seen."""
+
     def show_kept(self) -> None:
         """Show that other objects are kept than before."""
 
@@ -291,6 +294,11 @@ class FloodLine:
         return len(self._waiting)
 
     @property
+    def shares_cores(self) -> bool:
+        """Whether the network computes where a page on this machine does."""
+        return self._flooder.device_type == "cpu"
+
+    @property
     def screen(self) -> Screen:
         """What is told of everything."""
         return self._screen
@@ -342,7 +350,12 @@ class _Growth:
             seconds=now - self._began,
             waiting=self._line.waiting,
         )
-        self._line.screen.show(Snapshot(step.reach, mask), text=text)
+        screen = self._line.screen
+        screen.show(Snapshot(step.reach, mask), text=text)
+        if step.calls == 1 and self._line.shares_cores:
+            # Else the next network call would take them from a page on this machine, and the
+            # user would not see for a second or two that anything happens.
+            screen.let_pages_draw()
 
 
 def _label_at(volume: Volume, position: Zyx) -> int:

@@ -8,6 +8,7 @@ from here would make every page load all of its layers anew.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ TO_DECIDE: Mapping[str, str] = {
 Outside of the panels they are never ours: there they end what is typed."""
 
 _STATUS = "floodem"
+
+_LOADED_WITHIN_S, _DRAWN_WITHIN_S = 0.3, 0.1
 
 
 class PageScreen:
@@ -57,6 +60,11 @@ class PageScreen:
         """Show what a flood has filled, or nothing, and say something."""
         self._growing.show(snapshot)
         self._tell(self._pending, text=text or None)
+
+    def let_pages_draw(self) -> None:
+        """Wait, not for long, until what is shown was loaded by a page and is likely drawn."""
+        if self._growing.wait_until_read(_LOADED_WITHIN_S):
+            time.sleep(_DRAWN_WITHIN_S)
 
     def show_kept(self) -> None:
         """Show that other objects are kept than before."""
