@@ -254,7 +254,7 @@ def _summary(rows: list[list[Any]], plan: MeshPlan) -> dict[str, Any]:
         found = {row[0] for row in rows}
         missing = sorted(set(plan.options.ids) - found)
         notices.append(
-            f"no mesh for {some_of(missing)}: they are not in {plan.source.uri}, or too small"
+            f"no mesh for {some_of(missing)}: they are not in the segmentation, or too small"
         )
     return {
         "objects": len(rows),
