@@ -62,9 +62,9 @@ def measure(
     length_nm of its skeleton where that is asked for. Without --csv the largest
     objects are printed.
 
-    Surfaces are estimated: round ones within 1 %, flat ones 6 % too small where they
+    Surfaces are estimated: round ones within 2 %, flat ones 6 % too small where they
     follow the voxels' faces and up to 3 % too large where they are slanted. Where the
-    volume ends is no surface. Ctrl-C stops; the same command goes on from there.
+    volume ends is no surface. Ctrl-C stops; with --csv the same command goes on.
     """
     from floodem.shapes.measures.source import LabelSource
     from floodem.shapes.measures.table_file import write_csv

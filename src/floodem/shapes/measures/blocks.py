@@ -131,6 +131,7 @@ def count_source(
             receipts=work / "receipts",
             identity={
                 "kind": "objects",
+                "block": list(found[0].core.shape) if found else [],
                 "directions": [[list(step) for step in group] for group in directions],
                 **identity,
             },

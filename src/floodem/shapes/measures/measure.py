@@ -67,7 +67,8 @@ class Measures:
     @property
     def volume_nm3(self) -> Float64[np.ndarray, "objects"]:
         """Volume of each object."""
-        volumes: Float64[np.ndarray, "objects"] = self.voxels * np.prod(self.voxel_size.zyx_nm)
+        z, y, x = self.voxel_size.zyx_nm
+        volumes: Float64[np.ndarray, "objects"] = self.voxels * float(z * y * x)
         return volumes
 
     def with_lengths(

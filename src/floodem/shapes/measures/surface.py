@@ -9,8 +9,9 @@ neighbouring voxels of it that differ. Counts of different blocks add up.
 The weights of the directions are chosen for each voxel size so that the largest
 error for planes of any slant is as small as it can be while the mean error over
 all slants is 0: planes parallel to the voxels' faces then come out 6 % too small,
-slanted ones up to 3 % too large, and anything round is right within 1 % once it
-is ten voxels wide (both are in the tests). Along an axis with long voxels the
+slanted ones up to 3 % too large (6 % where voxels have three different edges), and
+balls are right within 2 % once they are ten of the longest edges wide, within 0.5 %
+from twenty on. Along an axis with long voxels the
 diagonal directions take several steps on the others, so that they are spread
 evenly in nanometres.
 

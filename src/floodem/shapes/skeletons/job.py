@@ -44,7 +44,7 @@ from floodem.shapes.precomputed.folders import INFO, MAX_INFO_BYTES, read_json, 
 from floodem.shapes.precomputed.shards import read_range
 from floodem.shapes.skeletons.kimimaro_adapter import load_kimimaro
 from floodem.shapes.skeletons.objects import GroupTask, Outputs, skeletonize_group
-from floodem.shapes.skeletons.plan import Plan, Reading, plan, readings
+from floodem.shapes.skeletons.plan import GROUP_VOXELS, Plan, Reading, plan, readings
 from floodem.shapes.skeletons.request import Skeletonized, SkeletonRequest
 
 WORK_ENDING = ".floodem"
@@ -316,7 +316,7 @@ class _Run:
             function,
             tasks,
             receipts=self.work / unit,
-            identity=self.identity,
+            identity={**self.identity, "group_voxels": GROUP_VOXELS},
             workers=self.workers,
             progress=tell,
             should_stop=self.should_stop,
