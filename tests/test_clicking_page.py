@@ -402,7 +402,7 @@ def test_every_level_of_a_live_volume_is_every_nth_voxel(data):
 
 def test_meshes_count_from_the_first_corner_of_their_volume():
     corner = np.array(BOX.start) * np.array(FRAME.voxel_size.zyx_nm)
-    vertices = np.array([[0, 0, 0], [30, 0, 0], [0, 12, 0]] + corner, np.float32)
+    vertices = (np.array([[0, 0, 0], [30, 0, 0], [0, 12, 0]]) + corner).astype(np.float32)
     made, faces = mesh_in(encode_mesh(Mesh(vertices, np.array([[0, 1, 2]], np.uint32)), FRAME))
     np.testing.assert_allclose(made, [[0, 0, 0], [0, 0, 3e-8], [0, 12e-9, 0]], atol=1e-12)
     assert sorted(faces[0]) == [0, 1, 2]
