@@ -38,8 +38,8 @@ def segmentation(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def skeletons(segmentation):
-    from floodem.shapes.measures.source import LabelSource
     from floodem.shapes.skeletons.job import SkeletonRequest, skeletonize
+    from floodem.shapes.source import LabelSource
 
     folder = segmentation.with_name("skeletons")
     request = SkeletonRequest(min_voxels=1)

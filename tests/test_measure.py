@@ -24,12 +24,12 @@ from floodem.shapes.measures import blocks as blocks_module
 from floodem.shapes.measures.blocks import count_volume
 from floodem.shapes.measures.counting import count_objects
 from floodem.shapes.measures.measure import Measures, measure, measures_of, skeleton_lengths
-from floodem.shapes.measures.source import LabelSource, block_edges
 from floodem.shapes.measures.surface import area_per_crossing, crossing_directions
 from floodem.shapes.measures.table import ObjectTable
 from floodem.shapes.measures.table_file import COLUMNS, write_csv
 from floodem.shapes.skeletons.folder import SkeletonFolder
 from floodem.shapes.skeletons.swc import swc_text
+from floodem.shapes.source import LabelSource, block_edges
 from floodem.volumes import create_volume
 from mesh_cases import ball
 from reference import object_measures

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from floodem.errors import FloodemError, ResourceError, VolumeFormatError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.shapes.meshes import Mesh, object_meshes
-from floodem.shapes.meshes.blocks import BlockWork, Source, block_edge, fragment, mesh_block
+from floodem.shapes.meshes.blocks import BlockWork, block_edge, fragment, mesh_block
 from floodem.shapes.meshes.gathering import OBJECT, Blocks, GatherWork, joined
 from floodem.shapes.meshes.levels import first_level, grid_for, levels_of_detail
 from floodem.shapes.meshes.packs import Place, read_table, writing_pack
+from floodem.shapes.source import LabelSource
 from floodem.volumes import create_volume
 from mesh_cases import ANISOTROPIC, ISOTROPIC, ball, edge_counts, is_watertight, tissue
 
@@ -43,7 +44,7 @@ def joined_meshes(
     tables = []
     for number, core in enumerate(blocks.cores()):
         work = BlockWork(
-            source=Source(uri=uri),
+            source=LabelSource(uri=uri),
             region=region,
             core=core,
             edges_nm=voxel_size.zyx_nm,
@@ -150,7 +151,7 @@ def test_an_object_inside_a_block_has_no_surface_there_but_voxels(tmp_path: Path
     core = blocks.core(13)
     assert core == Box((8, 8, 8), (16, 16, 16))
     work = BlockWork(
-        source=Source(uri=uri),
+        source=LabelSource(uri=uri),
         region=region,
         core=core,
         edges_nm=(10, 10, 10),

@@ -28,10 +28,10 @@ from floodem.errors import (
 from floodem.geometry import Box, VoxelSize
 from floodem.progress import Progress
 from floodem.shapes.meshes import Mesh
-from floodem.shapes.meshes.blocks import Source
 from floodem.shapes.meshes.job import mesh_segmentation
 from floodem.shapes.meshes.options import MeshOptions
 from floodem.shapes.precomputed import MeshFolder, read_info
+from floodem.shapes.source import LabelSource
 from floodem.volumes import convert, create_volume
 from floodem.volumes.volume import Kind
 from mesh_cases import ANISOTROPIC, ISOTROPIC, ball, is_watertight, normals_zyx, tissue
@@ -340,7 +340,7 @@ def test_a_coarser_level_gives_the_same_places(
     labels: np.ndarray, seg: Path, tmp_path: Path
 ) -> None:
     convert(seg, tmp_path / "pyramid.zarr", pyramid=1, kind=Kind.LABELS)
-    source = Source(uri=str(tmp_path / "pyramid.zarr"), level=1)
+    source = LabelSource(uri=str(tmp_path / "pyramid.zarr"), level=1)
     made = mesh_segmentation(source, tmp_path / "meshes")
     assert made.voxel_size != ANISOTROPIC
     mesh = MeshFolder(tmp_path / "meshes").mesh(1, level=0)
@@ -373,7 +373,7 @@ def test_impossible_wishes_are_refused(
 
 def test_unknown_voxel_sizes_and_images_are_refused(labels: np.ndarray, tmp_path: Path) -> None:
     unknown = written(labels.astype(np.uint32), tmp_path / "seg.h5@labels", None)
-    with pytest.raises(GeometryError, match="--voxel-size"):
+    with pytest.raises(OptionError, match="--voxel-size"):
         mesh_segmentation(unknown, tmp_path / "meshes")
     made = mesh_segmentation(
         unknown, tmp_path / "meshes", options=MeshOptions(voxel_size=ISOTROPIC, ids=(1,))

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from floodem.cli.main import build_app
-from floodem.cli.scene import parse_ids, parse_shapes
+from floodem.cli.scene import parse_shapes
 from floodem.errors import LabelError, OptionError, RunConflictError
 from floodem.shapes.precomputed import MeshFolder
 from floodem.viewer.scenes import MAKE, NONE, SceneOptions, make_scene, open_scene
@@ -252,7 +252,6 @@ def test_folders_of_shapes_are_given_once_or_by_name():
     assert parse_shapes(["a=make", "b=some/folder"]) == {"a": "make", "b": "some/folder"}
     with pytest.raises(OptionError, match="NAME=DIR"):
         parse_shapes(["make", "none"])
-    assert parse_ids(["7, 9", "12"]) == {7, 9, 12}
 
 
 def test_missing_ids_are_refused_before_shapes_are_made(tmp_path):

@@ -27,7 +27,6 @@ from floodem.errors import (
 )
 from floodem.geometry import Box, VoxelSize
 from floodem.shapes.measures.blocks import count_volume
-from floodem.shapes.measures.source import LabelSource
 from floodem.shapes.skeletons import job as job_module
 from floodem.shapes.skeletons import objects as objects_module
 from floodem.shapes.skeletons import plan as plan_module
@@ -36,6 +35,7 @@ from floodem.shapes.skeletons.job import skeletonize
 from floodem.shapes.skeletons.plan import plan, readings
 from floodem.shapes.skeletons.request import SkeletonRequest
 from floodem.shapes.skeletons.teasar import TeasarOptions, skeletonize_mask
+from floodem.shapes.source import LabelSource
 from floodem.volumes import create_volume
 from floodem.volumes.conversion.convert import convert
 from skeleton_cases import same, straight, tubes
@@ -223,7 +223,7 @@ import sys, time
 from pathlib import Path
 import floodem.shapes.measures.blocks as blocks
 from floodem.shapes.skeletons import plan
-from floodem.shapes.measures.source import LabelSource
+from floodem.shapes.source import LabelSource
 from floodem.shapes.skeletons.job import skeletonize
 from floodem.shapes.skeletons.request import SkeletonRequest
 blocks.BLOCK_VOXELS, plan.GROUP_VOXELS = 2**15, 1

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from floodem.cli.ids import read_ids
 from floodem.cli.values import option_value
 from floodem.counting import counted
-from floodem.errors import OptionError
 from floodem.geometry import Box, parse_zyx
 
 if TYPE_CHECKING:
@@ -81,13 +81,8 @@ def parse_ids(texts: Iterable[str]) -> list[int]:
     OptionError
         When a part is not a number.
     """
-    words = [word.strip() for text in texts for word in text.split(",")]
-    if words == [_IGNORE_NOTHING]:
-        return []
-    bad = [word for word in words if not (word.isascii() and word.isdecimal())]
-    if bad:
-        raise OptionError(f"--ignore {bad[0]!r} is not an id: give numbers, as in --ignore 0,5")
-    return [int(word) for word in words]
+    texts = list(texts)
+    return [] if texts == [_IGNORE_NOTHING] else list(read_ids(texts, option="--ignore"))
 
 
 def print_evaluation(result: Evaluation) -> None:

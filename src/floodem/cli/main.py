@@ -48,10 +48,10 @@ COMMANDS = {
     "evaluate": "Score a segmentation against the truth.",
     "mesh": "Make meshes of the objects of a segmentation.",
     "skeletonize": "Find the midlines of the objects of a segmentation.",
-    "measure": "Measure the objects of a segmentation: size, surface, place, length.",
+    "measure": "Measure the objects of a segmentation.",
     "scene": "Put images, segmentations and shapes into one folder that opens in a browser.",
     "view": "Open images, segmentations and scenes in the browser.",
-    "serve": "Serve a folder to a Neuroglancer of your own.",
+    "serve": "Serve a folder to a Neuroglancer of your own, or to any page (HTTP, CORS, ranges, gzip).",
     "legacy": "Run an old program's command line as it stands.",
 }
 """Every command and the first line of its help, in the order of the help."""

@@ -66,8 +66,8 @@ def measure(
     follow the voxels' faces and up to 3 % too large where they are slanted. Where the
     volume ends is no surface. Ctrl-C stops; with --csv the same command goes on.
     """
-    from floodem.shapes.measures.source import LabelSource
     from floodem.shapes.measures.table_file import write_csv
+    from floodem.shapes.source import LabelSource
 
     if length and skeletons is not None:
         raise OptionError("--length computes skeletons and --skeletons reads them: give one")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from floodem.cli import options
+from floodem.cli.ids import read_ids
 from floodem.cli.stopping import interrupted, stopping_on_signals
 from floodem.cli.values import option_value
 from floodem.counting import counted
@@ -92,9 +93,9 @@ def mesh(
     object's mesh must. Ctrl-C stops; the same command goes on from there.
     """
     from floodem.cli.progress import progress_bar
-    from floodem.shapes.meshes.blocks import Source
     from floodem.shapes.meshes.job import mesh_segmentation
     from floodem.shapes.meshes.options import MeshOptions
+    from floodem.shapes.source import LabelSource
     from floodem.volumes.parallel import usable_threads
 
     began = time.perf_counter()
@@ -110,7 +111,7 @@ def mesh(
         file_format=file_format,
         is_sharded=sharded,
     )
-    source = Source(
+    source = LabelSource(
         uri=segmentation, level=level, channel=channel, axes=axes, allow_external=allow_external
     )
     try:
@@ -149,19 +150,17 @@ def parse_ids(texts: list[str] | None, file: Path | None) -> tuple[int, ...] | N
     """
     if texts is None and file is None:
         return None
-    words = [word for text in texts or [] for word in text.replace(",", " ").split()]
+    ids = read_ids(texts or [], option="--ids")
     if file is not None:
         try:
             if file.stat().st_size > _MAX_IDS_BYTES:
                 raise OptionError(f"--ids-file: {file} is too large to be a list of ids")
-            words += file.read_text(encoding="utf-8").replace(",", " ").split()
+            words = file.read_text(encoding="utf-8").replace(",", " ").split()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
             raise OptionError(f"--ids-file: {file} cannot be read: {reason}") from error
-    bad = [word for word in words if not (word.isascii() and word.isdecimal())]
-    if bad:
-        raise OptionError(f"{bad[0][:40]!r} is not an id: give numbers, as in --ids 5,7")
-    return tuple(int(word) for word in words)
+        ids += read_ids(words, option="--ids-file")
+    return ids
 
 
 def describe(made: MeshResult, *, seconds: float) -> str:

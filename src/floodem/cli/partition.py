@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from floodem.cli import options
+from floodem.cli.ids import read_ids
 from floodem.cli.values import option_value
 from floodem.counting import counted
 from floodem.errors import OptionError, StorageError
@@ -145,12 +146,10 @@ def parse_ids(text: str) -> tuple[int, ...]:
     OptionError
         When a part is not a whole number, or there is none.
     """
-    words = [word.strip() for line in lines_of(text) for word in line.split(",")]
-    bad = [word for word in words if not (word.isascii() and word.isdecimal())]
-    if bad or not words:
-        named = repr(bad[0]) if bad else f"{text!r}, which is empty,"
-        raise OptionError(f"--ids: {named} is not an id: give numbers, as in 3,17, or a file")
-    return tuple(int(word) for word in words)
+    lines = lines_of(text)
+    if not lines:
+        raise OptionError(f"--ids {text!r} is empty: give numbers, as in 3,17, or a file of them")
+    return read_ids(lines, option="--ids")
 
 
 def lines_of(text: str) -> list[str]:

@@ -12,6 +12,7 @@ import typer
 
 from floodem.cli import options as shared
 from floodem.cli.copying import parse_pyramid
+from floodem.cli.ids import read_ids
 from floodem.cli.stopping import saving_state
 from floodem.cli.values import option_value
 from floodem.counting import counted
@@ -101,7 +102,7 @@ def scene(
         is_sharded=sharded,
         meshes=parse_shapes(meshes),
         skeletons=parse_shapes(skeletons),
-        only_ids=None if only_ids is None else parse_ids(only_ids),
+        only_ids=None if only_ids is None else frozenset(read_ids(only_ids, option="--only-ids")),
         names={} if names is None else read_names(names),
         title=title,
         scores=scores,
@@ -146,21 +147,6 @@ def parse_shapes(texts: Sequence[str] | None) -> str | Mapping[str, str]:
             f"{texts[0]!r} and {texts[-1]!r} are for several segmentations: write NAME=DIR for each"
         )
     return named
-
-
-def parse_ids(texts: Sequence[str]) -> frozenset[int]:
-    """Read ids from ``["17,18", "30"]``.
-
-    Raises
-    ------
-    OptionError
-        When a part is not a number.
-    """
-    words = [word.strip() for text in texts for word in text.split(",")]
-    bad = next((word for word in words if not (word.isascii() and word.isdecimal())), None)
-    if bad is not None:
-        raise OptionError(f"--only-ids {bad!r} is no id: give numbers, as in --only-ids 17,18")
-    return frozenset(int(word) for word in words)
 
 
 def _print_plan(plan: ScenePlan) -> None:

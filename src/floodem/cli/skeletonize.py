@@ -97,10 +97,10 @@ def skeletonize(
     the same command goes on from there.
     """
     from floodem.cli.progress import progress_bar
-    from floodem.shapes.measures.source import LabelSource
     from floodem.shapes.skeletons.job import skeletonize as make
     from floodem.shapes.skeletons.request import SkeletonRequest
     from floodem.shapes.skeletons.teasar import TeasarOptions
+    from floodem.shapes.source import LabelSource
     from floodem.volumes.parallel import usable_threads
 
     began = time.perf_counter()

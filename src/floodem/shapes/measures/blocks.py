@@ -19,9 +19,9 @@ from floodem.geometry import Tile, tiles
 from floodem.labels import require_labels
 from floodem.progress import Progress, ProgressListener
 from floodem.shapes.measures.counting import count_objects, reach
-from floodem.shapes.measures.source import LabelSource, block_edges
 from floodem.shapes.measures.surface import Columns
 from floodem.shapes.measures.table import ObjectTable
+from floodem.shapes.source import LabelSource, block_edges
 from floodem.volumes.volume import Volume
 
 BLOCK_VOXELS = 2**23

@@ -18,10 +18,10 @@ from jaxtyping import Float64, Int64, UInt64
 from floodem.geometry import VoxelSize
 from floodem.progress import Progress, ProgressListener
 from floodem.shapes.measures.blocks import count_source, count_volume
-from floodem.shapes.measures.source import LabelSource, require_voxel_size
 from floodem.shapes.measures.surface import area_per_crossing, crossing_directions
 from floodem.shapes.measures.table import ObjectTable
 from floodem.shapes.skeletons.folder import SkeletonFolder
+from floodem.shapes.source import LabelSource, require_voxel_size
 from floodem.volumes.volume import Volume
 
 _TOLD_EVERY = 256

@@ -31,7 +31,7 @@ from floodem.labels import require_labels, sizes
 from floodem.shapes.meshes.marching import marching_cubes
 from floodem.shapes.meshes.packs import writing_pack
 from floodem.shapes.meshes.simplification import VOLUME_TOLERANCE, collapsed
-from floodem.volumes.access import open_volume
+from floodem.shapes.source import LabelSource
 from floodem.volumes.volume import Volume
 
 FRAGMENT_COLUMNS = 3
@@ -50,27 +50,6 @@ _BLOCKS_WANTED = 8
 
 _BYTES_OF_THREE = 12
 _DAMAGED = "a working file of unfinished meshes is damaged: begin again with --overwrite"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """How to open the segmentation, in any process; as `floodem.volumes.open_volume`."""
-
-    uri: str
-    level: int = 0
-    channel: int | None = None
-    axes: str | None = None
-    allow_external: bool = False
-
-    def open(self) -> Volume:
-        """Open the volume."""
-        return open_volume(
-            self.uri,
-            level=self.level,
-            channel=self.channel,
-            axes=self.axes,
-            allow_external=self.allow_external,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +75,7 @@ class BlockWork:
         vertices (z, y, x in voxels from the centre of the voxel `first_voxel`), then uint32 faces.
     """
 
-    source: Source
+    source: LabelSource
     region: Box
     core: Box
     edges_nm: tuple[float, float, float]
@@ -163,7 +142,7 @@ def _read(work: BlockWork) -> tuple[Shaped[np.ndarray, "z y x"], dict[int, int]]
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(source: Source) -> Volume:
+def _opened(source: LabelSource) -> Volume:
     return source.open()
 
 

@@ -17,7 +17,6 @@ from floodem.geometry import VoxelSize
 from floodem.progress import Progress, ProgressListener
 from floodem.shapes.meshes.blocks import (
     BlockWork,
-    Source,
     mesh_block,
 )
 from floodem.shapes.meshes.destination import MeshDestination
@@ -37,8 +36,8 @@ from floodem.shapes.meshes.plan import (
     some_of,
     with_format,
 )
-from floodem.shapes.meshes.source import source_identity
 from floodem.shapes.precomputed import MeshInfo, write_info
+from floodem.shapes.source import LabelSource, source_identity
 
 _Run = Callable[..., list[dict[str, Any]]]
 
@@ -95,7 +94,7 @@ class MeshResult:
 
 
 def mesh_segmentation(
-    segmentation: str | Path | Source,
+    segmentation: str | Path | LabelSource,
     destination: str | Path,
     *,
     options: MeshOptions | None = None,
@@ -115,7 +114,7 @@ def mesh_segmentation(
     Parameters
     ----------
     segmentation
-        A label volume: its address, or with more to say (level, channel, ...) a `Source`.
+        A label volume: its address, or with more to say (level, channel, ...) a `LabelSource`.
     destination
         A folder; where it lies in the folder of a precomputed segmentation, that one's
         info will name it. An s3:// or gs:// address. One file, where its name ends with
@@ -148,7 +147,11 @@ def mesh_segmentation(
     StoppedError
         When it was told to stop.
     """
-    source = segmentation if isinstance(segmentation, Source) else Source(uri=str(segmentation))
+    source = (
+        segmentation
+        if isinstance(segmentation, LabelSource)
+        else LabelSource(uri=str(segmentation))
+    )
     options = options or MeshOptions()
     options, is_file = with_format(options, destination)
     with source.open() as volume:

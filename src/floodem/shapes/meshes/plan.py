@@ -17,12 +17,13 @@ import numpy as np
 from floodem.errors import DependencyError, GeometryError, LabelError, OptionError
 from floodem.geometry import Box, VoxelSize
 from floodem.shapes.files import FORMATS
-from floodem.shapes.meshes.blocks import FRAGMENT_COLUMNS, Source, block_edge
+from floodem.shapes.meshes.blocks import FRAGMENT_COLUMNS, block_edge
 from floodem.shapes.meshes.gathering import FACES, OBJECT, VOXELS, Blocks, Pieces
 from floodem.shapes.meshes.marching import SHAPES_EXTRA
 from floodem.shapes.meshes.options import MeshOptions
 from floodem.shapes.meshes.packs import read_table
 from floodem.shapes.meshes.simplification import default_error_nm
+from floodem.shapes.source import LabelSource, require_voxel_size
 from floodem.volumes.volume import Volume
 
 MESHING_VERSION = 1
@@ -40,7 +41,7 @@ _NAMED_IDS = 5
 class MeshPlan:
     """All that the stages need to know; see `MeshOptions` for the values."""
 
-    source: Source
+    source: LabelSource
     options: MeshOptions
     region: Box
     voxel_size: VoxelSize
@@ -90,27 +91,24 @@ def with_format(options: MeshOptions, destination: str | Path) -> tuple[MeshOpti
     return replace(options, file_format=ending), True
 
 
-def make_plan(volume: Volume, source: Source, options: MeshOptions) -> MeshPlan:
+def make_plan(volume: Volume, source: LabelSource, options: MeshOptions) -> MeshPlan:
     """Check an open segmentation against the options, and fill in what they leave open.
 
     Raises
     ------
     LabelError
         When the volume holds no integers.
+    OptionError
+        When the voxel size is unknown.
     GeometryError
-        When the voxel size is unknown, or the box is not in the volume.
+        When the box is not in the volume.
     """
     if volume.dtype.kind not in "ui":
         raise LabelError(
             f"{volume.uri} holds {volume.dtype} values, which are no labels: "
             "give a volume of unsigned integers, 0 for background"
         )
-    voxel_size = options.voxel_size or volume.voxel_size
-    if voxel_size is None:
-        raise GeometryError(
-            f"{volume.uri} does not say how large its voxels are: "
-            "give z,y,x in nanometres with --voxel-size (voxel_size)"
-        )
+    voxel_size = require_voxel_size(volume, options.voxel_size)
     region = options.box or volume.box
     if not volume.box.contains(region) or region.size == 0:
         raise GeometryError(f"box {region} is not inside {volume.uri}, which holds {volume.box}")

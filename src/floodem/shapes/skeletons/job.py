@@ -30,7 +30,6 @@ from floodem.errors import DestinationExistsError, FloodemError, RunConflictErro
 from floodem.files import exclusive, making_folders, storage_error, write_text
 from floodem.progress import Progress, ProgressListener
 from floodem.shapes.measures.blocks import count_source
-from floodem.shapes.measures.source import LabelSource, require_voxel_size
 from floodem.shapes.measures.table import ObjectTable
 from floodem.shapes.precomputed import (
     ShardingSpec,
@@ -46,6 +45,7 @@ from floodem.shapes.skeletons.kimimaro_adapter import load_kimimaro
 from floodem.shapes.skeletons.objects import GroupTask, Outputs, skeletonize_group
 from floodem.shapes.skeletons.plan import GROUP_VOXELS, Plan, Reading, plan, readings
 from floodem.shapes.skeletons.request import Skeletonized, SkeletonRequest
+from floodem.shapes.source import LabelSource, require_voxel_size
 
 WORK_ENDING = ".floodem"
 """The record of a run lies beside its destination, under its name and this."""

@@ -16,7 +16,6 @@ import numpy as np
 from floodem.files import replacing, write_text
 from floodem.geometry import Box, Zyx
 from floodem.labels import require_labels
-from floodem.shapes.measures.source import LabelSource
 from floodem.shapes.precomputed.folders import write_bytes
 from floodem.shapes.skeletons.folder import SWC_ENDING
 from floodem.shapes.skeletons.kimimaro_adapter import skeletonize_mask_with_kimimaro
@@ -26,6 +25,7 @@ from floodem.shapes.skeletons.skeleton import Skeleton
 from floodem.shapes.skeletons.swc import Unit, swc_text
 from floodem.shapes.skeletons.teasar import TeasarOptions, skeletonize_mask
 from floodem.shapes.skeletons.voxel_graph import Mask, Sides
+from floodem.shapes.source import LabelSource
 from floodem.volumes.volume import Array, Volume
 
 METHODS = {"teasar": skeletonize_mask, "kimimaro": skeletonize_mask_with_kimimaro}

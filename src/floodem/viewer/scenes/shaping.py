@@ -19,13 +19,13 @@ from floodem.errors import LabelError, VolumeFormatError
 from floodem.files import replacing, write_text
 from floodem.progress import ProgressListener
 from floodem.shapes.measures.measure import measure
-from floodem.shapes.measures.source import LabelSource
 from floodem.shapes.meshes.destination import RECORD
 from floodem.shapes.meshes.job import mesh_segmentation
 from floodem.shapes.meshes.options import MeshOptions
 from floodem.shapes.precomputed import write_segment_properties
 from floodem.shapes.skeletons.job import skeletonize
 from floodem.shapes.skeletons.request import SkeletonRequest
+from floodem.shapes.source import LabelSource
 from floodem.viewer.scenes.checking import read_json
 from floodem.viewer.scenes.options import MAKE, NONE, SceneOptions
 from floodem.viewer.scenes.properties import Sizes, property_columns
