@@ -51,7 +51,7 @@ COMMANDS = {
     "measure": "Measure the objects of a segmentation.",
     "scene": "Put images, segmentations and shapes into one folder that opens in a browser.",
     "view": "Open images, segmentations and scenes in the browser.",
-    "serve": "Serve a folder to a Neuroglancer of your own, or to any page (HTTP, CORS, ranges, gzip).",
+    "serve": "Serve a folder to a Neuroglancer of your own, or to any page.",
     "legacy": "Run an old program's command line as it stands.",
 }
 """Every command and the first line of its help, in the order of the help."""

@@ -23,7 +23,9 @@ def serve(
         typer.Option(metavar="ADDRESS", help="Bind here, for example 0.0.0.0 for the network."),
     ] = "127.0.0.1",
 ) -> None:
-    """Serve a folder to a Neuroglancer of your own, or to any page (HTTP, CORS, ranges, gzip).
+    """Serve a folder to a Neuroglancer of your own, or to any page.
+
+    It goes over HTTP with CORS, ranges and gzip.
 
     The address has a random part, which changes with every start: whoever knows it can
     read the folder, hidden files and links that lead out of it left out. Runs until Ctrl-C.
