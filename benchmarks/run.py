@@ -12,10 +12,11 @@
     records    coordinates of old trainings read, and lists of centres made of them
     viewer     chunks of the viewer with eight clients, and the time to its first picture
     meshes     `floodem mesh` on the shared FIB-25 segmentation, against marching cubes alone
+    skeletons  `floodem skeletonize` and `measure` on it as well, against distances alone
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
-partitions, viewer and meshes is random or hand-made and needs no data.
+partitions, viewer, meshes and skeletons is random or hand-made and needs no data.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def main() -> int:
     import partition_speed
     import random_reads
     import record_speed
+    import skeleton_speed
     import start_time
     import torch
     import training_speed
@@ -58,6 +60,7 @@ def main() -> int:
         "partitions": partition_speed.run,
         "records": record_speed.run,
         "meshes": mesh_speed.run,
+        "skeletons": skeleton_speed.run,
     }
     names = sys.argv[1:] or list(benchmarks)
     unknown = [name for name in names if name not in benchmarks]
