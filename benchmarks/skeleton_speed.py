@@ -23,10 +23,10 @@ from mesh_speed import DATA, HERE, ROUNDS, VOXEL_SIZE, best
 from scipy.ndimage import find_objects
 
 from floodem.shapes.measures.measure import Measures, measure
-from floodem.shapes.measures.source import LabelSource
 from floodem.shapes.skeletons.job import skeletonize
 from floodem.shapes.skeletons.request import Skeletonized, SkeletonRequest
 from floodem.shapes.skeletons.voxel_graph import boundary_distance
+from floodem.shapes.source import LabelSource
 from floodem.volumes import open_volume
 from floodem.volumes.parallel import usable_threads
 

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 
 from floodem.cli.main import main
 from floodem.geometry import VoxelSize
-from floodem.shapes.measures.source import LabelSource
 from floodem.shapes.skeletons.folder import SkeletonFolder
 from floodem.shapes.skeletons.job import skeletonize
 from floodem.shapes.skeletons.request import SkeletonRequest
+from floodem.shapes.source import LabelSource
 from floodem.volumes import create_volume
 from skeleton_cases import is_forest, straight, tubes
 
