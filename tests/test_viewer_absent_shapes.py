@@ -18,7 +18,7 @@ from floodem.shapes.precomputed import (
     write_info,
 )
 from floodem.shapes.skeletons.precomputed import decode_skeleton
-from floodem.viewer.absent_shapes import empty_shapes, ids_with_mesh
+from floodem.viewer.absent_shapes import empty_shapes, empty_shapes_below, ids_with_mesh
 from floodem.viewer.layers import objects_at_first
 from floodem.viewer.serving import Site
 
@@ -98,3 +98,15 @@ def test_objects_without_a_mesh_are_not_shown_at_first():
     labels = np.repeat(np.arange(1, 6, dtype=np.uint32), 100).reshape(5, 10, 10)
     assert objects_at_first(labels, among={2, 5, 9}) == [2, 5]
     assert objects_at_first(labels, among=set()) == []
+
+
+def test_shapes_are_found_below_the_volumes_of_a_folder(tmp_path):
+    for place in ("cells/mesh", "cells/skeletons"):
+        (tmp_path / place).mkdir(parents=True)
+    write_info(tmp_path / "cells" / "mesh", MeshInfo())
+    write_info(tmp_path / "cells" / "skeletons", SkeletonInfo())
+    absent = empty_shapes_below(tmp_path)
+    assert absent("cells/skeletons/5") == bytes(8)
+    assert absent("cells/mesh/5.index")
+    for other in ("cells/5", "5", "cells/mesh/5", "other/skeletons/5"):
+        assert absent(other) is None

@@ -62,6 +62,29 @@ def empty_shapes(folder: Path) -> AbsentFile | None:
     return lambda name: content if re.fullmatch(pattern, name, re.ASCII) else None
 
 
+def empty_shapes_below(root: Path) -> AbsentFile:
+    """Return the same for the volumes in a folder, by the paths ``VOLUME/SHAPES/NAME``.
+
+    Raises
+    ------
+    VolumeFormatError
+        When the info of a folder of shapes is damaged.
+    """
+    found = {
+        f"{volume.name}/{kind}": empty_shapes(volume / kind)
+        for volume in root.iterdir()
+        for kind in ("mesh", "skeletons")
+        if (volume / kind / "info").is_file()
+    }
+
+    def absent(path: str) -> bytes | None:
+        folder, _, name = path.rpartition("/")
+        give = found.get(folder)
+        return None if give is None else give(name)
+
+    return absent
+
+
 def ids_with_mesh(folder: Path) -> frozenset[int] | None:
     """Return the ids that have a mesh in a folder, or None where that takes long to tell.
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from floodem.errors import DependencyError, OptionError
 from floodem.geometry import VoxelSize
+from floodem.viewer.absent_shapes import empty_shapes_below
 from floodem.viewer.first_look import AnyLayer, Frame, Look, fill
 from floodem.viewer.layers import MESH_VOXELS, Kind, Layer, RemoteLayer
 from floodem.viewer.notebook import HEIGHT_PX, iframe
@@ -194,7 +195,9 @@ class Viewer:
         look: Look | None,
     ) -> None:
         state = _joined(
-            scene.state_at(self.site.serve_folder(scene.folder))
+            scene.state_at(
+                self.site.serve_folder(scene.folder, absent=empty_shapes_below(scene.folder))
+            )
             for scene in self.layers
             if isinstance(scene, Scene)
         )
