@@ -136,8 +136,10 @@ def mesh_segmentation(
     ------
     LabelError
         When the volume holds no labels, or none of the ids.
+    OptionError
+        When the voxel size is unknown.
     GeometryError
-        When the voxel size is unknown, or the box is not in the volume.
+        When the box is not in the volume.
     DestinationExistsError
         When something else is at the destination.
     RunConflictError
