@@ -13,11 +13,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from floodem.errors import DependencyError, OptionError, ResourceError, StorageError
 from floodem.files import replacing
-from floodem.viewer.running import Viewer
+
+if TYPE_CHECKING:
+    from floodem.viewer.running import Viewer
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 DRIVER = "chromedriver"
