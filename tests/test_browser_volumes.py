@@ -119,6 +119,19 @@ def test_a_numpy_image_and_small_labels_are_shown_together(chromium):
         page.save("arrays")
 
 
+def test_volumes_that_state_no_voxel_size_are_shown_in_voxels(chromium):
+    image, labels = noise(np.uint8), two_objects(np.uint32)
+    with floodem.view(image, labels, view_size_wh=WINDOW) as viewer:
+        page = chromium.show(viewer, layers=2)
+        panels = page.panels()
+        for name in ("xy", "xz", "yz"):
+            assert panels[name].share_coloured() > 0.12, name
+            assert panels[name].share_textured() > 0.05, name
+        assert panels["3d"].colours() >= 2
+        assert page.complaints() == []
+        page.save("arrays-in-voxels")
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """An image in N5 and labels in NIfTI, with a voxel size of 30, 6, 6 nm and an offset."""

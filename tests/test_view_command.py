@@ -80,7 +80,7 @@ def test_a_view_is_printed_as_json_for_others(labels, tmp_path, capsys):
     told = capsys.readouterr()
     state = json.loads(told.out)
     assert code == 0
-    assert (state["layers"], state["position"], state["layout"]) == ([], [3, 2, 1], "xy")
+    assert (state["layers"], state["position"], state["layout"]) == ([], [3.5, 2.5, 1.5], "xy")
     assert "em.h5@labels (uint8) looks like labels" in told.err
     assert "em.h5@labels: left out, as only this machine can read it" in told.err
     for private in (str(tmp_path), "127.0.0.1", "/d/"):

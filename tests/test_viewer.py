@@ -181,7 +181,7 @@ def test_layers_lie_where_their_volumes_do(state, fill):
     fill(state, shown)
     assert list(state.dimensions.names) == ["x", "y", "z"]
     assert list(state.dimensions.scales) == pytest.approx([5e-9, 6e-9, 30e-9])
-    assert list(state.position) == [720, 75, 15]
+    assert list(state.position) == [720.5, 75.5, 15.5]
     for name in ("em", "objects"):
         info = info_of(state.layers[name].source[0])
         assert info["scales"][0]["voxel_offset"] == [700, 60, 5]
@@ -214,7 +214,7 @@ def test_a_large_segmentation_is_looked_at_where_it_overlaps_the_image(state, fi
     )
     shown = [layer(seg, Kind.SEGMENTATION, "seg"), layer(image, Kind.IMAGE, "em")]
     fill(state, shown)
-    assert list(state.position) == [25, 5, 30]
+    assert list(state.position) == [25.5, 5.5, 30.5]
     assert all(box.size <= 64**3 for box in seg.boxes_read)
 
 
@@ -228,7 +228,7 @@ def test_images_lie_below_segmentations_in_whatever_order_they_are_given(state, 
 def test_an_empty_segmentation_is_looked_at_in_its_middle(state, fill):
     seg = layer(MemoryVolume(np.zeros((20, 30, 40), np.uint32)), Kind.SEGMENTATION)
     fill(state, [seg])
-    assert list(state.position) == [720, 75, 15]
+    assert list(state.position) == [720.5, 75.5, 15.5]
 
 
 def test_large_segmentations_are_read_on_demand_and_have_no_meshes(state, fill, monkeypatch):
@@ -251,7 +251,7 @@ def test_what_the_user_wants_to_see_first_goes_before_what_would_be_chosen(state
     size = VoxelSize(30, 6, 5)
     seg = layer(MemoryVolume(two_objects(np.uint32), voxel_size=size), Kind.SEGMENTATION, "seg")
     fill(state, [seg], look=Look(position_zyx=(7, 70.5, 710), selected=(200,), layout="xy-3d"))
-    assert list(state.position) == [710, 70.5, 7]
+    assert list(state.position) == [710.5, 70.5, 7.5]
     assert list(state.layers["seg"].segments) == [200]
     assert state.layout.type == "xy-3d"
 

@@ -118,7 +118,7 @@ def test_a_running_viewer_shares_what_others_can_read():
     for private in (token, "127.0.0.1", "/home/me", "abc"):
         assert private not in text
     assert [one["name"] for one in state["layers"]] == ["far", "seg"]
-    assert state["position"] == [720, 75, 15]
+    assert state["position"] == [720.5, 75.5, 15.5]
     assert len(remarks) == 3
 
 

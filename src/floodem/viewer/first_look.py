@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from floodem.errors import OptionError
 from floodem.geometry import Box, VoxelSize
 from floodem.viewer.absent_shapes import empty_shapes, ids_with_mesh
@@ -204,16 +206,25 @@ def _arrange(state: Any, *, has_objects: bool) -> None:
 
 def _point(state: Any, focus: Focus, *, size: VoxelSize, view_size_wh: tuple[int, int]) -> None:
     triples = zip(focus.position_zyx, focus.size.zyx_nm, size.zyx_nm, strict=True)
-    state.position = [at * own / shared for at, own, shared in triples][::-1]
+    at_zyx = [at * own / shared for at, own, shared in triples]
+    state.position = [_off_the_border(at) for at in at_zyx[::-1]]
     zoom = zoom_to(focus.region, focus.size, view_size_wh=view_size_wh, frame=size)
     state.cross_section_scale, state.projection_scale = zoom
+
+
+def _off_the_border(at: float) -> float:
+    """Move a place that lies between two voxels into the one that begins there.
+
+    There the client draws the later voxel, and its mouse may be in the one before.
+    """
+    return at + 0.5 if at == math.floor(at) else at
 
 
 def _obey(state: Any, look: Look) -> None:
     if look.layout is not None:
         state.layout = look.layout
     if look.position_zyx is not None:
-        state.position = list(look.position_zyx[::-1])
+        state.position = [_off_the_border(at) for at in look.position_zyx[::-1]]
     if look.selected:
         for managed in state.layers:
             if managed.layer.type == Kind.SEGMENTATION.value:
@@ -261,8 +272,8 @@ class _Place:
         )
 
     def _remote(self, layer: RemoteLayer) -> Any:
-        is_given = self.voxel_size is not None and isinstance(layer.source, str)
-        source = self._source(self._url(layer.source), is_given=is_given)
+        own = layer.voxel_size if isinstance(layer.source, str) else None
+        source = self._source(self._url(layer.source), own=own)
         if layer.is_mesh:
             return _layer_of("mesh", source)
         if layer.kind is Kind.SEGMENTATION:
@@ -282,14 +293,26 @@ class _Place:
         absent = empty_shapes(source.path) if is_of_objects else None
         return f"precomputed://{self.site.serve_folder(source.path, absent=absent)}"
 
-    def _source(self, url: str, *, is_given: bool = False) -> Any:
-        """Name a source, in other units than its own where the user or nobody gives any."""
+    def _source(self, url: str, *, own: VoxelSize | None = None) -> Any:
+        """Name a source, in other units than its own where the user or nobody gives any.
+
+        `own` is the voxel size that a source of others states. What is served here has the
+        one that was given, or 1 nm for each voxel where nobody knows any.
+        """
         import neuroglancer
 
         source = neuroglancer.LayerDataSource(url)
-        if is_given or not self.frame.has_unit:
-            dimensions = _dimensions(self.frame.size, has_unit=self.frame.has_unit)
-            source.transform = neuroglancer.CoordinateSpaceTransform(output_dimensions=dimensions)
+        if not self.frame.has_unit:
+            scales_xyz = [1 / _NM] * 3
+        elif self.voxel_size is not None and own is not None:
+            given = self.voxel_size.zyx_nm[::-1]
+            scales_xyz = [new / old for new, old in zip(given, own.zyx_nm[::-1], strict=True)]
+        else:
+            return source
+        source.transform = neuroglancer.CoordinateSpaceTransform(
+            output_dimensions=_dimensions(self.frame.size, has_unit=self.frame.has_unit),
+            matrix=np.hstack([np.diag(scales_xyz), np.zeros((3, 1))]),
+        )
         return source
 
 
