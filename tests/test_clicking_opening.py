@@ -196,6 +196,8 @@ def test_the_command_floods_keeps_and_goes_on_after_it_was_killed(files):
     ("more", "says"),
     [
         (["--keep", "k.zarr"], "--keep k.zarr is for floods: give the network as well"),
+        (["--device", "cuda:1"], "--device cuda:1 is for a network: give one as well"),
+        (["--dtype", "bfloat16"], "--dtype bfloat16 is for a network: give one as well"),
         (["--model", "synthetic", "--share"], "--model is for clicking"),
         (["--model", "synthetic", "--screenshot", "a.png"], "--model is for clicking"),
     ],

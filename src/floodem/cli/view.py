@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LARGEST_PORT = 65535
 _LOCAL_ONLY = "127.0.0.1"
+_CHOOSE = "auto"
 
 
 def view(
@@ -75,11 +76,11 @@ def view(
     ] = None,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="For --model: auto, cpu, cuda or cuda:N.")
-    ] = "auto",
+    ] = _CHOOSE,
     dtype: Annotated[
         str,
         typer.Option(metavar="NAME", help="For --model: auto, float32, bfloat16 or float16."),
-    ] = "auto",
+    ] = _CHOOSE,
     port: Annotated[
         int,
         typer.Option(
@@ -129,6 +130,9 @@ def view(
         raise OptionError("--model is for clicking: leave out --screenshot and --share")
     if model is None and keep is not None:
         raise OptionError(f"--keep {keep} is for floods: give the network as well, --model MODEL")
+    for option, value in (("--device", device), ("--dtype", dtype)):
+        if model is None and value != _CHOOSE:
+            raise OptionError(f"{option} {value} is for a network: give one as well, --model MODEL")
     window = parse_size(size)
     if screenshot is not None:
         from floodem.viewer.screenshot import require_png
