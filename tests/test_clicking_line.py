@@ -226,6 +226,25 @@ def test_undo_waits_for_the_decision_about_a_pending_flood(running):
         assert len(kept.floods) == 1
 
 
+def test_undo_while_a_flood_grows_is_answered_and_the_answer_can_be_read(running, monkeypatch):
+    monkeypatch.setattr("floodem.viewer.clicking.flood_line.SHOW_EVERY_S", 0)
+    gate = Gate()
+    with running(gate=gate) as (line, screen, kept):
+        line.wish(TUBE)
+        gate.open(3)
+        until(lambda: screen.has_said("flooding from"))
+        line.wish(Wish.UNDO)
+        gate.open(2)
+        until(lambda: screen.now.startswith("decide about this flood first"))
+        shown = len(screen.shown)
+        gate.open(3)
+        until(lambda: len(screen.shown) >= shown + 3)
+        assert screen.now.startswith("decide about this flood first")
+        gate.open()
+        until(lambda: screen.now.startswith("done"))
+        assert kept.floods == ()
+
+
 def test_a_kept_object_is_gone_on_with_where_it_is_clicked(running, volume, tmp_path):
     gate = Gate()
     with running(gate=gate) as (line, screen, kept):

@@ -38,6 +38,9 @@ from floodem.volumes.volume import Array, Volume
 SHOW_EVERY_S = 0.2
 """How often a growing flood is shown: five times a second look like growth."""
 
+READ_FOR_S = 3.0
+"""How long an answer stays before a growing flood says again how far it is."""
+
 MOST_WAITING = 100
 
 _LOG = logging.getLogger(__name__)
@@ -58,7 +61,7 @@ class Screen(Protocol):
     """What the user sees; called by the thread that floods."""
 
     def show(self, snapshot: Snapshot | None, *, text: str) -> None:
-        """Show what a flood has filled, or nothing, and say something."""
+        """Show what a flood has filled, or nothing, and say something, or leave what is said."""
 
     def let_pages_draw(self) -> None:
         """Wait, not for long, until what is shown is likely seen."""
@@ -113,7 +116,14 @@ class FloodLine:
         Told of everything.
     model_digest, options
         Of the floods, for their record.
+
+    Attributes
+    ----------
+    quiet_until
+        Until when (`time.monotonic`) an answer to the user is not written over.
     """
+
+    quiet_until: float
 
     def __init__(
         self,
@@ -134,6 +144,7 @@ class FloodLine:
         self._waiting: deque[Zyx] = deque()
         self._pending: _Pending | None = None
         self._decision: Wish | None = None
+        self.quiet_until = 0.0
         self._thread = threading.Thread(target=self._work, name="floodem-floods", daemon=True)
 
     def start(self) -> None:
@@ -259,9 +270,7 @@ class FloodLine:
 
     def _undo(self) -> None:
         if self._pending is not None:
-            self._screen.say(
-                "decide about this flood first: Enter keeps it, Backspace takes it back"
-            )
+            self._screen.say(sentences.DECIDE_FIRST)
             return
         flood = self._kept.undo()
         self._screen.show_kept()
@@ -285,7 +294,10 @@ class FloodLine:
                 return
             if isinstance(wish, tuple):
                 self._enqueue(wish)
-            elif wish is not Wish.UNDO:  # which is for when nothing is pending
+            elif wish is Wish.UNDO:
+                self._screen.say(sentences.DECIDE_FIRST)
+                self.quiet_until = time.monotonic() + READ_FOR_S
+            else:
                 self._decision = wish
 
     @property
@@ -350,6 +362,8 @@ class _Growth:
             seconds=now - self._began,
             waiting=self._line.waiting,
         )
+        if now < self._line.quiet_until:
+            text = ""
         screen = self._line.screen
         screen.show(Snapshot(step.reach, mask), text=text)
         if step.calls == 1 and self._line.shares_cores:

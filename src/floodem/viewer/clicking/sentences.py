@@ -7,6 +7,7 @@ from floodem.flooding.flood import FloodEnd
 from floodem.flooding.flooder import FloodedObject
 from floodem.geometry import Zyx
 
+DECIDE_FIRST = "decide about this flood first: Enter keeps it, Backspace takes it back"
 HOW_TO_BEGIN = "f or shift+click on a cell floods it"
 
 
