@@ -98,9 +98,10 @@ class ClickToFlood:
             for one in obstacles
             if one not in respected
         )
-        flooder = _flooder(image, model, request)
         with ExitStack() as stack:
+            # First, because a place that is taken is known at once, and the network takes seconds.
             self.kept = stack.enter_context(KeptFloods(keep, image=image, voxel_size=voxel_size))
+            flooder = _flooder(image, model, request)
             self._screen = self._show_layers(edges)
             stack.callback(self._screen.close)
             self._line = FloodLine(
