@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -339,6 +340,39 @@ def test_what_is_shown_along_is_respected_when_its_voxels_are_the_images(tmp_pat
         grown = page.labels("flood")
         assert grown[:, :, :40].any()
         assert not grown[:, :, 40:].any()
+    viewer.close()
+
+
+@pytest.mark.parametrize(
+    ("stated", "given_by_user", "trained_on", "says"),
+    [
+        (SIZE, None, SIZE, ()),
+        (SIZE, None, VoxelSize(33, 6, 6), ()),
+        (SIZE, None, VoxelSize(1, 1, 1), ()),
+        (None, None, VoxelSize(1, 1, 1), ()),
+        (None, SIZE, SIZE, ()),
+        (SIZE, None, VoxelSize(10, 6, 6), ("voxels of 30,6,6 nm", "trained on 10,6,6 nm")),
+        (None, SIZE, VoxelSize(30, 4, 4), ("voxels of 30,6,6 nm", "trained on 30,4,4 nm")),
+        (None, None, VoxelSize(10, 8, 8), ("states no voxel size", "on 10,8,8 nm", "--voxel-size")),
+    ],
+)
+def test_voxels_that_the_network_does_not_know_are_noted(
+    tmp_path, stated, given_by_user, trained_on, says
+):
+    model = bright_model()
+    model = replace(model, description=replace(model.description, voxel_size=trained_on))
+    image = ArrayVolume(np.zeros((24, 40, 64), np.uint8), voxel_size=stated)
+    viewer = view(image, voxel_size=given_by_user)
+    with ClickToFlood(
+        viewer.client,
+        image,
+        model=model,
+        keep=tmp_path / "k.zarr",
+        request=ON_CPU,
+        voxel_size=given_by_user,
+    ) as clicking:
+        assert len(clicking.notes) == bool(says)
+        assert all(part in clicking.notes[0] for part in says)
     viewer.close()
 
 

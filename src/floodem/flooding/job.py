@@ -194,13 +194,26 @@ def _voxel_size_notice(image: Volume, description: ModelDescription) -> str | No
             f"{image.uri} does not say its voxel size: the labels carry the model's, "
             f"{description.voxel_size} nm (z,y,x)"
         )
+    return voxel_size_mismatch(image.voxel_size, description, uri=image.uri)
+
+
+def voxel_size_mismatch(edges: VoxelSize, description: ModelDescription, *, uri: str) -> str | None:
+    """Return a sentence where an image's voxels are not those that a network knows, or None.
+
+    Parameters
+    ----------
+    edges
+        Of the image.
+    uri
+        The image's address, for the sentence.
+    """
     if description.voxel_size == UNKNOWN_VOXEL_SIZE:
         return None
-    pairs = zip(image.voxel_size.zyx_nm, description.voxel_size.zyx_nm, strict=True)
+    pairs = zip(edges.zyx_nm, description.voxel_size.zyx_nm, strict=True)
     if all(abs(ours / theirs - 1) <= VOXEL_SIZE_TOLERANCE for ours, theirs in pairs):
         return None
     return (
-        f"{image.uri} has voxels of {image.voxel_size} nm (z,y,x), and the network was trained on "
+        f"{uri} has voxels of {edges} nm (z,y,x), and the network was trained on "
         f"{description.voxel_size} nm: expect poor segments, or bring the image to that size"
     )
 

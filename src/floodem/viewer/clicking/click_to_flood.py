@@ -16,7 +16,7 @@ from floodem.errors import OptionError
 from floodem.flooding.flooder import Flooder
 from floodem.flooding.kept import KeptFloods
 from floodem.flooding.request import SegmentRequest
-from floodem.geometry import VoxelSize
+from floodem.geometry import UNKNOWN_VOXEL_SIZE, VoxelSize
 from floodem.viewer.clicking import page_screen, sentences
 from floodem.viewer.clicking.drawing import PENDING, Growing, KeptObjects
 from floodem.viewer.clicking.flood_line import FloodLine, Obstacle, Wish
@@ -90,19 +90,21 @@ class ClickToFlood:
     ) -> None:
         self._client = client
         self._frame = frame_of(image, client.state.dimensions, voxel_size=voxel_size)
-        edges = self._frame.voxel_size
-        respected = [one for one in obstacles if _fits(one.volume, edges, image)]
+        size = self._frame.voxel_size
+        respected = [one for one in obstacles if _fits(one.volume, size, image)]
         self.notes = tuple(
             f"{one.name} has voxels of {one.volume.voxel_size} nm (z,y,x) and the image has "
-            f"{edges}: floods do not see it"
+            f"{size}: floods do not see it"
             for one in obstacles
             if one not in respected
         )
+        edges = voxel_size or image.voxel_size
         with ExitStack() as stack:
             # First, because a place that is taken is known at once, and the network takes seconds.
             self.kept = stack.enter_context(KeptFloods(keep, image=image, voxel_size=voxel_size))
             flooder = _flooder(image, model, request)
-            self._screen = self._show_layers(edges)
+            self.notes += _voxel_size_notes(edges, flooder.model, uri=image.uri)
+            self._screen = self._show_layers(self._frame.voxel_size)
             stack.callback(self._screen.close)
             self._line = FloodLine(
                 flooder,
@@ -226,6 +228,22 @@ def _flooder(image: Volume, model: str | Path | Model, request: SegmentRequest |
 
     loaded = model if isinstance(model, Model) else load_model(model)
     return Flooder(SharedVolume(image), model=loaded, request=request)
+
+
+def _voxel_size_notes(edges: VoxelSize | None, model: Model, *, uri: str) -> tuple[str, ...]:
+    """Say what one should know when the image may not have the voxels that the network knows."""
+    from floodem.flooding.job import voxel_size_mismatch
+
+    trained_on = model.description.voxel_size
+    if edges is not None:
+        mismatch = voxel_size_mismatch(edges, model.description, uri=uri)
+        return () if mismatch is None else (mismatch,)
+    if trained_on == UNKNOWN_VOXEL_SIZE:
+        return ()
+    return (
+        f"{uri} states no voxel size, and the network was trained on {trained_on} nm (z,y,x): "
+        "give the image's, --voxel-size",
+    )
 
 
 def _fits(volume: Volume, edges: VoxelSize, image: Volume) -> bool:
