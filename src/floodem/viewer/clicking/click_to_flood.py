@@ -240,10 +240,11 @@ def _voxel_size_notes(edges: VoxelSize | None, model: Model, *, uri: str) -> tup
         return () if mismatch is None else (mismatch,)
     if trained_on == UNKNOWN_VOXEL_SIZE:
         return ()
-    return (
+    unknown = (
         f"{uri} states no voxel size, and the network was trained on {trained_on} nm (z,y,x): "
-        "give the image's, --voxel-size",
+        "give the image's, --voxel-size"
     )
+    return (unknown,)
 
 
 def _fits(volume: Volume, edges: VoxelSize, image: Volume) -> bool:
