@@ -307,7 +307,8 @@ def test_a_click_in_somebody_elses_object_says_whose_it_is(running, volume):
     ("seed", "says"),
     [
         (DARK, "the network sees no object at 112,213,320"),
-        (OFFSET, "nearer to the border"),
+        (OFFSET, "100,200,300 (z,y,x) is nearer to the image's border than half the field of view"),
+        ((105, 206, 303), "field of view, 3,4,4 voxels: point further inside"),
         ((0, 0, 0), "is outside of array"),
     ],
 )

@@ -57,6 +57,39 @@ def test_obstacles_are_gone_around(flooder, volume, as_volume):
         flooder.flood((105, 206, 345), obstacles=[obstacle])
 
 
+def test_a_box_that_is_chosen_has_room_for_the_field_of_view(volume):
+    narrow = Flooder(volume, model=bright_model(), request=ON_CPU, reach=2)
+    assert narrow.box_around(SEED) == Box((102, 202, 316), (109, 211, 325))
+    assert narrow.flood(SEED).voxels > 0
+
+
+@pytest.mark.parametrize(
+    ("seed", "is_near"),
+    [
+        ((103, 204, 304), False),
+        ((102, 204, 304), True),
+        ((103, 203, 304), True),
+        ((120, 235, 359), False),
+        ((121, 235, 359), True),
+        ((120, 236, 359), True),
+    ],
+)
+def test_seeds_near_the_border_are_those_from_which_no_flood_begins(flooder, seed, is_near):
+    assert flooder.is_near_border(seed) is is_near
+    if is_near:
+        with pytest.raises(GeometryError, match="nearer to the border"):
+            flooder.flood(seed)
+    else:
+        flooder.flood(seed)
+
+
+def test_in_an_image_that_is_too_small_no_place_is_better():
+    image = np.zeros((24, 8, 64), np.uint8)
+    volume = ArrayVolume(image, voxel_size=VoxelSize(30, 6, 6))
+    flooder = Flooder(volume, model=bright_model(), request=ON_CPU)
+    assert not flooder.is_near_border((0, 0, 0))
+
+
 def test_an_obstacle_elsewhere_does_not_matter(flooder):
     far = ArrayVolume(np.ones((9, 9, 9), np.uint8), offset=(0, 0, 0))
     np.testing.assert_array_equal(

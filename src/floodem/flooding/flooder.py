@@ -145,7 +145,8 @@ class Flooder:
         `floodem.segment`; its seeds, `min_segment_size` and destinations have no meaning
         here, and its box counts where a flood is given none.
     reach
-        Voxels to every side of a seed that a flood may fill, where no box is given.
+        Voxels to every side of a seed that a flood may fill, where no box is given; at least
+        half the field of view.
 
     Raises
     ------
@@ -177,6 +178,19 @@ class Flooder:
         """What the network computes on: ``cpu`` or ``cuda``."""
         return str(self._predictor.device.type)
 
+    @property
+    def half_fov(self) -> Zyx:
+        """How far from the border of the image seeds must be: half the field of view."""
+        z, y, x = (edge // 2 for edge in self._predictor.fov)
+        return (z, y, x)
+
+    def is_near_border(self, seed: Zyx) -> bool:
+        """Tell whether floods cannot begin here, but further inside of the image they can."""
+        image = self.image.box
+        seen = Box.from_shape((1, 1, 1), start=seed).grow(self.half_fov)
+        fits_somewhere = all(a >= b for a, b in zip(image.shape, seen.shape, strict=True))
+        return fits_somewhere and not image.contains(seen)
+
     def warm_up(self) -> None:
         """Ask the network once about nothing: the first answer takes longer than all others."""
         nothing = np.zeros(self._predictor.fov, np.float32)
@@ -194,7 +208,8 @@ class Flooder:
         if self.request.box is not None:
             return self.request.box
         volume = self.image
-        found = Box.from_shape((1, 1, 1), start=seed).grow((self.reach,) * 3)
+        z, y, x = (max(self.reach, half) for half in self.half_fov)
+        found = Box.from_shape((1, 1, 1), start=seed).grow((z, y, x))
         inside = found.intersection(volume.box)
         if inside is None or not volume.box.contains_point(seed):
             raise GeometryError(

@@ -201,6 +201,9 @@ class FloodLine:
 
     def _flood(self, seed: Zyx) -> None:
         box = self._flooder.box_around(seed)
+        if self._flooder.is_near_border(seed):
+            self._screen.say(sentences.near_border(seed, half_fov=self._flooder.half_fov))
+            return
         for obstacle in self._obstacles:
             owner = _label_at(obstacle.volume, seed)
             if owner:

@@ -16,6 +16,14 @@ def place(position: Zyx) -> str:
     return ",".join(str(at) for at in position)
 
 
+def near_border(seed: Zyx, *, half_fov: Zyx) -> str:
+    """Say that what the network looks at around a seed would not be within the image."""
+    return (
+        f"{place(seed)} (z,y,x) is nearer to the image's border than half the field of view, "
+        f"{place(half_fov)} voxels: point further inside"
+    )
+
+
 def resting(*, kept: int, destination: str) -> str:
     """Say what can be done while nothing is flooded."""
     if not kept:
