@@ -87,10 +87,11 @@ class FloodingPage:
         predict = predictor.predict
         predictor.predict = lambda *asked: (time.sleep(seconds), predict(*asked))[1]
 
-    def selected(self):
-        """Which kept objects have their mesh shown."""
-        layer = next(one for one in self.page.state()["layers"] if one["name"] == "kept floods")
-        return sorted(int(segment) for segment in layer.get("segments", []))
+    def selected(self, name="kept floods"):
+        """Which objects of a layer have their mesh shown."""
+        layer = next(one for one in self.page.state()["layers"] if one["name"] == name)
+        segments = [str(segment) for segment in layer.get("segments", [])]
+        return sorted(int(one) for one in segments if not one.startswith("!"))
 
     def watch(self, x, y):
         """Write down the colour of one pixel of the window each time the page is drawn."""
@@ -211,6 +212,31 @@ def test_enter_keeps_with_its_mesh_and_u_undoes(shown, tmp_path):
         until(lambda: flooding.selected() == [])
         with open_volume(tmp_path / "k.zarr") as volume:
             assert not volume.read().any()
+
+
+def test_a_flood_is_shown_whatever_was_cleared_before(shown):
+    from selenium.webdriver.common.keys import Keys
+
+    def is_mesh_shown():
+        return is_orange(flooding.page.panels()["3d"].pixels).mean() > NOTHING
+
+    with shown() as flooding:
+        hand = flooding.hand
+        hand.point(*XY_CENTRE)
+        hand.press("x")
+        until(lambda: flooding.selected("flood") == [])
+        hand.press("f")
+        flooding.until_said("Enter keeps it as 1")
+        until(is_mesh_shown)
+        assert flooding.selected("flood") == [1]
+        hand.press("x")
+        until(lambda: flooding.selected("flood") == [])
+        until(lambda: not is_mesh_shown())
+        hand.press(Keys.BACKSPACE)
+        flooding.until_said("taken back")
+        hand.press("f")
+        flooding.until_said("Enter keeps it as 1")
+        until(is_mesh_shown)
 
 
 def test_backspace_takes_back_what_escape_has_stopped(shown, tmp_path):

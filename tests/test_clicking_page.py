@@ -199,6 +199,24 @@ def test_the_page_is_told_which_objects_are_kept(page):
     assert notes()["segments"] == ["1"]
 
 
+def test_the_page_is_told_which_flood_is_shown_so_that_it_selects_each(page):
+    def notes():
+        told = [
+            json.loads(page.get(f"neuroglancer/info/{key}"))["floodem"]
+            for key in page.keys("flood")
+        ]
+        assert told[0] == told[1]
+        return told[0]
+
+    assert notes() == {"layer": "flood", "segments": ["1"], "number": 0}
+    for number in (1, 2):
+        flooded(page)
+        assert notes()["number"] == number
+        page.act("floodem-take-back")
+        until(lambda: page.said.startswith("taken back"))
+        assert notes()["number"] == number
+
+
 def test_objects_kept_earlier_are_shown_from_the_beginning(tmp_path, volume):
     for number in range(2):
         viewer = view(volume)
@@ -420,7 +438,7 @@ FRAME = LiveFrame(box=BOX, voxel_size=VoxelSize(30, 6, 6), scales_xyz=(6e-9, 6e-
 def test_every_level_of_a_live_volume_is_every_nth_voxel(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     inner = Box((10, 10, 10), (31, 22, 50))
-    growing = Growing(FRAME.voxel_size)
+    growing = Growing(FRAME.voxel_size, layer="flood")
     growing.show(Snapshot(inner, rng.random(inner.shape) > 0.5))
     whole = np.zeros(BOX.shape, np.uint8)
     whole[inner.slices(origin=BOX.start)] = growing.now.mask

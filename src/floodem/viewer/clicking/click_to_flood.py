@@ -139,7 +139,7 @@ class ClickToFlood:
             pending_name, kept_name = (
                 _free_name(name, taken) for name in (PENDING_LAYER, KEPT_LAYER)
             )
-            growing = Growing(edges)
+            growing = Growing(edges, layer=pending_name)
             objects = KeptObjects(self.kept, edges, layer=kept_name)
             kept = [live_labels(objects, self._frame, in_planes=flat) for flat in (False, True)]
             pending = [live_labels(growing, self._frame, in_planes=True) for _ in range(2)]

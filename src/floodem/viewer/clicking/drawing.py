@@ -53,12 +53,16 @@ class Growing:
     ----------
     voxel_size
         For its mesh.
+    layer
+        Name of the layer that shows it.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, voxel_size: VoxelSize) -> None:
+    def __init__(self, voxel_size: VoxelSize, *, layer: str) -> None:
         self._voxel_size = voxel_size
+        self._layer = layer
+        self._number = 0
         self._now: Snapshot | None = None
         self._was_read = threading.Event()
 
@@ -68,7 +72,9 @@ class Growing:
         return self._now
 
     def show(self, snapshot: Snapshot | None) -> None:
-        """Show this from now on."""
+        """Show this from now on; what comes after nothing is another flood."""
+        if self._now is None and snapshot is not None:
+            self._number += 1
         self._now = snapshot
         self._was_read.clear()
 
@@ -95,8 +101,10 @@ class Growing:
         return mesh_of(now.mask, start=now.box.start, voxel_size=self._voxel_size)
 
     def notes(self) -> Mapping[str, Any]:
-        """Return nothing."""
-        return {}
+        """Return which flood this is: the page selects each once, so that its mesh shows."""
+        return {
+            "floodem": {"layer": self._layer, "segments": [str(PENDING)], "number": self._number}
+        }
 
 
 class KeptObjects:

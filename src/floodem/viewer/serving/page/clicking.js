@@ -5,7 +5,8 @@
 // 2. Volumes that change while they are looked at would go empty at each change until they are
 //    loaded anew, and their meshes would never change. Here what is old stays until the new is
 //    there, meshes change as well, and the next change waits until the last one is drawn.
-// 3. Objects that were kept, or taken back, are selected so that their meshes are shown.
+// 3. Objects that were kept, or taken back, are selected so that their meshes are shown, and so is
+//    each new flood, whatever was done to the selection before.
 //
 // 2 and 3 reach into the client, whose names are those of its source (github.com/google/
 // neuroglancer, chunk_manager/frontend.ts and datasource/python/frontend.ts). Where a name is not
@@ -148,6 +149,7 @@
 
   // 3.
   const kept = new Map(); // key of a volume -> its objects, once they are known
+  const floods = new Map(); // key of a volume -> number of the flood that was selected last
 
   const notesOf = async (key) => {
     const answer = await fetch(new URL(`../../neuroglancer/info/${key}`, location.href));
@@ -162,7 +164,21 @@
     const before = kept.get(key);
     kept.set(key, new Set(notes.segments));
     const managed = viewer.layerManager.getLayerByName(notes.layer);
-    if (before === undefined || managed === undefined || managed.layer === null) {
+    if (managed === undefined || managed.layer === null) {
+      return;
+    }
+    if (notes.number !== undefined) {
+      // A selection that the user has changed is left alone until the next flood.
+      if (notes.number > 0 && floods.get(key) !== notes.number) {
+        floods.set(key, notes.number);
+        const { visibleSegments } = managed.layer.displayState.segmentationGroupState.value;
+        for (const id of notes.segments) {
+          visibleSegments.add(BigInt(id));
+        }
+      }
+      return;
+    }
+    if (before === undefined) {
       return;
     }
     const { selectedSegments, visibleSegments } = managed.layer.displayState.segmentationGroupState.value;
