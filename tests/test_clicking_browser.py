@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -426,6 +427,24 @@ def server(*arguments):
         running.kill()
         running.wait(timeout=30)
         running.stdout.close()
+
+
+@pytest.mark.parametrize("how", ["kill", pytest.param("send_signal", marks=pytest.mark.slow)])
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_page_whose_server_has_ended_says_so(chromium, tmp_path, how):
+    with server(tmp_path / "k.zarr") as (running, address):
+        page = chromium.open(address, size_wh=SIZE_WH)
+        page.wait_drawn(layers=3)
+        flooding = FloodingPage(page, Hand(chromium.driver, page), None, None)
+        flooding.hand.point(*XY_CENTRE)
+        flooding.hand.press("f")
+        flooding.until_said("Enter keeps it as 1")
+        if how == "kill":
+            running.kill()
+        else:
+            running.send_signal(signal.SIGINT)
+        flooding.until_said("floodem has ended: start it again and open the new address")
+        assert "Enter keeps it" not in flooding.said
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@
 // 3. Objects that were kept, or taken back, are selected so that their meshes are shown, and so is
 //    each new flood, whatever was done to the selection before.
 //
+// 4. When floodem has ended, the page says so instead of what was said last.
+//
 // 2 and 3 reach into the client, whose names are those of its source (github.com/google/
 // neuroglancer, chunk_manager/frontend.ts and datasource/python/frontend.ts). Where a name is not
 // there, that part is left out, and the client does as it does without us.
@@ -17,6 +19,9 @@
   const OLD_FOR_MS = 2000; // what was not loaded anew in this time is out of view
   const GATHER_MS = { slices: 60, mesh: 250 }; // before the next change: other pieces of this one
   const PATIENCE_MS = 1500; // how long a change may wait for the one before it
+
+  const GONE_MS = 4000; // a server that is not heard of for so long has ended
+  const GONE = "floodem has ended: start it again and open the new address";
 
   const told = (window.floodem = Object.assign(window.floodem || {}, { swallowed: 0, live: 0 }));
 
@@ -219,6 +224,38 @@
         selectSoon(key);
       }
     };
+  };
+
+  // 4. The client hears of its state by events, and asks for them again, later and later, when
+  // they have stopped. What we tell it in their form is undone by the next real one: the name of
+  // this state is none that the server knows.
+  let said = null; // the last state with a line of ours, and who is to be told another
+  let isGone = 0;
+  const hear = (source, event) => {
+    const { k: key, s: state } = JSON.parse(event.data);
+    if (key === "c" && state?.statusMessages?.floodem !== undefined) {
+      said = { state, source };
+    }
+  };
+  const say = (text) => {
+    if (said !== null && typeof said.source.onmessage === "function") {
+      const statusMessages = { ...said.state.statusMessages, floodem: text };
+      const data = JSON.stringify({ k: "c", s: { ...said.state, statusMessages }, g: "floodem/gone" });
+      said.source.onmessage(new MessageEvent("message", { data }));
+    }
+  };
+  window.EventSource = class extends EventSource {
+    constructor(...asked) {
+      super(...asked);
+      this.addEventListener("message", (event) => hear(this, event));
+      this.addEventListener("open", () => {
+        clearTimeout(isGone);
+        isGone = 0;
+      });
+      this.addEventListener("error", () => {
+        isGone = isGone || setTimeout(() => say(GONE), GONE_MS);
+      });
+    }
   };
 
   let viewer;
