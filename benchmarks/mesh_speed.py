@@ -69,9 +69,16 @@ def lines() -> Iterator[str]:
             f"| `floodem mesh`, {kind} | {workers} | {wall:.1f} | {cpu:.1f} | {levels} | "
             f"{made.bytes / 1e6:.1f} |"
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peaks = [
+        resource.getrusage(who).ru_maxrss / 1e3
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
     yield ""
-    yield f"Peak memory of this process, with everything above in it: {peak:.0f} MB."
+    yield (
+        f"Peak memory: {peaks[0]:.0f} MB in the process that also holds the whole volume, "
+        f"{peaks[1]:.0f} MB in the largest worker. Load after {os.getloadavg()[0]:.1f}: with more "
+        "than there are cores, seconds tell as much about others as about this."
+    )
 
 
 def raw_faces(labels: np.ndarray) -> int:
