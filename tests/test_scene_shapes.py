@@ -167,6 +167,17 @@ def test_shapes_of_other_objects_do_not_mix(stored, tmp_path):
     assert list(MeshFolder(made.folder / "segmentation" / "mesh").ids()) == [9]
 
 
+def test_a_refused_command_leaves_a_finished_scene_as_it_was(stored, tmp_path):
+    folder = tmp_path / "out"
+    some = SceneOptions(only_ids=frozenset({7}))
+    before = files_of(make_stored(folder, stored, options=some).folder)
+    with pytest.raises(RunConflictError, match="skeletons"):
+        others = replace(some, only_ids=frozenset({9}), meshes=NONE)
+        make_stored(folder, stored, options=others)
+    assert files_of(folder) == before
+    open_scene(folder)
+
+
 def test_a_segmentation_without_objects_makes_a_scene(tmp_path):
     empty = labelled()
     empty.array[:] = 0

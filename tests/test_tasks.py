@@ -206,3 +206,45 @@ def test_workers_end_with_a_killed_parent_and_finished_tasks_keep_their_receipts
     receipts = sorted(path.name for path in (tmp_path / "r").glob("*.json"))
     assert receipts == ["task-0.json", "task-1.json"]
     assert json.loads((tmp_path / "r" / "task-0.json").read_text(encoding="utf-8"))["result"] == {}
+
+
+def slow_square(number):
+    time.sleep(0.5)
+    return {"square": number * number}
+
+
+GROUP = """
+import os, signal, sys, threading
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_tasks import IDENTITY, slow_square
+from floodem.cluster import Task, run_tasks
+from floodem.errors import StoppedError
+if __name__ == "__main__":
+    asked = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    def tell(done, total):
+        if done == 1:
+            os.killpg(os.getpgid(0), signal.SIGTERM)
+    tasks = [Task(key=str(number), argument=number) for number in range(8)]
+    try:
+        run_tasks(slow_square, tasks, receipts=Path(sys.argv[1]), identity=IDENTITY, workers=2,
+                  progress=tell, should_stop=lambda: bool(asked))
+    except StoppedError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups of signals")
+def test_a_signal_to_all_processes_stops_politely(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(GROUP.format(tests=str(Path(__file__).parent)), encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "r")],
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "run the same command again to go on" in ended.stdout, ended.stderr

@@ -66,6 +66,7 @@ def measure(
     follow the voxels' faces and up to 3 % too large where they are slanted. Where the
     volume ends is no surface. Ctrl-C stops; with --csv the same command goes on.
     """
+    from floodem.cli.labels import warn_of_image
     from floodem.shapes.measures.table_file import write_csv
     from floodem.shapes.source import LabelSource
 
@@ -81,6 +82,7 @@ def measure(
     source = LabelSource(
         uri=segmentation, level=level, channel=channel, axes=axes, allow_external=allow_external
     )
+    warn_of_image(source)
     with _working(csv) as work:
         found = _measured(source, work, {"size": size, "workers": workers, "length": length})
         if skeletons is not None:

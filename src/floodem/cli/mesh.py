@@ -92,6 +92,7 @@ def mesh(
     The volume is meshed block by block and need not fit in memory; the largest
     object's mesh must. Ctrl-C stops; the same command goes on from there.
     """
+    from floodem.cli.labels import warn_of_image
     from floodem.cli.progress import progress_bar
     from floodem.shapes.meshes.job import mesh_segmentation
     from floodem.shapes.meshes.options import MeshOptions
@@ -114,6 +115,7 @@ def mesh(
     source = LabelSource(
         uri=segmentation, level=level, channel=channel, axes=axes, allow_external=allow_external
     )
+    warn_of_image(source)
     try:
         with (
             stopping_on_signals("finishing what is begun") as should_stop,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -169,7 +170,8 @@ def _print(made: Scene) -> None:
     objects = sum(made.summary.get("objects", {}).values())
     print(
         f"{made.folder}: {', '.join(made.layers)}; {counted(objects, 'object')}\n"
-        f"see it: floodem view {made.folder}"
+        f"see it: {shlex.join(['floodem', 'view', str(made.folder)])}"
     )
     if made.has_client:
-        print(f"or: python -m http.server --bind 127.0.0.1 --directory {made.folder} 8000")
+        server = "python3 -m http.server --bind 127.0.0.1 --directory"
+        print(f"or: {server} {shlex.quote(str(made.folder))} 8000")

@@ -96,6 +96,7 @@ def skeletonize(
     read at a coarser level, or with neighbouring voxels taken together. Ctrl-C stops;
     the same command goes on from there.
     """
+    from floodem.cli.labels import warn_of_image
     from floodem.cli.progress import progress_bar
     from floodem.shapes.skeletons.job import skeletonize as make
     from floodem.shapes.skeletons.request import SkeletonRequest
@@ -125,6 +126,7 @@ def skeletonize(
         axes=axes,
         allow_external=allow_external,
     )
+    warn_of_image(source)
     try:
         with (
             stopping_on_signals("finishing what is begun") as should_stop,

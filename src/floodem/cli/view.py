@@ -160,6 +160,8 @@ def view(
     ) as running:
         say_notes(running, host=host, to_stderr=share)
         if screenshot is not None:
+            with running.client.txn() as state:
+                state.selected_layer.visible = False  # its panel would be a black stripe
             viewer.save_screenshot(running, screenshot, size_wh=window)
             print(f"saved {screenshot}", file=sys.stderr if share else sys.stdout)
         if share:
@@ -185,6 +187,11 @@ def print_state(running: Viewer) -> None:
     shared = running.shared()
     for remark in shared.remarks:
         print(remark, file=sys.stderr)
+    if not shared.state.get("layers"):
+        print(
+            "nothing is left to share: floodem scene makes a folder that opens anywhere",
+            file=sys.stderr,
+        )
     print(json.dumps(shared.state, indent=2))
 
 

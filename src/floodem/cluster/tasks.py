@@ -169,9 +169,14 @@ def _do(function: TaskFunction, task: Task, kept: Receipts) -> Done:
 
 
 def _become_worker() -> None:
-    """Leave Ctrl-C to the first process, and end when that one is killed."""
+    """Leave signals to the first process, and end when that one is killed.
+
+    Ctrl-C goes to a terminal's whole group, and so does SIGTERM from batch systems: what is
+    begun is finished.
+    """
     with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -21,6 +21,7 @@ from floodem.geometry import VoxelSize, Zyx
 from floodem.shapes.precomputed.folders import INFO, MAX_INFO_BYTES, read_json
 from floodem.volumes import open_volume
 from floodem.volumes.conversion.fingerprint import fingerprint, stored_path
+from floodem.volumes.kinds import looks_like_labels
 from floodem.volumes.location import parse_location
 from floodem.volumes.volume import Volume
 
@@ -108,6 +109,22 @@ def block_edges(volume: Volume, *, voxels: int) -> Zyx:
             break
         edges[shortest] = grown
     return (edges[0], edges[1], edges[2])
+
+
+def image_notice(volume: Volume) -> str | None:
+    """Return a sentence where what is given as labels looks like an image, else None.
+
+    Raises
+    ------
+    StorageError, VolumeFormatError
+        When the voxels in the middle cannot be read.
+    """
+    if looks_like_labels(volume):
+        return None
+    return (
+        f"{volume.uri} ({volume.dtype}) looks like an image: every grey value in it is taken for "
+        "an object"
+    )
 
 
 def source_identity(volume: Volume) -> dict[str, Any]:

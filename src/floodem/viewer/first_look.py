@@ -46,6 +46,9 @@ TURNED_XYZW = (0.32, 0.40, 0.13, 0.85)  # a corner of the data points at the vie
 OTHERS_ALPHA = 0.3
 SELECTED_ALPHA = 0.45
 
+MESH_PIXELS = 2.0
+"""The coarsest level of a mesh whose detail is finer is drawn: the client's own 10 show facets."""
+
 USUAL_LAYOUT = "4panel"
 LAYOUTS = (USUAL_LAYOUT, "4panel-alt", "3d", "xy", "xz", "yz", "xy-3d", "xz-3d", "yz-3d")
 """The client's arrangements of panels."""
@@ -353,6 +356,7 @@ def _segmentation_layer(sources: list[Any], *, selected: Sequence[int]) -> Any:
     return neuroglancer.SegmentationLayer(
         source=sources,
         segments=list(selected),
+        mesh_render_scale=MESH_PIXELS,
         selected_alpha=SELECTED_ALPHA,
         not_selected_alpha=OTHERS_ALPHA,
     )

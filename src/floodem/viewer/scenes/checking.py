@@ -54,9 +54,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise storage_error("read", path, error) from error
     except (ValueError, RecursionError) as error:
-        raise VolumeFormatError(f"{path} is no JSON text: make the scene again") from error
+        raise VolumeFormatError(
+            f"{path} is no JSON text: check the path, or write it again"
+        ) from error
     if not isinstance(values, dict):
-        raise VolumeFormatError(f"{path} holds no JSON object: make the scene again")
+        raise VolumeFormatError(f"{path} holds no JSON object: check the path, or write it again")
     return values
 
 

@@ -40,6 +40,7 @@ from floodem.viewer.scenes.state import Placed, first_state
 from floodem.viewer.scenes.work import README, Workshop
 from floodem.volumes import convert, open_volume
 from floodem.volumes.conversion.fingerprint import fingerprint
+from floodem.volumes.kinds import looks_like_labels
 from floodem.volumes.volume import Kind as ValueKind
 
 _SHARD_EDGE = 512
@@ -155,6 +156,12 @@ class _Making:
     def tell(self, inputs: Sequence[Input]) -> None:
         """Say what is shown otherwise than one may think."""
         for one in inputs:
+            is_labels = looks_like_labels(one.volume)
+            if is_labels is not (one.kind is Kind.SEGMENTATION):
+                looks, given = (
+                    ("a segmentation", "image") if is_labels else ("an image", "segments")
+                )
+                self._notice(f"{one.name} looks like {looks}, and is taken as {given} as you said")
             if not one.is_stated:
                 self._notice(
                     f"{one.name} does not state its voxel size: taken for {one.voxel_size} nm, as "
@@ -165,6 +172,11 @@ class _Making:
                 "shards want a server that sends parts of files (ranges), as object stores and "
                 "floodem do; of others (python -m http.server) the page fetches whole shards"
             )
+
+    def _tell_kind(self, one: Input) -> None:
+        looks = Kind.SEGMENTATION if looks_like_labels(one.volume) else Kind.IMAGE
+        if looks is not one.kind:
+            self._notice(f"{one.name} looks like {looks}, and is taken for {one.kind} as given")
 
     def copy(self, one: Input) -> None:
         """Put a volume into the scene, with its coarser levels."""

@@ -6,10 +6,12 @@ names in its ``info`` go out.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,16 @@ from floodem.volumes.volume import Volume
 _KEYS: Mapping[What, str] = {"meshes": "mesh", "skeletons": "skeletons"}
 _PROPERTIES = "segment_properties"
 _TABLE = "objects.npz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    what: What
+    key: str
+    identity: Mapping[str, Any]
+    place: Path
+    make: Callable[[Path], Mapping[str, Any]]
+    remedy: str
 
 
 class Shaping:
@@ -111,8 +123,24 @@ class Shaping:
 
     def add_shapes(self, objects: Sizes) -> bool:
         """Put meshes and skeletons beside the scales; tell whether there are any."""
-        there = [self._add(what) for what in _KEYS] if len(objects.ids) else []
-        return any(there)
+        wanted = [part for what in _KEYS if (part := self._part(what)) is not None]
+        # A refusal leaves a finished scene as it was.
+        for part in wanted:
+            self._workshop.require_part(
+                part.key, identity=part.identity, place=part.place, remedy=part.remedy
+            )
+        self._remove(what for what in _KEYS if what not in {part.what for part in wanted})
+        if not len(objects.ids):
+            return False
+        for part in wanted:
+            self._workshop.part(
+                part.key,
+                identity=part.identity,
+                place=part.place,
+                make=part.make,
+                remedy=part.remedy,
+            )
+        return bool(wanted)
 
     def write_list(self, objects: Sizes, *, scores: ObjectScores | None) -> None:
         """Write names and numbers of objects, and name all folders in the info."""
@@ -127,39 +155,50 @@ class Shaping:
             scores=scores,
         )
         write_segment_properties(folder, ids=objects.ids, **columns)
+        folders = (*_KEYS.values(), _PROPERTIES)
+        self._name_folders(key for key in folders if (self._place / key).is_dir())
+
+    def _name_folders(self, names: Iterable[str]) -> None:
+        """Name these folders in the volume's info, and no others."""
         path = self._place / "info"
         info = read_json(path)
         folders = (*_KEYS.values(), _PROPERTIES)
         bare = {key: value for key, value in info.items() if key not in folders}
-        wanted = bare | {key: key for key in folders if (self._place / key).is_dir()}
+        wanted = bare | {key: key for key in names}
         if wanted != info:
             write_text(path, json.dumps(wanted))
 
-    def _add(self, what: What) -> bool:
+    def _remove(self, unwanted: Iterable[What]) -> None:
+        """Take shapes out, their names first, so that nothing is named that is not there."""
+        gone = list(unwanted)
+        keys = {_KEYS[what] for what in gone}
+        folders = (*_KEYS.values(), _PROPERTIES)
+        there = [key for key in folders if (self._place / key).is_dir()]
+        if keys & set(there):
+            self._name_folders(key for key in there if key not in keys)
+        for what in gone:
+            self._workshop.remove_part(f"{what}-{self._name}", place=self._place / _KEYS[what])
+
+    def _part(self, what: What) -> _Part | None:
+        """Return what is to be done for meshes or skeletons, None for nothing."""
         asked = self._options.shapes_of(self._name, what=what)
-        key, place = f"{what}-{self._name}", self._place / _KEYS[what]
         if str(asked) == NONE:
-            self._workshop.remove_part(key, place=place)
-            return False
-        remedy = f"remove them first with --{what} none, "
+            return None
         if str(asked) == MAKE:
-            self._workshop.part(
-                key,
-                identity=self._identity | {"what": what, "is_sharded": self._options.is_sharded},
-                place=place,
-                make=lambda work: self._make(what, work),
-                remedy=remedy,
-            )
-            return True
-        folder = shapes_folder(Path(asked), what)
-        self._workshop.part(
-            key,
-            identity=self._identity | {"what": what, "taken": shapes_identity(folder)},
-            place=place,
-            make=lambda work: self._take(what, folder, work),
-            remedy=remedy,
+            made_from: dict[str, Any] = {"is_sharded": self._options.is_sharded}
+            make = functools.partial(self._make, what)
+        else:
+            folder = shapes_folder(Path(asked), what)
+            made_from = {"taken": shapes_identity(folder)}
+            make = functools.partial(self._take, what, folder)
+        return _Part(
+            what=what,
+            key=f"{what}-{self._name}",
+            identity=self._identity | {"what": what} | made_from,
+            place=self._place / _KEYS[what],
+            make=make,
+            remedy=f"remove them first with --{what} none, ",
         )
-        return True
 
     def _take(self, what: What, folder: Path, work: Path) -> Mapping[str, Any]:
         return take_shapes(

@@ -126,6 +126,7 @@ def _segmentation(one: Placed) -> dict[str, Any]:
         "tab": "segments",
         "segmentQuery": _LARGEST_FIRST,
         "segments": [str(label) for label in _at_first(one)],
+        "meshRenderScale": first_look.MESH_PIXELS,
         "selectedAlpha": first_look.SELECTED_ALPHA,
         "notSelectedAlpha": first_look.OTHERS_ALPHA,
     }

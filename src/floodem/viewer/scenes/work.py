@@ -123,23 +123,11 @@ class Workshop:
         DestinationExistsError
             When something that is no part of this scene is in its place.
         """
+        found = self.require_part(key, identity=identity, place=place, remedy=remedy)
+        if place.exists() and found is not None:
+            return found
         receipts = Receipts(self.record / _PARTS, identity_digest(identity))
         work = self.record / _WORK / key
-        try:
-            found = receipts.read(key)
-        except RunConflictError as error:
-            raise RunConflictError(
-                f"{self.folder}: its part {key} was made from other data or with other options: "
-                f"repeat the earlier command to go on, {remedy}choose another folder, or begin "
-                "again with --overwrite"
-            ) from error
-        if place.exists():
-            if found is None:
-                raise DestinationExistsError(
-                    f"{place} is there already, and was not made by this command: move it away, "
-                    "choose another folder, or begin again with --overwrite"
-                )
-            return found
         try:
             work.parent.mkdir(parents=True, exist_ok=True)
             receipts.folder.mkdir(exist_ok=True)
@@ -152,6 +140,32 @@ class Workshop:
             raise
         except OSError as error:
             raise storage_error("write", place, error) from error
+        return found
+
+    def require_part(
+        self, key: str, *, identity: Mapping[str, Any], place: Path, remedy: str = ""
+    ) -> dict[str, Any] | None:
+        """Refuse a part that cannot be made as `part` would; return what its making returned.
+
+        Raises
+        ------
+        RunConflictError, DestinationExistsError
+            As `part`.
+        """
+        receipts = Receipts(self.record / _PARTS, identity_digest(identity))
+        try:
+            found = receipts.read(key)
+        except RunConflictError as error:
+            raise RunConflictError(
+                f"{self.folder}: its part {key} was made from other data or with other options: "
+                f"repeat the earlier command to go on, {remedy}choose another folder, or begin "
+                "again with --overwrite"
+            ) from error
+        if place.exists() and found is None:
+            raise DestinationExistsError(
+                f"{place} is there already, and was not made by this command: move it away, "
+                "choose another folder, or begin again with --overwrite"
+            )
         return found
 
     def remove_part(self, key: str, *, place: Path) -> None:
