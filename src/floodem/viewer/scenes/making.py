@@ -156,12 +156,8 @@ class _Making:
     def tell(self, inputs: Sequence[Input]) -> None:
         """Say what is shown otherwise than one may think."""
         for one in inputs:
-            is_labels = looks_like_labels(one.volume)
-            if is_labels is not (one.kind is Kind.SEGMENTATION):
-                looks, given = (
-                    ("a segmentation", "image") if is_labels else ("an image", "segments")
-                )
-                self._notice(f"{one.name} looks like {looks}, and is taken as {given} as you said")
+            if not (self._folder / one.name).exists():
+                self._tell_kind(one)
             if not one.is_stated:
                 self._notice(
                     f"{one.name} does not state its voxel size: taken for {one.voxel_size} nm, as "
