@@ -83,11 +83,11 @@ def scene(
 
     OUT holds the volumes with coarser levels (Neuroglancer precomputed), meshes,
     skeletons, a list of objects with names and sizes, and the viewer. `floodem view
-    OUT/` shows it, as does any web server, without a network: python -m http.server.
+    OUT/` shows it, as does any web server, without a network: python3 -m http.server.
 
-    Says first how large OUT becomes. Ctrl-C stops, and the same command goes on; a
-    later one with another title, other names, scores or shapes makes only those anew.
-    The record of the making lies beside it, in OUT.floodem.
+    Says first how large OUT becomes. Ctrl-C stops, and the same command goes on. A later
+    one with another title, other names or scores makes only those anew, and what it does
+    not name is gone. The record of the making lies beside it, in OUT.floodem.
     """
     from floodem.viewer.scenes import SceneOptions, make_scene
     from floodem.viewer.scenes.properties import read_names
