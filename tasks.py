@@ -33,7 +33,7 @@ EXTRAS = {
 CONTAINED = {"dev": ["test", "docs"], "test": ["labels", "view"]}
 
 # A file of tests stays in one process; four of them need 8 GB at most.
-SPREAD = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+SPREAD = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 USAGE = """usage: python3 tasks.py TASK [--gpu] [-- ARGUMENTS]
 
