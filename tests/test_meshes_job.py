@@ -558,3 +558,17 @@ def test_real_neurons_are_closed(shared_data: Path, tmp_path: Path) -> None:
     for label in ids:
         for level in range(len(folder.manifest(label).levels)):
             assert is_watertight(folder.mesh(label, level=level)), (label, level)
+
+
+def test_a_segmentation_that_changed_at_its_address_is_read_anew(tmp_path: Path) -> None:
+    from floodem.shapes.meshes import blocks
+
+    place = tmp_path / "seg.h5@labels"
+    for label in (1, 2):
+        array = np.zeros((8, 8, 8), np.uint32)
+        array[2:6, 2:6, 2:6] = label
+        (tmp_path / "seg.h5").unlink(missing_ok=True)
+        uri = written(array, place, ISOTROPIC)
+        mesh_segmentation(uri, tmp_path / f"meshes-{label}")
+        assert list(MeshFolder(tmp_path / f"meshes-{label}").ids()) == [label]
+        assert not blocks._open

@@ -17,7 +17,6 @@ depend on other blocks; `floodem.shapes.meshes.gathering` joins them.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,9 +140,21 @@ def _read(work: BlockWork) -> tuple[Shaped[np.ndarray, "z y x"], dict[int, int]]
     return np.pad(labels, list(zip(before, after, strict=True))), counts
 
 
-@functools.lru_cache(maxsize=1)
+_open: dict[LabelSource, Volume] = {}
+"""At most one: some files are unpacked whole when they are opened, which no block pays again."""
+
+
 def _opened(source: LabelSource) -> Volume:
-    return source.open()
+    if source not in _open:
+        close_source()
+        _open[source] = source.open()
+    return _open[source]
+
+
+def close_source() -> None:
+    """Close what the blocks of this process were read from."""
+    while _open:
+        _open.popitem()[1].close()
 
 
 def _lighter(

@@ -15,10 +15,7 @@ from typing import Any
 from floodem.cluster import Task, run_tasks
 from floodem.geometry import VoxelSize
 from floodem.progress import Progress, ProgressListener
-from floodem.shapes.meshes.blocks import (
-    BlockWork,
-    mesh_block,
-)
+from floodem.shapes.meshes.blocks import BlockWork, close_source, mesh_block
 from floodem.shapes.meshes.destination import MeshDestination
 from floodem.shapes.meshes.gathering import (
     FACES,
@@ -202,25 +199,28 @@ def _make(plan: MeshPlan, folder: Path, *, run: _Run, is_sharded: bool) -> list[
         (folder / name).mkdir(exist_ok=True)
     edges = plan.voxel_size.zyx_nm
     ids = None if plan.options.ids is None else tuple(sorted(set(plan.options.ids)))
-    run(
-        mesh_block,
-        [
-            Task(
-                key=str(number),
-                argument=BlockWork(
-                    source=plan.source,
-                    region=plan.region,
-                    core=core,
-                    edges_nm=edges,
-                    ids=ids,
-                    max_error_nm=plan.max_error_nm / 2,
-                    path=blocks.path(number),
-                ),
-            )
-            for number, core in enumerate(blocks.cores())
-        ],
-        of="blocks",
-    )
+    try:
+        run(
+            mesh_block,
+            [
+                Task(
+                    key=str(number),
+                    argument=BlockWork(
+                        source=plan.source,
+                        region=plan.region,
+                        core=core,
+                        edges_nm=edges,
+                        ids=ids,
+                        max_error_nm=plan.max_error_nm / 2,
+                        path=blocks.path(number),
+                    ),
+                )
+                for number, core in enumerate(blocks.cores())
+            ],
+            of="blocks",
+        )
+    finally:
+        close_source()
     works = [
         GatherWork(
             blocks=blocks,
