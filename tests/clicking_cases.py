@@ -14,6 +14,7 @@ from floodem.flooding.flooder import Flooder
 from floodem.flooding.request import SegmentRequest
 from floodem.geometry import VoxelSize
 from floodem.viewer.clicking.flood_line import FloodLine
+from floodem.viewer.clicking.pace import Pace
 
 OFFSET = (100, 200, 300)
 SIZE = VoxelSize(30, 6, 6)
@@ -59,11 +60,16 @@ class FakeScreen:
     asked: list = field(default_factory=list)
     kept: int = 0
     pauses: int = 0
+    pace: Pace = field(default_factory=Pace)
 
-    def show(self, snapshot, *, text):
+    def show(self, snapshot, *, text, is_growing=False):
         self.shown.append(snapshot)
+        self.pace.has_shown()
         if text:
             self.said.append(text)
+
+    def is_due(self):
+        return self.pace.is_due()
 
     def let_pages_draw(self):
         self.pauses += 1

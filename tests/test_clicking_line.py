@@ -66,7 +66,7 @@ def test_a_click_shows_the_object_that_the_python_call_gives(running, volume):
 
 
 def test_what_grows_is_shown_from_the_first_call_on(running, volume, monkeypatch):
-    monkeypatch.setattr("floodem.viewer.clicking.flood_line.SHOW_EVERY_S", 0)
+    monkeypatch.setattr("floodem.viewer.clicking.pace.SHOW_EVERY_S", 0)
     with running() as (line, screen, _):
         line.wish(TUBE)
         until(lambda: screen.now.startswith("done"))
@@ -227,7 +227,7 @@ def test_undo_waits_for_the_decision_about_a_pending_flood(running):
 
 
 def test_undo_while_a_flood_grows_is_answered_and_the_answer_can_be_read(running, monkeypatch):
-    monkeypatch.setattr("floodem.viewer.clicking.flood_line.SHOW_EVERY_S", 0)
+    monkeypatch.setattr("floodem.viewer.clicking.pace.SHOW_EVERY_S", 0)
     gate = Gate()
     with running(gate=gate) as (line, screen, kept):
         line.wish(TUBE)

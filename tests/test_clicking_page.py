@@ -33,6 +33,7 @@ from floodem.viewer import view
 from floodem.viewer.clicking import ClickToFlood, Obstacle
 from floodem.viewer.clicking.drawing import PENDING, Growing, Snapshot, mesh_of
 from floodem.viewer.clicking.live_labels import LiveFrame, encode_mesh, live_labels
+from floodem.viewer.clicking.pace import SHOW_AT_LEAST_EVERY_S
 from floodem.viewer.clicking.pointing import voxel_under_mouse
 
 neuroglancer = pytest.importorskip("neuroglancer")
@@ -124,6 +125,29 @@ def test_an_action_floods_from_the_voxel_under_the_mouse(page, volume):
     flooded(page)
     alone = floodem.flood_at(volume, TUBE, model=bright_model(), request=ON_CPU)
     np.testing.assert_array_equal(page.labels("flood") == PENDING, alone.mask)
+
+
+def test_a_page_that_draws_slowly_is_shown_growth_and_its_mesh_less_often(page, monkeypatch):
+    def shown():
+        before = [page.generation(key) for key in page.keys("flood")]
+        flooded(page)
+        page.act("floodem-take-back")
+        until(lambda: page.said.startswith("taken back"))
+        after = [page.generation(key) for key in page.keys("flood")]
+        return np.subtract(after, before)
+
+    network = page.clicking._line._flooder._predictor
+    predict = network.predict
+    monkeypatch.setattr(network, "predict", lambda *a: (time.sleep(0.1), predict(*a))[1])
+    quick, _ = shown()
+    for _ in range(10):
+        page.act("floodem-drawn", drawnForS=1)
+    pace = page.clicking._screen._pace
+    until(lambda: pace.every_s == SHOW_AT_LEAST_EVERY_S)
+    slow, slow_mesh = shown()
+    ends = 2  # what was flooded, and nothing
+    assert slow - ends <= 0.6 * (quick - ends)
+    assert ends <= slow_mesh < slow
 
 
 def test_pages_are_told_to_load_anew_whenever_something_changes(page):

@@ -142,7 +142,7 @@ class ClickToFlood:
             growing = Growing(edges, layer=pending_name)
             objects = KeptObjects(self.kept, edges, layer=kept_name)
             kept = [live_labels(objects, self._frame, in_planes=flat) for flat in (False, True)]
-            pending = [live_labels(growing, self._frame, in_planes=True) for _ in range(2)]
+            slices, meshes = (live_labels(growing, self._frame, in_planes=True) for _ in range(2))
             state.layers[kept_name] = neuroglancer.SegmentationLayer(
                 source=_sources(*kept),
                 segments=list(self.kept.labels),
@@ -150,14 +150,14 @@ class ClickToFlood:
                 not_selected_alpha=_KEPT_ALPHA,
             )
             state.layers[pending_name] = neuroglancer.SegmentationLayer(
-                source=_sources(*pending),
+                source=_sources(slices, meshes),
                 segments=[PENDING],
                 segment_colors={PENDING: PENDING_COLOUR},
                 selected_alpha=_PENDING_ALPHA,
             )
             # Slices in the 3-D panel would hide what grows there.
             state.show_slices = False
-        return PageScreen(client, growing, pending=tuple(pending), kept=tuple(kept))
+        return PageScreen(client, growing, pending=(slices, meshes), kept=tuple(kept))
 
     def _listen(self) -> None:
         wishes = {
@@ -166,7 +166,10 @@ class ClickToFlood:
             page_screen.KEEP: Wish.KEEP,
             page_screen.TAKE_BACK: Wish.TAKE_BACK,
         }
-        self._handlers: dict[str, Any] = {page_screen.FLOOD: self._flood}
+        self._handlers: dict[str, Any] = {
+            page_screen.FLOOD: self._flood,
+            page_screen.DRAWN: self._screen.hear,
+        }
         for action, wish in wishes.items():
             self._handlers[action] = lambda _, wish=wish: self._line.wish(wish)
         for action, handler in self._handlers.items():

@@ -35,9 +35,6 @@ from floodem.viewer.clicking import sentences
 from floodem.viewer.clicking.drawing import Snapshot
 from floodem.volumes.volume import Array, Volume
 
-SHOW_EVERY_S = 0.2
-"""How often a growing flood is shown: five times a second look like growth."""
-
 READ_FOR_S = 3.0
 """How long an answer stays before a growing flood says again how far it is."""
 
@@ -60,8 +57,11 @@ class Wish(enum.Enum):
 class Screen(Protocol):
     """What the user sees; called by the thread that floods."""
 
-    def show(self, snapshot: Snapshot | None, *, text: str) -> None:
+    def show(self, snapshot: Snapshot | None, *, text: str, is_growing: bool = False) -> None:
         """Show what a flood has filled, or nothing, and say something, or leave what is said."""
+
+    def is_due(self) -> bool:
+        """Tell whether what grows may be shown again: not more often than pages can draw it."""
 
     def let_pages_draw(self) -> None:
         """Wait, not for long, until what is shown is likely seen."""
@@ -346,15 +346,16 @@ class _Growth:
         self._line, self._seed, self._own = line, seed, own
         self._before = 0 if own is None else int(np.count_nonzero(own))
         self._began = time.monotonic()
-        self._shown = -float("inf")
+        self._is_shown = False
 
     def look(self, step: FloodStep) -> None:
         """Listen, and show how far the flood is when it is time."""
         self._line.listen()
-        now = time.monotonic()
-        if now - self._shown < SHOW_EVERY_S:
+        screen = self._line.screen
+        if self._is_shown and not screen.is_due():
             return
-        self._shown = now
+        self._is_shown = True
+        now = time.monotonic()
         mask = step.mask()
         if self._own is not None:
             mask &= ~self._own[step.reach.slices(origin=step.box.start)]
@@ -367,8 +368,7 @@ class _Growth:
         )
         if now < self._line.quiet_until:
             text = ""
-        screen = self._line.screen
-        screen.show(Snapshot(step.reach, mask), text=text)
+        screen.show(Snapshot(step.reach, mask), text=text, is_growing=True)
         if step.calls == 1 and self._line.shares_cores:
             # Else the next network call would take them from a page on this machine, and the
             # user would not see for a second or two that anything happens.

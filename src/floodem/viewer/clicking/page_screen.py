@@ -13,8 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from floodem.viewer.clicking.drawing import Growing, Snapshot
+from floodem.viewer.clicking.pace import Pace
 
 FLOOD, UNDO = "floodem-flood", "floodem-undo"
+DRAWN = "floodem-drawn"
+"""What the page's own script sends (``page/clicking.js``), with the seconds that it has drawn."""
+
 STOP, KEEP, TAKE_BACK = "floodem-stop", "floodem-keep", "floodem-take-back"
 
 ALWAYS: Mapping[str, str] = {"keyf": FLOOD, "shift+click0": FLOOD, "keyu": UNDO}
@@ -44,22 +48,37 @@ class PageScreen:
     growing
         What `pending` volumes read.
     pending, kept
-        The volumes (`live_labels`) that show the flood, and the kept ones.
+        The volumes (`live_labels`) that show the flood, slices and mesh, and the kept ones.
     """
 
     def __init__(
-        self, client: Any, growing: Growing, *, pending: tuple[Any, ...], kept: tuple[Any, ...]
+        self, client: Any, growing: Growing, *, pending: tuple[Any, Any], kept: tuple[Any, ...]
     ) -> None:
         self._client = client
         self._growing = growing
         self._pending, self._kept = pending, kept
+        self._pace = Pace()
         self._lock = threading.Lock()
         self._bind(ALWAYS, is_bound=True)
 
-    def show(self, snapshot: Snapshot | None, *, text: str) -> None:
-        """Show what a flood has filled, or nothing, and say something."""
+    def show(self, snapshot: Snapshot | None, *, text: str, is_growing: bool = False) -> None:
+        """Show what a flood has filled, or nothing, and say something.
+
+        The mesh of what is growing is left as it was where drawing it again costs too much.
+        """
         self._growing.show(snapshot)
-        self._tell(self._pending, text=text or None)
+        self._pace.has_shown()
+        slices, meshes = self._pending
+        has_mesh = not is_growing or self._pace.takes_mesh()
+        self._tell((slices, meshes) if has_mesh else (slices,), text=text or None)
+
+    def is_due(self) -> bool:
+        """Tell whether what grows may be shown again: not more often than pages can draw it."""
+        return self._pace.is_due()
+
+    def hear(self, action_state: Any) -> None:
+        """Take a page's word on how long it has drawn."""
+        self._pace.has_drawn(action_state.to_json().get("drawnForS"))
 
     def let_pages_draw(self) -> None:
         """Wait, not for long, until what is shown was loaded by a page and is likely drawn."""

@@ -10,16 +10,24 @@
 //
 // 4. When floodem has ended, the page says so instead of what was said last.
 //
-// 2 and 3 reach into the client, whose names are those of its source (github.com/google/
-// neuroglancer, chunk_manager/frontend.ts and datasource/python/frontend.ts). Where a name is not
+// 5. How long the page has drawn a change is told to floodem: without a graphics card drawing
+//    takes the cores that the network computes on, and changes come the more seldom.
+//
+// 2, 3 and 5 reach into the client, whose names are those of its source (github.com/google/
+// neuroglancer, chunk_manager/frontend.ts, datasource/python/frontend.ts, display_context.ts). Where a name is not
 // there, that part is left out, and the client does as it does without us.
 "use strict";
 (() => {
   const FAR_PX = 4; // a hand that clicks moves less
   const OLD_FOR_MS = 2000; // what was not loaded anew in this time is out of view
   const GATHER_MS = { slices: 60, mesh: 250 }; // before the next change: other pieces of this one
+  const DRAW_AFTER_MS = 80; // of the first piece of a change
   const PATIENCE_MS = 1500; // how long a change may wait for the one before it
 
+  const WATCH_MS = 3000; // after a change: what is drawn later is not because of it
+  const QUIET_MS = 100; // after the last of several draws of a change
+  const TELL_AT_MS = 500; // a page that is never done says so all the same
+  const LOOK_MS = 5; // how often to look whether a draw has ended
   const GONE_MS = 4000; // a server that is not heard of for so long has ended
   const GONE = "floodem has ended: start it again and open the new address";
 
@@ -50,6 +58,7 @@
   // 2.
   const live = new Map(); // source -> when each of its chunks became old
   const smoothQueues = new WeakSet();
+  let drawTimer = 0;
 
   const makeQueueSmooth = (queue) => {
     if (smoothQueues.has(queue)) {
@@ -61,8 +70,14 @@
       const source = this.rpc.get(update.source);
       const old = live.get(source);
       const isInvalidation = update.id === undefined && update.promise === undefined;
-      if (old === undefined || !isInvalidation) {
+      if (old === undefined) {
         return apply.call(this, update);
+      }
+      if (!isInvalidation) {
+        if (apply.call(this, update) === true) {
+          drawSoon(this);
+        }
+        return false; // nothing to draw at once
       }
       const now = performance.now();
       for (const key of source.chunks.keys()) {
@@ -75,18 +90,32 @@
     };
   };
 
+  // Pieces of a change come one by one: they are drawn together.
+  const drawSoon = (queue) => {
+    if (drawTimer === 0) {
+      drawTimer = setTimeout(() => {
+        drawTimer = 0;
+        queue.visibleChunksChanged.dispatch();
+      }, DRAW_AFTER_MS);
+    }
+  };
+
   const removeOld = (source, queue) => {
     const old = live.get(source);
     if (old === undefined) {
       return;
     }
     const before = performance.now() - OLD_FOR_MS;
+    let isChanged = false;
     for (const [key, since] of [...old]) {
       if (since <= before && source.chunks.has(key)) {
         source.deleteChunk(key);
+        isChanged = true;
       }
     }
-    queue.visibleChunksChanged.dispatch();
+    if (isChanged) { // else all would be drawn again as it was
+      queue.visibleChunksChanged.dispatch();
+    }
   };
 
   // Its chunks stay until they are replaced; invalidateCache waits for the change before.
@@ -200,6 +229,64 @@
     }
   };
 
+  // 5. The client's calls only put work in line for the graphics process; a fence in the same line
+  // tells when it was done. Returns what is to be called when something has changed.
+  const watchDrawing = (display) => {
+    const gl = display?.gl;
+    if (typeof gl?.fenceSync !== "function" || display.updateStarted === undefined || display.updateFinished === undefined) {
+      return () => {};
+    }
+    let changed = -Infinity;
+    let began = 0; // the draw under way
+    let counted = 0; // until when time is counted already: draws overlap
+    let spentMs = 0;
+    let drawing = 0;
+    let timer = 0;
+    const tell = () => {
+      const body = JSON.stringify({ action: "floodem-drawn", state: { drawnForS: spentMs / 1000 } });
+      told.drawnForMs = spentMs;
+      spentMs = 0;
+      const token = /\/v\/([^/]+)/.exec(location.pathname)?.[1];
+      fetch(new URL(`../../action/${token}`, location.href), { method: "POST", body }).catch(() => {});
+    };
+    const look = (fence) => {
+      const isOver = gl.isContextLost() || gl.getSyncParameter(fence, gl.SYNC_STATUS) === gl.SIGNALED;
+      if (!isOver) {
+        setTimeout(look, LOOK_MS, fence);
+        return;
+      }
+      gl.deleteSync(fence);
+      const now = performance.now();
+      spentMs += now - Math.max(began, counted);
+      counted = now;
+      drawing -= 1;
+      if (spentMs > TELL_AT_MS) {
+        tell();
+      } else if (drawing === 0) {
+        clearTimeout(timer);
+        timer = setTimeout(tell, QUIET_MS);
+      }
+    };
+    display.updateStarted.add(() => {
+      if (drawing === 0) {
+        began = performance.now();
+      }
+    });
+    display.updateFinished.add(() => {
+      if (performance.now() - changed > WATCH_MS) {
+        return;
+      }
+      clearTimeout(timer);
+      drawing += 1;
+      const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+      gl.flush();
+      setTimeout(look, LOOK_MS, fence);
+    });
+    return () => {
+      changed = performance.now();
+    };
+  };
+
   const start = (viewer) => {
     const python = viewer?.dataSourceProvider?.dataSources?.get?.("python");
     if (typeof python?.registerSource !== "function" || typeof python.setSourceGeneration !== "function") {
@@ -209,6 +296,7 @@
     const selectSoon = (key) => {
       selecting = selecting.then(() => select(viewer, key)).catch((error) => console.warn(error));
     };
+    const watch = watchDrawing(viewer.display);
     const { registerSource, setSourceGeneration } = python;
     python.registerSource = function (key, source) {
       registerSource.call(this, key, source);
@@ -220,6 +308,9 @@
     python.setSourceGeneration = function (key, generation) {
       const isNew = this.sourceGenerations.get(key) !== generation;
       setSourceGeneration.call(this, key, generation);
+      if (isNew) {
+        watch();
+      }
       if (isNew && kept.has(key)) {
         selectSoon(key);
       }
