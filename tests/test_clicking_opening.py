@@ -209,3 +209,9 @@ def test_options_that_do_not_go_together_are_refused(files, more, says):
     assert ended.returncode == 2
     assert says in ended.stderr
     assert not Path(files / "k.zarr").exists()
+
+
+@pytest.mark.parametrize("option", [{"device": "cuda"}, {"dtype": "bfloat16"}])
+def test_options_of_a_network_are_refused_without_one(option):
+    with pytest.raises(OptionError, match="is for a network"):
+        floodem.view(np.zeros((4, 4, 4), np.uint8), **option)

@@ -118,6 +118,9 @@ def view(
     """
     if keep is not None and model is None:
         raise OptionError(f"keep {str(keep)!r} is for floods: give the network as well, model=...")
+    for option, value in (("device", device), ("dtype", dtype)):
+        if model is None and value != "auto":
+            raise OptionError(f"{option} {value!r} is for a network: give one as well, model=...")
     asked: list[tuple[Kind | None, Source]] = [(None, source) for source in sources]
     asked += [(Kind.IMAGE, source) for source in _several(image)]
     asked += [(Kind.SEGMENTATION, source) for source in _several(segmentation)]
