@@ -171,8 +171,8 @@ def test_a_refused_command_leaves_a_finished_scene_as_it_was(stored, tmp_path):
     folder = tmp_path / "out"
     some = SceneOptions(only_ids=frozenset({7}))
     before = files_of(make_stored(folder, stored, options=some).folder)
+    others = replace(some, only_ids=frozenset({9}), meshes=NONE)
     with pytest.raises(RunConflictError, match="skeletons"):
-        others = replace(some, only_ids=frozenset({9}), meshes=NONE)
         make_stored(folder, stored, options=others)
     assert files_of(folder) == before
     open_scene(folder)
