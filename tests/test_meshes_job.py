@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from floodem.cli.mesh import parse_ids
+from floodem.cli.ids import parse_ids
 from floodem.errors import (
     DestinationExistsError,
     GeometryError,

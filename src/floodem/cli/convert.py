@@ -79,14 +79,12 @@ def convert(
     from floodem.volumes.volume import Kind
 
     def triple(option: str, text: str | None) -> Any:
-        return None if text is None else option_value(option, parse_zyx, text=text)
+        return option_value(option, parse_zyx, text=text)
 
     grey = None if window is None else Window.parse(window)
     wanted = {
-        "box": None if box is None else option_value("--box", Box.parse, text=box),
-        "voxel_size": None
-        if voxel_size is None
-        else option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
+        "box": option_value("--box", Box.parse, text=box),
+        "voxel_size": option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
         "offset": triple("--offset", offset),
         "dtype": dtype,
         "window": None if grey is None else (grey.low, grey.high),

@@ -58,7 +58,7 @@ def evaluate(
 
     ids = parse_ids(["0"] if ignore is None else ignore)
     margin = option_value("--border", parse_zyx, text=border)
-    region = None if box is None else option_value("--box", Box.parse, text=box)
+    region = option_value("--box", Box.parse, text=box)
     with (
         open_volume(segmentation) as labels,
         open_volume(truth) as target,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from floodem.cli import options
-from floodem.cli.skeletonize import Workers, notices
-from floodem.cli.stopping import interrupted, stopping_on_signals
+from floodem.cli.skeletonize import notices
+from floodem.cli.stopping import finishing_tasks
 from floodem.cli.values import option_value
 from floodem.counting import counted
 from floodem.errors import OptionError, VolumeNotFoundError
@@ -44,10 +44,8 @@ def measure(
     skeletons: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Take cable lengths from skeletons here.")
     ] = None,
-    voxel_size: Annotated[
-        str | None, typer.Option(metavar="Z,Y,X", help="Voxel edges in nm, if SEG is wrong.")
-    ] = None,
-    workers: Workers = None,
+    voxel_size: options.VoxelEdges = None,
+    workers: options.Workers = None,
     level: options.Level = 0,
     channel: options.Channel = None,
     axes: options.Axes = None,
@@ -74,11 +72,7 @@ def measure(
         raise OptionError("--length computes skeletons and --skeletons reads them: give one")
     if csv is not None:
         _require_place(csv, overwrite=overwrite)
-    size = (
-        None
-        if voxel_size is None
-        else option_value("--voxel-size", VoxelSize.parse, text=voxel_size)
-    )
+    size = option_value("--voxel-size", VoxelSize.parse, text=voxel_size)
     source = LabelSource(
         uri=segmentation, level=level, channel=channel, axes=axes, allow_external=allow_external
     )
@@ -119,38 +113,25 @@ def _working(csv: Path | None) -> Iterator[Path]:
 
 
 def _measured(source: Any, work: Path, how: Mapping[str, Any]) -> Measures:
-    from floodem.cli.progress import progress_bar
     from floodem.shapes.measures.measure import measure as run
     from floodem.shapes.skeletons.job import skeletonize
     from floodem.shapes.skeletons.request import SkeletonRequest
     from floodem.volumes.parallel import usable_threads
 
-    workers = how["workers"] or usable_threads()
-    try:
-        with (
-            stopping_on_signals("finishing what is begun") as should_stop,
-            progress_bar() as progress,
-        ):
-            found = run(
-                source,
-                voxel_size=how["size"],
-                workers=workers,
-                work=work / "counts",
-                progress=progress,
-                should_stop=should_stop,
-            )
-            if not how["length"]:
-                return found
-            made = skeletonize(
-                source,
-                work / "skeletons",
-                request=SkeletonRequest(voxel_size=how["size"]),
-                workers=workers,
-                progress=progress,
-                should_stop=should_stop,
-            )
-    except KeyboardInterrupt:
-        raise interrupted("what is finished", overwrite=False) from None
+    workers = usable_threads(how["workers"])
+    with finishing_tasks(overwrite=False) as working:
+        found = run(
+            source, voxel_size=how["size"], workers=workers, work=work / "counts", **working
+        )
+        if not how["length"]:
+            return found
+        made = skeletonize(
+            source,
+            work / "skeletons",
+            request=SkeletonRequest(voxel_size=how["size"]),
+            workers=workers,
+            **working,
+        )
     for sentence in notices(made):
         print(f"note: {sentence}", file=sys.stderr)
     return found.with_lengths(made.ids, made.lengths_nm)

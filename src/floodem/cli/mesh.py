@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from floodem.cli import options
-from floodem.cli.ids import read_ids
-from floodem.cli.stopping import interrupted, stopping_on_signals
+from floodem.cli.ids import parse_ids
+from floodem.cli.stopping import finishing_tasks
 from floodem.cli.values import option_value
 from floodem.counting import counted
-from floodem.errors import OptionError
 from floodem.geometry import Box, VoxelSize
 
 if TYPE_CHECKING:
     from floodem.shapes.meshes.job import MeshResult
-
-_MAX_IDS_BYTES = 2**28
-"""Ten million ids of twenty digits and a little more; larger files are no lists of ids."""
 
 
 def mesh(
@@ -33,22 +29,15 @@ def mesh(
         str, typer.Argument(metavar="DST", help="Folder of meshes to make, or one file.")
     ],
     *,
-    ids: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ID,ID", help="Only these objects (repeatable); default: all."),
-    ] = None,
-    ids_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Only the objects listed in this file.")
-    ] = None,
+    ids: options.Ids = None,
+    ids_file: options.IdsFile = None,
     min_voxels: Annotated[
         int, typer.Option(min=0, help="Smaller objects get no mesh (voxels).")
     ] = 0,
     box: Annotated[
         str | None, typer.Option(metavar="Z:Z,Y:Y,X:X", help="Mesh only these voxels.")
     ] = None,
-    voxel_size: Annotated[
-        str | None, typer.Option(metavar="Z,Y,X", help="Voxel edges in nm, if SEG is wrong.")
-    ] = None,
+    voxel_size: options.VoxelEdges = None,
     error: Annotated[
         float | None,
         typer.Option(metavar="NM", help="How far simplification may go; default: about one voxel."),
@@ -66,9 +55,7 @@ def mesh(
     block_size: Annotated[
         int | None, typer.Option(metavar="VOXELS", help="Edge of blocks; default: 64 to 256.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default: one for each core.")
-    ] = None,
+    workers: options.Workers = None,
     work: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="For working files, where DST is on a server."),
@@ -77,9 +64,7 @@ def mesh(
     channel: options.Channel = None,
     axes: options.Axes = None,
     allow_external: options.AllowExternal = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace DST, and begin a stopped run again.")
-    ] = False,
+    overwrite: options.Restart = False,
     as_json: options.Json = False,
 ) -> None:
     """Make meshes of the objects of a segmentation.
@@ -93,7 +78,6 @@ def mesh(
     object's mesh must. Ctrl-C stops; the same command goes on from there.
     """
     from floodem.cli.labels import warn_of_image
-    from floodem.cli.progress import progress_bar
     from floodem.shapes.meshes.job import mesh_segmentation
     from floodem.shapes.meshes.options import MeshOptions
     from floodem.shapes.source import LabelSource
@@ -103,10 +87,8 @@ def mesh(
     wanted = MeshOptions(
         ids=parse_ids(ids, ids_file),
         min_voxels=min_voxels,
-        box=None if box is None else option_value("--box", Box.parse, text=box),
-        voxel_size=None
-        if voxel_size is None
-        else option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
+        box=option_value("--box", Box.parse, text=box),
+        voxel_size=option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
         max_error_nm=error,
         block_edge=block_size,
         file_format=file_format,
@@ -116,23 +98,16 @@ def mesh(
         uri=segmentation, level=level, channel=channel, axes=axes, allow_external=allow_external
     )
     warn_of_image(source)
-    try:
-        with (
-            stopping_on_signals("finishing what is begun") as should_stop,
-            progress_bar() as progress,
-        ):
-            made = mesh_segmentation(
-                source,
-                destination,
-                options=wanted,
-                workers=workers or usable_threads(),
-                work=work,
-                overwrite=overwrite,
-                progress=progress,
-                should_stop=should_stop,
-            )
-    except KeyboardInterrupt:
-        raise interrupted("what is finished", overwrite=overwrite) from None
+    with finishing_tasks(overwrite=overwrite) as how:
+        made = mesh_segmentation(
+            source,
+            destination,
+            options=wanted,
+            workers=usable_threads(workers),
+            work=work,
+            overwrite=overwrite,
+            **how,
+        )
     seconds = time.perf_counter() - began
     for sentence in made.notices:
         print(f"note: {sentence}", file=sys.stderr)
@@ -140,29 +115,6 @@ def mesh(
         print(json.dumps(made.to_json() | {"seconds": round(seconds, 3)}))
     else:
         print(describe(made, seconds=seconds))
-
-
-def parse_ids(texts: list[str] | None, file: Path | None) -> tuple[int, ...] | None:
-    """Read ids from ``["5,7", "9"]`` and from a file with commas, blanks or lines between them.
-
-    Raises
-    ------
-    OptionError
-        When a word is not a number, or the file cannot be read.
-    """
-    if texts is None and file is None:
-        return None
-    ids = read_ids(texts or [], option="--ids")
-    if file is not None:
-        try:
-            if file.stat().st_size > _MAX_IDS_BYTES:
-                raise OptionError(f"--ids-file: {file} is too large to be a list of ids")
-            words = file.read_text(encoding="utf-8").replace(",", " ").split()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
-            raise OptionError(f"--ids-file: {file} cannot be read: {reason}") from error
-        ids += read_ids(words, option="--ids-file")
-    return ids
 
 
 def describe(made: MeshResult, *, seconds: float) -> str:

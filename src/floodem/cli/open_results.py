@@ -59,11 +59,9 @@ def open_results(
         made = results.open_results(
             source,
             destination,
-            box=None if box is None else option_value("--box", Box.parse, text=box),
-            voxel_size=None
-            if voxel_size is None
-            else option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
-            chunks=None if chunks is None else option_value("--chunks", parse_zyx, text=chunks),
+            box=option_value("--box", Box.parse, text=box),
+            voxel_size=option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
+            chunks=option_value("--chunks", parse_zyx, text=chunks),
             pyramid=parse_pyramid(pyramid),
             threads=threads,
             overwrite=overwrite,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,24 @@ Threads = Annotated[
 ]
 AllowExternal = Annotated[
     bool, typer.Option("--allow-external", help="Follow HDF5 links that leave the file.")
+]
+Ids = Annotated[
+    list[str] | None,
+    typer.Option("--ids", metavar="ID,ID", help="Only these objects (repeatable); default: all."),
+]
+IdsFile = Annotated[
+    Path | None,
+    typer.Option("--ids-file", metavar="FILE", help="Only the objects listed in this file."),
+]
+VoxelEdges = Annotated[
+    str | None,
+    typer.Option("--voxel-size", metavar="Z,Y,X", help="Voxel edges in nm, if SEG is wrong."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes; default: one for each core.")
+]
+Restart = Annotated[
+    bool, typer.Option("--overwrite", help="Replace DST, and begin a stopped run again.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Chunks = Annotated[

@@ -104,7 +104,7 @@ def partition(
         masks=tuple(parse_mask(text) for text in mask or []),
         spheres=tuple(Sphere.parse(line) for text in exclude or [] for line in lines_of(text)),
     )
-    region = None if box is None else option_value("--box", Box.parse, text=box)
+    region = option_value("--box", Box.parse, text=box)
     with progress_bar() as progress:
         result = make(
             labels,

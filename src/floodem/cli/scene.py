@@ -71,9 +71,7 @@ def scene(
     no_client: Annotated[
         bool, typer.Option("--no-client", help="Leave the viewer out (floodem view brings one).")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default: one for each core.")
-    ] = None,
+    workers: shared.Workers = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin again, replacing the scene in OUT.")
     ] = False,
@@ -95,10 +93,8 @@ def scene(
 
     levels = parse_pyramid(pyramid)
     wanted = SceneOptions(
-        box=None if box is None else option_value("--box", Box.parse, text=box),
-        voxel_size=None
-        if voxel_size is None
-        else option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
+        box=option_value("--box", Box.parse, text=box),
+        voxel_size=option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
         pyramid=0 if levels is None else levels,
         is_sharded=sharded,
         meshes=parse_shapes(meshes),

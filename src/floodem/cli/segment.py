@@ -124,7 +124,7 @@ def segment(
     )
     request = SegmentRequest(
         options=options,
-        box=None if box is None else option_value("--box", Box.parse, text=box),
+        box=option_value("--box", Box.parse, text=box),
         masks=[parse_mask(text) for text in mask or []],
         seed_masks=[parse_mask(text) for text in seed_mask or []],
         init_segmentation=init_segmentation,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from floodem.cli import options
-from floodem.cli.mesh import parse_ids
-from floodem.cli.stopping import interrupted, stopping_on_signals
+from floodem.cli.ids import parse_ids
+from floodem.cli.stopping import finishing_tasks
 from floodem.cli.values import option_value
 from floodem.counting import counted
 from floodem.errors import OptionError
@@ -29,9 +29,6 @@ _BYTES_PER_GB = 10**9
 
 Detail = Annotated[float, typer.Option("--scale", help="A path covers so many radii around it ...")]
 Reach = Annotated[float, typer.Option("--const", metavar="NM", help="... and so many nm more.")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes; default: one for each core.")
-]
 
 
 def skeletonize(
@@ -42,13 +39,8 @@ def skeletonize(
         Path, typer.Argument(metavar="DST", help="Folder of skeletons to make.")
     ],
     *,
-    ids: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ID,ID", help="Only these objects (repeatable); default: all."),
-    ] = None,
-    ids_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Only the objects listed in this file.")
-    ] = None,
+    ids: options.Ids = None,
+    ids_file: options.IdsFile = None,
     min_voxels: Annotated[
         int, typer.Option(min=1, help="Smaller objects and pieces are left out (voxels).")
     ] = 1000,
@@ -67,9 +59,7 @@ def skeletonize(
     sharded: Annotated[
         bool, typer.Option("--sharded", help="Few large files instead of one an object.")
     ] = False,
-    voxel_size: Annotated[
-        str | None, typer.Option(metavar="Z,Y,X", help="Voxel edges in nm, if SEG is wrong.")
-    ] = None,
+    voxel_size: options.VoxelEdges = None,
     level: Annotated[
         int | None,
         typer.Option(min=0, help="Level of a pyramid; default: the finest that fits in memory."),
@@ -77,13 +67,11 @@ def skeletonize(
     memory: Annotated[
         float, typer.Option(metavar="GB", help="For the objects each process works on.")
     ] = 2.0,
-    workers: Workers = None,
+    workers: options.Workers = None,
     channel: options.Channel = None,
     axes: options.Axes = None,
     allow_external: options.AllowExternal = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace DST, and begin a stopped run again.")
-    ] = False,
+    overwrite: options.Restart = False,
     as_json: options.Json = False,
 ) -> None:
     """Find the midlines of the objects of a segmentation.
@@ -97,7 +85,6 @@ def skeletonize(
     the same command goes on from there.
     """
     from floodem.cli.labels import warn_of_image
-    from floodem.cli.progress import progress_bar
     from floodem.shapes.skeletons.job import skeletonize as make
     from floodem.shapes.skeletons.request import SkeletonRequest
     from floodem.shapes.skeletons.teasar import TeasarOptions
@@ -113,9 +100,7 @@ def skeletonize(
         formats=tuple(word.strip() for word in file_formats.split(",")),
         is_sharded=sharded,
         swc_unit="um" if swc_unit == "um" else _nm(swc_unit),
-        voxel_size=None
-        if voxel_size is None
-        else option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
+        voxel_size=option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
         memory_bytes=int(memory * _BYTES_PER_GB),
         is_level_fixed=level is not None,
     )
@@ -127,22 +112,15 @@ def skeletonize(
         allow_external=allow_external,
     )
     warn_of_image(source)
-    try:
-        with (
-            stopping_on_signals("finishing what is begun") as should_stop,
-            progress_bar() as progress,
-        ):
-            made = make(
-                source,
-                destination,
-                request=request,
-                workers=workers or usable_threads(),
-                overwrite=overwrite,
-                progress=progress,
-                should_stop=should_stop,
-            )
-    except KeyboardInterrupt:
-        raise interrupted("what is finished", overwrite=overwrite) from None
+    with finishing_tasks(overwrite=overwrite) as how:
+        made = make(
+            source,
+            destination,
+            request=request,
+            workers=usable_threads(workers),
+            overwrite=overwrite,
+            **how,
+        )
     seconds = time.perf_counter() - began
     for sentence in notices(made):
         print(f"note: {sentence}", file=sys.stderr)

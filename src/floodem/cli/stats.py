@@ -50,7 +50,7 @@ def stats(
     from floodem.cli.progress import progress_bar
     from floodem.files import write_text
 
-    region = None if box is None else option_value("--box", Box.parse, text=box)
+    region = option_value("--box", Box.parse, text=box)
     if sections is not None:
         _require_place(Path(sections), overwrite=overwrite)
     with (

@@ -54,6 +54,27 @@ def saving_state(*, overwrite: bool) -> Iterator[dict[str, Any]]:
         raise interrupted("what was saved last", overwrite=overwrite) from None
 
 
+@contextlib.contextmanager
+def finishing_tasks(*, overwrite: bool) -> Iterator[dict[str, Any]]:
+    """Give what work in tasks needs: ``progress`` and ``should_stop``.
+
+    Raises
+    ------
+    StoppedError
+        When a second signal interrupts the body.
+    """
+    from floodem.cli.progress import progress_bar
+
+    try:
+        with (
+            stopping_on_signals("finishing what is begun") as should_stop,
+            progress_bar() as progress,
+        ):
+            yield {"progress": progress, "should_stop": should_stop}
+    except KeyboardInterrupt:
+        raise interrupted("what is finished", overwrite=overwrite) from None
+
+
 def interrupted(kept: str, *, overwrite: bool) -> StoppedError:
     """Return the sentence for work that was interrupted, and how to go on from what is kept."""
     without = " without --overwrite" if overwrite else ""

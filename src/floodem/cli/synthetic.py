@@ -86,10 +86,8 @@ def synthetic(
     from floodem.volumes.synthetic import SyntheticOptions, write_synthetic
 
     changes: dict[str, Any] = {
-        "shape": None if shape is None else option_value("--shape", parse_zyx, text=shape),
-        "voxel_size": None
-        if voxel_size is None
-        else option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
+        "shape": option_value("--shape", parse_zyx, text=shape),
+        "voxel_size": option_value("--voxel-size", VoxelSize.parse, text=voxel_size),
         "spacing_nm": spacing,
         "calibre": calibre,
         "noise": noise,
@@ -118,7 +116,7 @@ def synthetic(
             image=image,
             labels=labels,
             skeleton_file=skeletons,
-            chunks=None if chunks is None else option_value("--chunks", parse_zyx, text=chunks),
+            chunks=option_value("--chunks", parse_zyx, text=chunks),
             pyramid=parse_pyramid(pyramid),
             threads=threads,
             overwrite=overwrite,

@@ -138,9 +138,7 @@ def view(
         from floodem.viewer.screenshot import require_png
 
         require_png(screenshot)
-    edges = None
-    if voxel_size is not None:
-        edges = option_value("--voxel-size", VoxelSize.parse, text=voxel_size)
+    edges = option_value("--voxel-size", VoxelSize.parse, text=voxel_size)
     look = parse_look(position=position, select=select, layout=layout)
     with viewer.view(
         *(layers or []),
