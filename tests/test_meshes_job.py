@@ -561,7 +561,7 @@ def test_real_neurons_are_closed(shared_data: Path, tmp_path: Path) -> None:
 
 
 def test_a_segmentation_that_changed_at_its_address_is_read_anew(tmp_path: Path) -> None:
-    from floodem.shapes.meshes import blocks
+    from floodem.shapes import source
 
     place = tmp_path / "seg.h5@labels"
     for label in (1, 2):
@@ -571,4 +571,4 @@ def test_a_segmentation_that_changed_at_its_address_is_read_anew(tmp_path: Path)
         uri = written(array, place, ISOTROPIC)
         mesh_segmentation(uri, tmp_path / f"meshes-{label}")
         assert list(MeshFolder(tmp_path / f"meshes-{label}").ids()) == [label]
-        assert not blocks._open
+        assert not source._open

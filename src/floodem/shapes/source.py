@@ -75,6 +75,30 @@ class LabelSource:
         return asked | source_identity(volume)
 
 
+_open: dict[LabelSource, Volume] = {}
+"""At most one: some files are unpacked whole when they are opened, which no block pays again."""
+
+
+def opened_source(source: LabelSource) -> Volume:
+    """Return the open volume of a source; it stays open for the next block of this process.
+
+    Raises
+    ------
+    VolumeNotFoundError, VolumeFormatError, UnsafeFileError, StorageError
+        As `floodem.open_volume`.
+    """
+    if source not in _open:
+        close_source()
+        _open[source] = source.open()
+    return _open[source]
+
+
+def close_source() -> None:
+    """Close what blocks of this process were read from; by who had them done."""
+    while _open:
+        _open.popitem()[1].close()
+
+
 def require_voxel_size(volume: Volume, asked: VoxelSize | None) -> VoxelSize:
     """Return the voxel size that was asked for or that the file states.
 

@@ -21,7 +21,7 @@ from floodem.progress import Progress, ProgressListener
 from floodem.shapes.measures.counting import count_objects, reach
 from floodem.shapes.measures.surface import Columns
 from floodem.shapes.measures.table import ObjectTable
-from floodem.shapes.source import LabelSource, block_edges
+from floodem.shapes.source import LabelSource, block_edges, close_source, opened_source
 from floodem.volumes.volume import Volume
 
 BLOCK_VOXELS = 2**23
@@ -124,28 +124,30 @@ def count_source(
         )
         for number, (tile, table) in enumerate(zip(found, tables, strict=True))
     ]
-    with making_folders(work):
-        run_tasks(
-            _count_block,
-            tasks,
-            receipts=work / "receipts",
-            identity={
-                "kind": "objects",
-                "block": list(found[0].core.shape) if found else [],
-                "directions": [[list(step) for step in group] for group in directions],
-                **identity,
-            },
-            workers=workers,
-            progress=lambda done, total: _tell(progress, done, total),
-            should_stop=should_stop,
-        )
+    try:
+        with making_folders(work):
+            run_tasks(
+                _count_block,
+                tasks,
+                receipts=work / "receipts",
+                identity={
+                    "kind": "objects",
+                    "block": list(found[0].core.shape) if found else [],
+                    "directions": [[list(step) for step in group] for group in directions],
+                    **identity,
+                },
+                workers=workers,
+                progress=lambda done, total: _tell(progress, done, total),
+                should_stop=should_stop,
+            )
+    finally:
+        close_source()
     read = (ObjectTable.read(table, groups=len(directions)) for table in tables)
     return _total(read, groups=len(directions))
 
 
 def _count_block(block: _Block) -> dict[str, Any]:
-    with block.source.open() as volume:
-        table = _count(volume, block.tile, block.directions)
+    table = _count(opened_source(block.source), block.tile, block.directions)
     table.write(block.table)
     return {"objects": len(table)}
 

@@ -30,8 +30,7 @@ from floodem.labels import require_labels, sizes
 from floodem.shapes.meshes.marching import marching_cubes
 from floodem.shapes.meshes.packs import writing_pack
 from floodem.shapes.meshes.simplification import VOLUME_TOLERANCE, collapsed
-from floodem.shapes.source import LabelSource
-from floodem.volumes.volume import Volume
+from floodem.shapes.source import LabelSource, opened_source
 
 FRAGMENT_COLUMNS = 3
 """Voxels in the block's core, vertices, faces."""
@@ -126,7 +125,7 @@ def _read(work: BlockWork) -> tuple[Shaped[np.ndarray, "z y x"], dict[int, int]]
     """Return the block with one voxel more on every side that needs it, and the core's sizes."""
     core, region = work.core, work.region
     z, y, x = (b + (b < high) for b, high in zip(core.stop, region.stop, strict=True))
-    labels = _opened(work.source).read(Box(core.start, (z, y, x)))
+    labels = opened_source(work.source).read(Box(core.start, (z, y, x)))
     require_labels(labels, what=work.source.uri)
     ids, numbers = sizes(labels[core.slices(origin=core.start)])
     wanted = None if work.ids is None else set(work.ids)
@@ -138,23 +137,6 @@ def _read(work: BlockWork) -> tuple[Shaped[np.ndarray, "z y x"], dict[int, int]]
     before = [int(a == low) for a, low in zip(core.start, region.start, strict=True)]
     after = [int(b == high) for b, high in zip(core.stop, region.stop, strict=True)]
     return np.pad(labels, list(zip(before, after, strict=True))), counts
-
-
-_open: dict[LabelSource, Volume] = {}
-"""At most one: some files are unpacked whole when they are opened, which no block pays again."""
-
-
-def _opened(source: LabelSource) -> Volume:
-    if source not in _open:
-        close_source()
-        _open[source] = source.open()
-    return _open[source]
-
-
-def close_source() -> None:
-    """Close what the blocks of this process were read from."""
-    while _open:
-        _open.popitem()[1].close()
 
 
 def _lighter(

@@ -15,7 +15,7 @@ from typing import Any
 from floodem.cluster import Task, run_tasks
 from floodem.geometry import VoxelSize
 from floodem.progress import Progress, ProgressListener
-from floodem.shapes.meshes.blocks import BlockWork, close_source, mesh_block
+from floodem.shapes.meshes.blocks import BlockWork, mesh_block
 from floodem.shapes.meshes.destination import MeshDestination
 from floodem.shapes.meshes.gathering import (
     FACES,
@@ -34,7 +34,7 @@ from floodem.shapes.meshes.plan import (
     with_format,
 )
 from floodem.shapes.precomputed import MeshInfo, write_info
-from floodem.shapes.source import LabelSource, source_identity
+from floodem.shapes.source import LabelSource, close_source, source_identity
 
 _Run = Callable[..., list[dict[str, Any]]]
 

@@ -45,7 +45,7 @@ from floodem.shapes.skeletons.kimimaro_adapter import load_kimimaro
 from floodem.shapes.skeletons.objects import GroupTask, Outputs, skeletonize_group
 from floodem.shapes.skeletons.plan import GROUP_VOXELS, Plan, Reading, plan, readings
 from floodem.shapes.skeletons.request import Skeletonized, SkeletonRequest
-from floodem.shapes.source import LabelSource, require_voxel_size
+from floodem.shapes.source import LabelSource, close_source, require_voxel_size
 
 WORK_ENDING = ".floodem"
 """The record of a run lies beside its destination, under its name and this."""
@@ -312,15 +312,18 @@ class _Run:
             if self.progress is not None:
                 self.progress(Progress(stage=stage, done=done, total=total, unit=unit))
 
-        return run_tasks(
-            function,
-            tasks,
-            receipts=self.work / unit,
-            identity={**self.identity, "group_voxels": GROUP_VOXELS},
-            workers=self.workers,
-            progress=tell,
-            should_stop=self.should_stop,
-        )
+        try:
+            return run_tasks(
+                function,
+                tasks,
+                receipts=self.work / unit,
+                identity={**self.identity, "group_voxels": GROUP_VOXELS},
+                workers=self.workers,
+                progress=tell,
+                should_stop=self.should_stop,
+            )
+        finally:
+            close_source()
 
     def _finish(self, spec: ShardingSpec | None) -> None:
         """Say what the folder holds, name it where it belongs to, and remove what is not needed."""

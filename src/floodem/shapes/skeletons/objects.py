@@ -25,7 +25,7 @@ from floodem.shapes.skeletons.skeleton import Skeleton
 from floodem.shapes.skeletons.swc import Unit, swc_text
 from floodem.shapes.skeletons.teasar import TeasarOptions, skeletonize_mask
 from floodem.shapes.skeletons.voxel_graph import Mask, Sides
-from floodem.shapes.source import LabelSource
+from floodem.shapes.source import LabelSource, opened_source
 from floodem.volumes.volume import Array, Volume
 
 METHODS = {"teasar": skeletonize_mask, "kimimaro": skeletonize_mask_with_kimimaro}
@@ -108,27 +108,27 @@ def _skeletons(task: GroupTask) -> Iterator[tuple[int, Skeleton]]:
     group, reading = task.group, task.group.reading
     least = max(1, task.options.min_piece_voxels // reading.coarsening)
     options = replace(task.options, min_piece_voxels=least)
-    with task.source.open() as opened:
-        volume = _level(opened, reading)
-        boxes = [
-            _read_box(_box(start, stop), reading)
-            for start, stop in zip(group.starts.tolist(), group.stops.tolist(), strict=True)
-        ]
-        common = _hull(boxes) if len(boxes) > 1 else None
-        labels = None if common is None else volume.read(common)
-        for number, box in zip(group.ids.tolist(), boxes, strict=True):
-            if common is not None and labels is not None:
-                mask = labels[box.slices(origin=common.start)] == number
-            else:
-                mask = _mask(volume, box, (number, reading.pool))
-            skeleton = METHODS[task.method](
-                mask,
-                voxel_size=reading.voxel_size,
-                start=_pooled(box, reading.pool).start,
-                options=options,
-                open_sides=_open_sides(box, volume.box),
-            )
-            yield number, skeleton
+    opened = opened_source(task.source)
+    volume = _level(opened, reading)
+    boxes = [
+        _read_box(_box(start, stop), reading)
+        for start, stop in zip(group.starts.tolist(), group.stops.tolist(), strict=True)
+    ]
+    common = _hull(boxes) if len(boxes) > 1 else None
+    labels = None if common is None else volume.read(common)
+    for number, box in zip(group.ids.tolist(), boxes, strict=True):
+        if common is not None and labels is not None:
+            mask = labels[box.slices(origin=common.start)] == number
+        else:
+            mask = _mask(volume, box, (number, reading.pool))
+        skeleton = METHODS[task.method](
+            mask,
+            voxel_size=reading.voxel_size,
+            start=_pooled(box, reading.pool).start,
+            options=options,
+            open_sides=_open_sides(box, volume.box),
+        )
+        yield number, skeleton
 
 
 def _level(volume: Volume, reading: Reading) -> Volume:
