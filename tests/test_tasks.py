@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from floodem.cluster import Task, run_tasks
+from floodem.cluster import Crew, Task, run_tasks
 from floodem.errors import (
     LabelError,
     OptionError,
@@ -63,7 +63,7 @@ def test_every_task_is_done_once_and_results_come_in_the_order_of_the_tasks(tmp_
         tasks_for(tmp_path, 7),
         receipts=tmp_path / "receipts",
         identity=IDENTITY,
-        workers=workers,
+        crew=Crew(workers=workers),
         progress=lambda done, total: told.append((done, total)),
     )
     assert results == [{"square": number**2} for number in range(7)]
@@ -77,7 +77,7 @@ def test_several_workers_are_processes_of_their_own(tmp_path):
         tasks_for(tmp_path, 6),
         receipts=tmp_path / "receipts",
         identity=IDENTITY,
-        workers=2,
+        crew=Crew(workers=2),
     )
     who = {log.read_text(encoding="ascii").strip() for log in tmp_path.glob("*.log")}
     assert str(os.getpid()) not in who
@@ -115,7 +115,7 @@ def test_the_order_of_an_identitys_keys_means_nothing(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_told_to_stop_it_finishes_what_is_begun_and_goes_on_later(tmp_path, workers):
-    work = {"receipts": tmp_path / "receipts", "identity": IDENTITY, "workers": workers}
+    work = {"receipts": tmp_path / "receipts", "identity": IDENTITY, "crew": Crew(workers=workers)}
     tasks = tasks_for(tmp_path, 12)
     with pytest.raises(StoppedError, match="of 12 tasks"):
         run_tasks(note_down, tasks, should_stop=lambda: len(times_done(tmp_path)) >= 2, **work)
@@ -128,14 +128,22 @@ def test_told_to_stop_it_finishes_what_is_begun_and_goes_on_later(tmp_path, work
 def test_the_refusal_of_a_task_reaches_the_caller_as_it_is(tmp_path, workers):
     tasks = [Task(key=str(number), argument=number) for number in range(5)]
     with pytest.raises(LabelError, match="label -1 is negative"):
-        run_tasks(refuse, tasks, receipts=tmp_path / "receipts", identity=IDENTITY, workers=workers)
+        run_tasks(
+            refuse,
+            tasks,
+            receipts=tmp_path / "receipts",
+            identity=IDENTITY,
+            crew=Crew(workers=workers),
+        )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_worker_is_told_in_one_sentence(tmp_path):
     tasks = [Task(key=str(number), argument=number) for number in range(4)]
     with pytest.raises(ResourceError, match="fewer workers"):
-        run_tasks(die, tasks, receipts=tmp_path / "receipts", identity=IDENTITY, workers=2)
+        run_tasks(
+            die, tasks, receipts=tmp_path / "receipts", identity=IDENTITY, crew=Crew(workers=2)
+        )
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 1}', '{"version": 9}'])
@@ -158,7 +166,7 @@ def test_two_tasks_of_one_key_and_no_worker_are_refused(tmp_path):
     with pytest.raises(OptionError, match="one key"):
         run_tasks(note_down, twice, receipts=tmp_path / "r", identity=IDENTITY)
     with pytest.raises(OptionError, match="0 workers"):
-        run_tasks(note_down, [], receipts=tmp_path / "r", identity=IDENTITY, workers=0)
+        Crew(workers=0)
 
 
 def wait_long(argument):
@@ -173,10 +181,11 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_tasks import IDENTITY, wait_long, tasks_for
-from floodem.cluster import run_tasks
+from floodem.cluster import Crew, run_tasks
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    run_tasks(wait_long, tasks_for(folder, 4), receipts=folder / "r", identity=IDENTITY, workers=2)
+    run_tasks(wait_long, tasks_for(folder, 4), receipts=folder / "r", identity=IDENTITY,
+              crew=Crew(workers=2))
 """
 
 
@@ -218,7 +227,7 @@ import os, signal, sys, threading
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_tasks import IDENTITY, slow_square
-from floodem.cluster import Task, run_tasks
+from floodem.cluster import Crew, Task, run_tasks
 from floodem.errors import StoppedError
 if __name__ == "__main__":
     asked = []
@@ -228,8 +237,8 @@ if __name__ == "__main__":
             os.killpg(os.getpgid(0), signal.SIGTERM)
     tasks = [Task(key=str(number), argument=number) for number in range(8)]
     try:
-        run_tasks(slow_square, tasks, receipts=Path(sys.argv[1]), identity=IDENTITY, workers=2,
-                  progress=tell, should_stop=lambda: bool(asked))
+        run_tasks(slow_square, tasks, receipts=Path(sys.argv[1]), identity=IDENTITY,
+                  crew=Crew(workers=2), progress=tell, should_stop=lambda: bool(asked))
     except StoppedError as error:
         print(error)
 """

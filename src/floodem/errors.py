@@ -8,8 +8,10 @@ command line ends with; see docs/architecture.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
+EXIT_DONE = 0
 EXIT_BUG = 1
 EXIT_USAGE = 2
 EXIT_INPUT_REFUSED = 3
@@ -84,3 +86,23 @@ class StoppedError(FloodemError, RuntimeError):
     """The user stopped the run; the same command goes on from there."""
 
     exit_code = EXIT_STOPPED
+
+
+class TasksFailedError(FloodemError, RuntimeError):
+    """Some tasks of many failed, and all others are done.
+
+    Attributes
+    ----------
+    failures
+        The sentence of each task that failed, by its key.
+    """
+
+    def __init__(self, message: str, *, failures: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.failures = dict(failures or {})
+
+
+class ShardDoneError(FloodemError, RuntimeError):
+    """What one of several shards does is done, and others are still at work: nothing is wrong."""
+
+    exit_code = EXIT_DONE

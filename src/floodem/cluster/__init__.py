@@ -2,9 +2,21 @@
 
 Knows nothing of floods, meshes or skeletons: those that need many blocks or many
 objects done hand their work to `run_tasks`, which does each task once, whatever
-interrupts it.
+interrupts it and whoever does it (`Crew`).
 """
 
-from floodem.cluster.tasks import Task, run_tasks
+from floodem.cluster.context import TaskContext, task_context
+from floodem.cluster.crew import ALONE, Crew, Shard
+from floodem.cluster.task import Task, TaskFunction
+from floodem.cluster.tasks import run_tasks
 
-__all__ = ["Task", "run_tasks"]
+__all__ = [
+    "ALONE",
+    "Crew",
+    "Shard",
+    "Task",
+    "TaskContext",
+    "TaskFunction",
+    "run_tasks",
+    "task_context",
+]

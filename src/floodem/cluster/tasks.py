@@ -1,4 +1,4 @@
-"""Tasks done once each, in this process or in several: arguments in, results out.
+"""Tasks done once each, by whatever crew: arguments in, results out.
 
 A task is done when its receipt is there (floodem.cluster.receipts). Whoever runs
 the same work again, after a kill or a full disk, repeats only what has none.
@@ -6,60 +6,37 @@ the same work again, after a kill or a full disk, repeats only what has none.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from itertools import islice
-from multiprocessing.connection import wait as wait_for_handles
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from floodem.cluster.crew import ALONE, Crew
+from floodem.cluster.events import Done, Failed, Reported
+from floodem.cluster.here import Here
+from floodem.cluster.processes import Processes
 from floodem.cluster.receipts import Receipts, identity_digest
-from floodem.errors import OptionError, ResourceError, StoppedError
+from floodem.cluster.task import Task, TaskFunction
+from floodem.errors import OptionError, StoppedError, TasksFailedError
 from floodem.files import exclusive, making_folders, remove_partial_files
 
-TaskFunction = Callable[[Any], Mapping[str, Any]]
-Done = tuple[str, dict[str, Any]]
+ReportListener = Callable[[str, Mapping[str, Any]], None]
 
 _LOCK = "lock"
-_QUEUED_PER_WORKER = 2
-"""Enough to keep a worker busy, few enough to stop soon."""
-_ASKED_EVERY_S = 0.5
-"""How long a stop may go unheard while all workers compute."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One piece of work.
-
-    Attributes
-    ----------
-    key
-        Its name among the others, of letters, digits, ``-`` and ``_``.
-    argument
-        What the function is called with; it must survive pickling where there are
-        several workers.
-    """
-
-    key: str
-    argument: Any
+_FAILURES_NAMED = 3
 
 
 def run_tasks(
     function: TaskFunction,
     tasks: Sequence[Task],
     *,
-    receipts: Path,
+    receipts: str | Path,
     identity: Mapping[str, Any],
-    workers: int = 1,
+    crew: Crew = ALONE,
     progress: Callable[[int, int], None] | None = None,
+    reported: ReportListener | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    keeps_going: bool = False,
+    takes_rest: bool = False,
 ) -> list[dict[str, Any]]:
     """Do every task that is not done yet.
 
@@ -74,13 +51,19 @@ def run_tasks(
         Folder of the receipts, made where it is missing; one kind of work each.
     identity
         What the results depend on (sources, options), as JSON values.
-    workers
-        Processes; 1 works in this one. Several are started afresh (spawned), so a
-        script that calls this needs ``if __name__ == "__main__"``.
+    crew
+        Who does them. Processes are started afresh (spawned), so a script that calls
+        this needs ``if __name__ == "__main__"``.
     progress
         Called with the tasks done and all tasks, those of earlier runs included.
+    reported
+        Called with a task's key and what it reports (`task_context`).
     should_stop
         Asked between tasks; when it answers True, what is begun is finished.
+    keeps_going
+        Do the other tasks when one fails.
+    takes_rest
+        Let a shard do all tasks that are left, as it does after the first stage.
 
     Returns
     -------
@@ -93,16 +76,28 @@ def run_tasks(
         When the receipts are of other work, or another process holds them.
     ResourceError
         When a worker was killed.
+    TasksFailedError
+        When tasks failed and the others were done all the same (`keeps_going`).
+    ShardDoneError
+        When this shard's tasks are done and those of others are not.
     StoppedError
         When it was told to stop.
     FloodemError
         What a task raises; tasks that are begun are finished first.
     """
-    if workers < 1:
-        raise OptionError(f"{workers} workers cannot work: give 1 or more")
     if len({task.key for task in tasks}) != len(tasks):
         raise OptionError("two tasks have one key: give each its own")
+    receipts = Path(receipts)
     kept = Receipts(receipts, identity_digest(identity))
+    failures: list[Failed] = []
+
+    def is_to_stop() -> bool:
+        return should_stop() or bool(failures and not keeps_going)
+
+    def hear(event: Reported) -> None:
+        if reported is not None:
+            reported(event.key, event.values)
+
     with making_folders(receipts), exclusive(receipts / _LOCK, what=str(receipts)):
         remove_partial_files(receipts)
         known = ((task.key, kept.read(task.key)) for task in tasks)
@@ -110,78 +105,40 @@ def run_tasks(
         left = [task for task in tasks if task.key not in results]
         if progress is not None:
             progress(len(results), len(tasks))
-        work = _Work(function, left, kept, should_stop)
-        alone = workers == 1 or len(left) < 2
-        for key, result in work.here() if alone else work.in_processes(min(workers, len(left))):
-            results[key] = result
-            if progress is not None:
-                progress(len(results), len(tasks))
-        if len(results) < len(tasks):
-            raise StoppedError(
-                f"stopped after {len(results)} of {len(tasks)} tasks: run the same command again "
-                "to go on"
-            )
+        is_alone = crew.workers == 1 or len(left) < 2
+        who = Here(listener=hear) if is_alone else Processes(workers=min(crew.workers, len(left)))
+        for event in who.run(function, left, receipts=kept, should_stop=is_to_stop):
+            if isinstance(event, Done):
+                results[event.key] = event.result
+                if progress is not None:
+                    progress(len(results), len(tasks))
+            elif isinstance(event, Failed):
+                if not (event.kind == StoppedError.__name__ and is_to_stop()):
+                    failures.append(event)
+            else:
+                hear(event)
+        _require_all(results, tasks, failures, keeps_going=keeps_going)
     return [results[task.key] for task in tasks]
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    function: TaskFunction
-    tasks: Sequence[Task]
-    kept: Receipts
-    should_stop: Callable[[], bool]
-
-    def here(self) -> Iterator[Done]:
-        for task in self.tasks:
-            if self.should_stop():
-                return
-            yield _do(self.function, task, self.kept)
-
-    def in_processes(self, workers: int) -> Iterator[Done]:
-        context = multiprocessing.get_context("spawn")
-        waiting = iter(self.tasks)
-        begun: set[Future[Done]] = set()
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_become_worker) as pool:
-            try:
-                while True:
-                    if not self.should_stop():
-                        for task in islice(waiting, workers * _QUEUED_PER_WORKER - len(begun)):
-                            begun.add(pool.submit(_do, self.function, task, self.kept))
-                    if not begun:
-                        return
-                    ended, begun = wait(begun, timeout=_ASKED_EVERY_S, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        yield future.result()
-            except BrokenProcessPool as error:
-                raise ResourceError(
-                    "a worker process was killed, most likely for its memory: run the same "
-                    "command again with fewer workers"
-                ) from error
-            finally:
-                for future in begun:
-                    future.cancel()
-
-
-def _do(function: TaskFunction, task: Task, kept: Receipts) -> Done:
-    result = dict(function(task.argument))
-    kept.write(task.key, result)
-    return task.key, result
-
-
-def _become_worker() -> None:
-    """Leave signals to the first process, and end when that one is killed.
-
-    Ctrl-C goes to a terminal's whole group, and so does SIGTERM from batch systems: what is
-    begun is finished.
-    """
-    with contextlib.suppress(ValueError):  # not in the main thread
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        wait_for_handles([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+def _require_all(
+    results: Mapping[str, Any],
+    tasks: Sequence[Task],
+    failures: Sequence[Failed],
+    *,
+    keeps_going: bool,
+) -> None:
+    if failures and not keeps_going:
+        raise failures[0].error
+    if len(results) + len(failures) < len(tasks):
+        raise StoppedError(
+            f"stopped after {len(results)} of {len(tasks)} tasks: run the same command again "
+            "to go on"
+        )
+    if failures:
+        named = "; ".join(f"{one.key}: {one.message}" for one in failures[:_FAILURES_NAMED])
+        raise TasksFailedError(
+            f"{len(failures)} of {len(tasks)} tasks failed and the others are done ({named}): "
+            "mend the cause and run the same command again",
+            failures={one.key: one.message for one in failures},
+        )

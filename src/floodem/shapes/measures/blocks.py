@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from floodem.cluster import Task, run_tasks
+from floodem.cluster import Crew, Task, run_tasks
 from floodem.errors import StoppedError
 from floodem.files import making_folders
 from floodem.geometry import Tile, tiles
@@ -136,7 +136,7 @@ def count_source(
                     "directions": [[list(step) for step in group] for group in directions],
                     **identity,
                 },
-                workers=workers,
+                crew=Crew(workers=workers),
                 progress=lambda done, total: _tell(progress, done, total),
                 should_stop=should_stop,
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from floodem.cluster import Task, run_tasks
+from floodem.cluster import Crew, Task, run_tasks
 from floodem.geometry import VoxelSize
 from floodem.progress import Progress, ProgressListener
 from floodem.shapes.meshes.blocks import BlockWork, mesh_block
@@ -170,7 +170,7 @@ def mesh_segmentation(
                 tasks,
                 receipts=folder / of / "receipts",
                 identity=identity,
-                workers=workers,
+                crew=Crew(workers=workers),
                 progress=_listening(progress, of),
                 should_stop=should_stop,
             )

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt64
 
-from floodem.cluster import Task, run_tasks
+from floodem.cluster import Crew, Task, run_tasks
 from floodem.errors import DestinationExistsError, FloodemError, RunConflictError
 from floodem.files import exclusive, making_folders, storage_error, write_text
 from floodem.progress import Progress, ProgressListener
@@ -318,7 +318,7 @@ class _Run:
                 tasks,
                 receipts=self.work / unit,
                 identity={**self.identity, "group_voxels": GROUP_VOXELS},
-                workers=self.workers,
+                crew=Crew(workers=self.workers),
                 progress=tell,
                 should_stop=self.should_stop,
             )
