@@ -28,6 +28,7 @@ def open_volume(
     level: int = 0,
     axes: str | None = None,
     writable: bool = False,
+    stores_background: bool = False,
     allow_external: bool = False,
 ) -> Volume:
     """Open the volume at an address; nothing but its description is read yet.
@@ -45,6 +46,9 @@ def open_volume(
         ``"czyx"``, where it does not say or is wrong. Voxel size and offset follow.
     writable
         Also allow `Volume.write`, in place (chunked stores).
+    stores_background
+        Store chunks of background alone too, which are left out otherwise, so that a
+        chunk that is missing was not written or is lost.
     allow_external
         Follow HDF5 links, storage and virtual datasets that leave the file.
 
@@ -82,6 +86,7 @@ def open_volume(
             level=level,
             axes=names,
             writable=writable,
+            stores_background=stores_background,
             allow_external=allow_external,
         )
     )

@@ -52,7 +52,8 @@ class OpenRequest:
     """What `open_volume` asks of a format.
 
     `axes` names the stored axes in stored order (``"xyz"``, ``"czyx"``) where the
-    user knows better than the file; see `floodem.volumes.axes`.
+    user knows better than the file; see `floodem.volumes.axes`. `stores_background`
+    is for chunked stores that are written: chunks of background alone are stored too.
     """
 
     location: Location
@@ -60,6 +61,7 @@ class OpenRequest:
     level: int = 0
     axes: str | None = None
     writable: bool = False
+    stores_background: bool = False
     allow_external: bool = False
 
 

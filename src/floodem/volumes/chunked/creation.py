@@ -27,6 +27,7 @@ from floodem.volumes.chunked.layouts import LAYOUTS, Folder, Layout
 from floodem.volumes.chunked.layouts.folder import local_folder
 from floodem.volumes.chunked.layouts.layout import Documents
 from floodem.volumes.chunked.opening import open_pyramid, pyramid_at
+from floodem.volumes.location import Location
 from floodem.volumes.registry import CreateRequest, OpenRequest
 from floodem.volumes.servers.addresses import HTTP_SCHEMES, split_address
 from floodem.volumes.servers.patience import insist
@@ -70,6 +71,28 @@ def _create_local(request: CreateRequest, layout: Layout, documents: Documents) 
         if isinstance(error, FloodemError) or not isinstance(error, (ValueError, OSError)):
             raise
         raise sentence("write", uri, error) from error
+
+
+def put_into_place(work: Path, location: Location, *, overwrite: bool) -> None:
+    """Let a complete local store that grew elsewhere on the same disk become a volume's own.
+
+    Raises
+    ------
+    DestinationExistsError
+        When something is there and may not be replaced.
+    StorageError
+        When the file system refuses; what was there before is still there.
+    """
+    assert location.format is not None
+    layout = LAYOUTS[location.format]
+    Staged(
+        Path(inner_path(location)),
+        uri=location.uri,
+        overwrite=overwrite,
+        folder=True,
+        work=work,
+        objection=lambda folder: _objection(folder, layout),
+    ).commit()
 
 
 def _create_remote(request: CreateRequest, layout: Layout, documents: Documents) -> Volume:

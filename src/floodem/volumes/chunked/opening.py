@@ -188,6 +188,8 @@ def _open_level(
         )
     spec = {"driver": layout.driver, **layout.spec(level)}
     try:
+        if request.stores_background:
+            spec["store_data_equal_to_fill_value"] = True
         store = open_array(level.folder.path, spec, location=location, writable=request.writable)
         own = layout.meaning(store, level.folder, uri=uri)
     except FloodemError:
