@@ -1,6 +1,6 @@
 """Pure functions on label arrays: overlaps, connected components, other numbers."""
 
-from floodem.labels.components import components
+from floodem.labels.components import components, connected_pieces
 from floodem.labels.overlaps import OverlapCounter, OverlapTable, contingency, merge_tables
 from floodem.labels.relabel import compact, label_dtype, relabel
 from floodem.labels.runs import require_labels, sizes
@@ -10,6 +10,7 @@ __all__ = [
     "OverlapTable",
     "compact",
     "components",
+    "connected_pieces",
     "contingency",
     "label_dtype",
     "merge_tables",
