@@ -8,11 +8,11 @@ a score reads them here, block by block.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from floodem.errors import GeometryError
-from floodem.geometry import Box, VoxelSize, Zyx, tiles
+from floodem.evaluation.grid import BlockGrid, chunk_grid
+from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.labels import require_labels
 from floodem.labels.runs import Labels
 from floodem.volumes.volume import Volume
@@ -51,13 +51,13 @@ class Alignment:
     box
         The voxels to be compared, in the frame of both.
     blocks
-        Boxes that cover it, in C order.
+        What cuts it, along the chunks of the volume that has the larger ones.
     """
 
     segmentation: Volume
     truth: Volume
     box: Box
-    blocks: Sequence[Box]
+    blocks: BlockGrid
 
     @property
     def voxel_size(self) -> VoxelSize | None:
@@ -65,17 +65,22 @@ class Alignment:
         return self.segmentation.voxel_size or self.truth.voxel_size
 
     def read(self, block: Box) -> tuple[Labels, Labels]:
-        """Return the segmentation and the truth in `block`.
+        """Return the segmentation and the truth in `block` (see `read_both`)."""
+        return read_both(self.segmentation, self.truth, box=block)
 
-        Raises
-        ------
-        LabelError
-            When one of them holds negative numbers or no integers.
-        """
-        segmentation, truth = self.segmentation.read(block), self.truth.read(block)
-        require_labels(segmentation, what=f"the segmentation {self.segmentation.uri}")
-        require_labels(truth, what=f"the truth {self.truth.uri}")
-        return segmentation, truth
+
+def read_both(segmentation: Volume, truth: Volume, *, box: Box) -> tuple[Labels, Labels]:
+    """Return the labels of a segmentation and of truth in a box.
+
+    Raises
+    ------
+    LabelError
+        When one of them holds negative numbers or no integers.
+    """
+    labels, target = segmentation.read(box), truth.read(box)
+    require_labels(labels, what=f"the segmentation {segmentation.uri}")
+    require_labels(target, what=f"the truth {truth.uri}")
+    return labels, target
 
 
 def align(
@@ -120,8 +125,8 @@ def align(
         )
     z, y, x = border
     inner = compared.grow((-z, -y, -x))
-    core = _block_shape(segmentation.chunks, limit=block_voxels, shape=inner.shape)
-    blocks = [tile.core for tile in tiles(inner, core=core)]
+    coarser = max((segmentation, truth), key=lambda volume: math.prod(volume.chunks))
+    blocks = chunk_grid(inner, chunks=coarser.chunks, first=coarser.offset, limit=block_voxels)
     return Alignment(segmentation, truth, inner, blocks)
 
 
@@ -135,21 +140,3 @@ def _require_same_voxel_size(segmentation: Volume, truth: Volume) -> None:
             f"the segmentation {segmentation.uri} has voxels of {first} nm and the truth "
             f"{truth.uri} of {second} nm (z,y,x): bring both to one resolution"
         )
-
-
-def _block_shape(chunks: Zyx, *, limit: int, shape: Zyx) -> Zyx:
-    """Double or halve the chunk, keeping it as cubic as it can be, to about `limit` voxels."""
-    edges = [min(chunk, extent) for chunk, extent in zip(chunks, shape, strict=True)]
-    while math.prod(edges) > limit and max(edges) > 1:
-        longest = edges.index(max(edges))
-        edges[longest] = -(-edges[longest] // 2)
-    while True:
-        growing = [axis for axis in range(3) if edges[axis] < shape[axis]]
-        if not growing:
-            break
-        shortest = min(growing, key=lambda axis: edges[axis])
-        grown = min(2 * edges[shortest], shape[shortest])
-        if math.prod(edges) // edges[shortest] * grown > limit:
-            break
-        edges[shortest] = grown
-    return (edges[0], edges[1], edges[2])

@@ -1,31 +1,45 @@
 """Score a segmentation against truth: two label volumes in, an `Evaluation` out.
 
 One pass over both volumes, block by block, counts which labels lie on each other;
-scores and the worst mistakes come from those counts alone, and three more passes
-find where the mistakes lie. docs/scores.md says what is counted.
+scores and the worst mistakes come from those counts alone, and passes over the blocks
+that hold the worst mistakes find where they lie. Blocks are compared in this process or
+by a crew (floodem.evaluation.passes). docs/scores.md says what is counted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from floodem.cluster.crew import ALONE, Crew
 from floodem.errors import LabelError, OptionError
 from floodem.evaluation.alignment import BLOCK_VOXELS, Alignment, LabelArray, align
+from floodem.evaluation.blocks import TABLE_VERSION, Comparison
 from floodem.evaluation.mistakes import Mistake, worst_mergers, worst_splits
+from floodem.evaluation.passes import Passes, PassesHere, PassesInTasks
 from floodem.evaluation.places import PartKey, facing_voxels
 from floodem.evaluation.scores import Scores, scores
 from floodem.geometry import Box, Zyx
-from floodem.labels import OverlapCounter, OverlapTable, contingency
 from floodem.labels.runs import Labels
-from floodem.progress import Progress, ProgressListener
+from floodem.progress import ProgressListener
+from floodem.shapes.source import LabelSource
 from floodem.volumes.volume import Volume
 
 FORMAT_VERSION = 1
+
+PAYS_VOXELS = 2**26
+"""From here on several processes are faster than one (benchmarks/results/evaluation.md)."""
+
+Labelled = Volume | Labels | LabelSource | str | Path
+"""Labels in memory, open, or by their address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,25 +106,30 @@ class Evaluation:
 
 
 def evaluate(
-    segmentation: Volume | Labels,
-    truth: Volume | Labels,
+    segmentation: Labelled,
+    truth: Labelled,
     *,
     box: Box | None = None,
     border: Zyx = (0, 0, 0),
     ignore: Sequence[int] = (0,),
     worst: int = 10,
     block_voxels: int = BLOCK_VOXELS,
+    crew: Crew = ALONE,
+    work: str | Path | None = None,
     progress: ProgressListener | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Compare a segmentation with truth, voxel by voxel.
 
     Volumes are laid over each other by their own frames (arrays begin at 0, 0, 0)
-    and compared over what both hold.
+    and compared over what both hold. The numbers depend on the voxels alone: not on
+    blocks, crew or restarts.
 
     Parameters
     ----------
     segmentation, truth
-        Label volumes or arrays (z, y, x) of any integer type, 0 for background.
+        Label volumes or arrays (z, y, x) of any integer type, 0 for background; or
+        where they are: addresses, or with more to say (level, channel, ...) a `LabelSource`.
     box
         Compare only these voxels.
     border
@@ -120,7 +139,16 @@ def evaluate(
     worst
         How many splits and how many mergers to list and locate; 0 for none.
     block_voxels
-        How many voxels to hold in memory at once; the result does not depend on it.
+        How many voxels each process holds in memory at once.
+    crew
+        Who compares the blocks; other processes than this one need addresses. Less than
+        `PAYS_VOXELS` are compared in this one, as others take longer to start.
+    work
+        Folder, or s3:// or gs:// address, for what was counted: a stopped run goes on
+        with it, and other scores of the same voxels (`ignore`, `worst`) begin with it.
+        Shards and clusters need one that all of them see. None: nothing is kept.
+    progress, should_stop
+        Told of voxels and blocks; asked between blocks.
 
     Raises
     ------
@@ -130,27 +158,60 @@ def evaluate(
     LabelError
         When a volume does not hold labels, or no voxel is left to score.
     OptionError
-        When `worst` or an ignored id is negative.
+        When `worst` or an ignored id is negative, or crew and work do not fit together.
+    RunConflictError
+        When `work` is of other volumes or voxels.
+    ShardDoneError
+        When this shard is done and others are not: the last one returns the scores.
+    StoppedError
+        When it was told to stop.
     """
     if worst < 0 or any(label < 0 for label in ignore):
         raise OptionError(f"worst {worst} and ignored ids {list(ignore)} must not be negative")
-    alignment = align(
-        _as_volume(segmentation, name="segmentation"),
-        _as_volume(truth, name="truth"),
-        box=box,
-        border=border,
-        block_voxels=block_voxels,
-    )
-    counted = _count(alignment, progress)
-    counted = counted.select(~np.isin(counted.ids_b, np.array(ignore, dtype=np.uint64)))
-    if not len(counted):
+    with contextlib.ExitStack() as opened:
+        sources = _sources(segmentation, truth, crew=crew, work=work)
+        alignment = align(
+            opened.enter_context(_opening(segmentation, name="segmentation")),
+            opened.enter_context(_opening(truth, name="truth")),
+            box=box,
+            border=border,
+            block_voxels=block_voxels,
+        )
+        crew = _crew_for(alignment, crew)
+        passes: Passes
+        if sources is None or (crew == ALONE and work is None):
+            passes = PassesHere(alignment, progress=progress, should_stop=should_stop)
+        else:
+            if work is None:
+                work = opened.enter_context(tempfile.TemporaryDirectory(prefix="floodem-"))
+            passes = PassesInTasks(
+                Comparison(
+                    segmentation=sources[0],
+                    truth=sources[1],
+                    blocks=alignment.blocks,
+                    work=str(work),
+                ),
+                crew=crew,
+                identity=_identity(alignment, sources),
+                progress=progress,
+                should_stop=should_stop,
+            )
+        return _evaluated(alignment, passes, ignore=ignore, worst=worst, border=border)
+
+
+def _evaluated(
+    alignment: Alignment, passes: Passes, *, ignore: Sequence[int], worst: int, border: Zyx
+) -> Evaluation:
+    found = passes.table()
+    found = found.select(~np.isin(found.ids_b, np.array(ignore, dtype=np.uint64)))
+    if not len(found):
         raise LabelError(
             f"{alignment.truth.uri} holds nothing but ignored labels {list(ignore)} in "
             f"{alignment.box} (z,y,x): choose another box or ignore fewer"
         )
-    both = counted.select(counted.ids_a != 0)
+    both = found.select(found.ids_a != 0)
     splits, mergers = worst_splits(both, limit=worst), worst_mergers(both, limit=worst)
-    splits, mergers = _located(alignment, splits, mergers, progress=progress)
+    splits, mergers = _located(alignment, passes, splits=splits, mergers=mergers)
     return Evaluation(
         segmentation=alignment.segmentation.uri,
         truth=alignment.truth.uri,
@@ -159,41 +220,82 @@ def evaluate(
         box=alignment.box,
         border=border,
         ignore=tuple(ignore),
-        coverage=int(both.counts.sum()) / int(counted.counts.sum()),
-        all_truth=scores(counted),
+        coverage=int(both.counts.sum()) / int(found.counts.sum()),
+        all_truth=scores(found),
         where_both_label=scores(both) if len(both) else None,
         worst_splits=tuple(splits),
         worst_mergers=tuple(mergers),
     )
 
 
-def _as_volume(labels: Volume | Labels, *, name: str) -> Volume:
-    return labels if isinstance(labels, Volume) else LabelArray(labels, name=name)
+def _sources(
+    segmentation: Labelled, truth: Labelled, *, crew: Crew, work: str | Path | None
+) -> tuple[LabelSource, LabelSource] | None:
+    """Return where both volumes are, None where one is open already.
+
+    Raises
+    ------
+    OptionError
+        When who is to compare them cannot.
+    """
+    if (crew.shard is not None or crew.cluster is not None) and work is None:
+        raise OptionError(
+            "shards and clusters leave what they count in a folder that all of them see: name it "
+            "with --work (work)"
+        )
+    sources = _source(segmentation), _source(truth)
+    if sources[0] is None or sources[1] is None:
+        if crew != ALONE or work is not None:
+            raise OptionError(
+                "arrays and open volumes are compared in this process and leave nothing behind: "
+                "give addresses of both volumes with crew or work"
+            )
+        return None
+    return sources[0], sources[1]
 
 
-def _count(alignment: Alignment, progress: ProgressListener | None) -> OverlapTable:
-    counter = OverlapCounter()
-    done = 0
-    for block in alignment.blocks:
-        counter.add(contingency(*alignment.read(block)))
-        done += block.size
-        if progress is not None:
-            total = alignment.box.size
-            progress(Progress(stage="compare", done=done, total=total, unit="voxels"))
-    return counter.table()
+def _source(labels: Labelled) -> LabelSource | None:
+    if isinstance(labels, str | Path):
+        return LabelSource(uri=str(labels))
+    return labels if isinstance(labels, LabelSource) else None
+
+
+def _opening(labels: Labelled, *, name: str) -> AbstractContextManager[Volume]:
+    """Open an address, to be closed again; what is open already stays open."""
+    source = _source(labels)
+    if source is not None:
+        return source.open()
+    if isinstance(labels, Volume):
+        return contextlib.nullcontext(labels)
+    assert isinstance(labels, np.ndarray)
+    return contextlib.nullcontext(LabelArray(labels, name=name))
+
+
+def _crew_for(alignment: Alignment, crew: Crew) -> Crew:
+    """Return the crew, or this process alone where others would take longer to start."""
+    is_small = alignment.box.size < PAYS_VOXELS or len(alignment.blocks) == 1
+    return replace(crew, workers=1) if is_small and crew.cluster is None else crew
+
+
+def _identity(alignment: Alignment, sources: tuple[LabelSource, LabelSource]) -> dict[str, Any]:
+    return {
+        "version": TABLE_VERSION,
+        "segmentation": sources[0].identity(alignment.segmentation),
+        "truth": sources[1].identity(alignment.truth),
+    }
 
 
 def _located(
     alignment: Alignment,
+    passes: Passes,
+    *,
     splits: Sequence[Mistake],
     mergers: Sequence[Mistake],
-    *,
-    progress: ProgressListener | None,
 ) -> tuple[list[Mistake], list[Mistake]]:
     pairs = [*(_split_keys(split) for split in splits), *(_merger_keys(m) for m in mergers)]
     if not pairs:
         return [], []
-    places = facing_voxels(alignment, pairs, progress=progress)
+    places = facing_voxels(passes.look, pairs, voxel_size=alignment.voxel_size)
     located = [
         mistake.with_positions(place)
         for mistake, place in zip([*splits, *mergers], places, strict=True)

@@ -3,36 +3,60 @@
 A part is the voxels of one (segment, truth object) pair. For two parts of one
 object this finds the places where they face each other: from the centroid of the
 first, the nearest voxel of the second, and back from there the nearest voxel of
-the first. Reads the volumes block by block; the answer depends on the voxels
-alone, not on the blocks.
+the first. That takes three passes over the blocks that hold the parts
+(floodem.evaluation.passes); the answer depends on the voxels alone, not on the blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from floodem.evaluation.alignment import Alignment
-from floodem.geometry import Box, Zyx
+from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.labels.runs import Labels, runs
-from floodem.progress import Progress, ProgressListener
 
 PartKey = tuple[int, int]
 """(segment id, truth id) of a part."""
 
-_Coordinates = np.ndarray[Any, np.dtype[np.int64]]
-_Point = tuple[float, float, float]
+Point = tuple[float, float, float]
 
-_PASSES = 3  # one for centroids, one for each part of a pair
+Finding = list[Any]
+"""Of one part in one block, as JSON values: its number in the search; then the sums of z, y and
+x and the count of its voxels, or the squared distance and z, y, x of the nearest one."""
+
+_Coordinates = np.ndarray[Any, np.dtype[np.int64]]
+_Ids = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What to look for in each block.
+
+    Attributes
+    ----------
+    parts
+        The parts; one may come several times, with several points.
+    points
+        For each part the point, z, y, x, whose nearest voxel is sought; None: where the part's
+        voxels are on average.
+    scale
+        What a step along z, y, x counts for in distances.
+    """
+
+    parts: tuple[PartKey, ...]
+    points: tuple[Point, ...] | None
+    scale: Point
+
+
+Pass = Callable[[Search], Iterable[Finding]]
+"""Looks through the blocks."""
 
 
 def facing_voxels(
-    alignment: Alignment,
-    pairs: Sequence[tuple[PartKey, PartKey]],
-    *,
-    progress: ProgressListener | None = None,
+    look: Pass, pairs: Sequence[tuple[PartKey, PartKey]], *, voxel_size: VoxelSize | None
 ) -> list[tuple[Zyx, Zyx]]:
     """Return for each two parts a voxel of the first and one of the second, near each other.
 
@@ -41,66 +65,63 @@ def facing_voxels(
 
     Parameters
     ----------
-    alignment
-        The volumes; every part has at least one voxel in its box.
+    look
+        Searches all blocks; every part has at least one voxel in them.
     pairs
         The parts to look for, two and two.
     """
-    searches = _Searches(alignment, progress)
-    centroids = searches.centroids({first for first, _ in pairs})
-    seconds = searches.nearest([(second, centroids[first]) for first, second in pairs])
-    firsts = searches.nearest(
-        [(first, point) for (first, _), point in zip(pairs, seconds, strict=True)]
-    )
+    scale = (1.0, 1.0, 1.0) if voxel_size is None else voxel_size.zyx_nm
+    parts = tuple(dict.fromkeys(part for pair in pairs for part in pair))
+    # The second parts as well, so that the passes after it know which blocks hold any.
+    centroids = _centroids(look(Search(parts=parts, points=None, scale=scale)), parts)
+
+    def nearest(which: Iterable[PartKey], points: Iterable[Point]) -> list[Zyx]:
+        search = Search(parts=tuple(which), points=tuple(points), scale=scale)
+        return _nearest(look(search), count=len(search.parts))
+
+    seconds = nearest((second for _, second in pairs), (centroids[first] for first, _ in pairs))
+    firsts = nearest((first for first, _ in pairs), seconds)
     return list(zip(firsts, seconds, strict=True))
 
 
-class _Searches:
-    """Passes over the blocks, each looking for some parts."""
+def _centroids(findings: Iterable[Finding], parts: Sequence[PartKey]) -> Mapping[PartKey, Point]:
+    sums = [(0, 0, 0, 0)] * len(parts)
+    for number, *added in findings:
+        z, y, x, count = (a + b for a, b in zip(sums[number], added, strict=True))
+        sums[number] = (z, y, x, count)
+    return {
+        part: (z / count, y / count, x / count)
+        for part, (z, y, x, count) in zip(parts, sums, strict=True)
+    }
 
-    def __init__(self, alignment: Alignment, progress: ProgressListener | None) -> None:
-        self._alignment = alignment
-        self._progress = progress
-        size = alignment.voxel_size
-        self._blocks_done = 0
-        self._scale = np.array(size.zyx_nm if size is not None else (1.0, 1.0, 1.0))
 
-    def centroids(self, keys: set[PartKey]) -> dict[PartKey, _Point]:
-        """Return the mean position of each part's voxels."""
-        sums = dict.fromkeys(keys, (0, 0, 0, 0))
-        for voxels in self._voxels_of(keys):
-            for key, zyx in voxels.items():
-                z, y, x, count = sums[key]
-                dz, dy, dx = (int(total) for total in zyx.sum(axis=0))
-                sums[key] = (z + dz, y + dy, x + dx, count + len(zyx))
-        return {key: (z / n, y / n, x / n) for key, (z, y, x, n) in sums.items()}
+def _nearest(findings: Iterable[Finding], *, count: int) -> list[Zyx]:
+    best: list[Finding | None] = [None] * count
+    for number, *found in findings:
+        known = best[number]
+        best[number] = found if known is None else min(known, found)
+    assert all(found is not None for found in best)
+    return [(found[1], found[2], found[3]) for found in best if found is not None]
 
-    def nearest(self, targets: Sequence[tuple[PartKey, _Point]]) -> list[Zyx]:
-        """Return for each (part, point) the voxel of the part that is nearest to the point."""
-        best: list[tuple[float, Zyx] | None] = [None] * len(targets)
-        for voxels in self._voxels_of({key for key, _ in targets}):
-            for index, (key, point) in enumerate(targets):
-                if key in voxels:
-                    found = self._nearest_in(voxels[key], point)
-                    known = best[index]
-                    best[index] = found if known is None else min(known, found)
-        assert all(entry is not None for entry in best)
-        return [entry[1] for entry in best if entry is not None]
 
-    def _nearest_in(self, zyx: _Coordinates, point: _Point) -> tuple[float, Zyx]:
-        distances = np.sum(((zyx - np.array(point)) * self._scale) ** 2, axis=1)
-        index = int(np.argmin(distances))
-        z, y, x = (int(position) for position in zyx[index])
-        return float(distances[index]), (z, y, x)
-
-    def _voxels_of(self, keys: set[PartKey]) -> Iterator[Mapping[PartKey, _Coordinates]]:
-        blocks = self._alignment.blocks
-        for block in blocks:
-            yield part_voxels(*self._alignment.read(block), block=block, keys=keys)
-            self._blocks_done += 1
-            if self._progress is not None:
-                done, total = self._blocks_done, _PASSES * len(blocks)
-                self._progress(Progress(stage="locate", done=done, total=total, unit="blocks"))
+def search_block(
+    segmentation: Labels, truth: Labels, *, block: Box, search: Search
+) -> list[Finding]:
+    """Return what a block holds of the parts that are looked for."""
+    voxels = part_voxels(segmentation, truth, block=block, keys=set(search.parts))
+    findings: list[Finding] = []
+    for number, part in enumerate(search.parts):
+        if part not in voxels:
+            continue
+        zyx = voxels[part]
+        if search.points is None:
+            findings.append([number, *zyx.sum(axis=0).tolist(), len(zyx)])
+        else:
+            offsets = (zyx - np.array(search.points[number])) * np.array(search.scale)
+            distances = np.sum(offsets**2, axis=1)
+            index = int(np.argmin(distances))
+            findings.append([number, float(distances[index]), *zyx[index].tolist()])
+    return findings
 
 
 def part_voxels(
@@ -108,8 +129,12 @@ def part_voxels(
 ) -> dict[PartKey, _Coordinates]:
     """Return the positions (n, 3), in C order, of each part that occurs in a block."""
     starts, lengths = runs(segmentation, truth)
-    segments = segmentation.reshape(-1)[starts].astype(np.uint64)
-    objects = truth.reshape(-1)[starts].astype(np.uint64)
+    segments, objects = (labels.reshape(-1)[starts] for labels in (segmentation, truth))
+    # Few runs are of any part: all parts are then sought in those alone.
+    is_candidate = np.isin(objects, _ids((truth_id for _, truth_id in keys), objects))
+    starts, lengths = starts[is_candidate], lengths[is_candidate]
+    segments = segments[is_candidate].astype(np.uint64)
+    objects = objects[is_candidate].astype(np.uint64)
     found: dict[PartKey, _Coordinates] = {}
     for segment, object_ in keys:
         rows = np.flatnonzero((segments == np.uint64(segment)) & (objects == np.uint64(object_)))
@@ -121,3 +146,9 @@ def part_voxels(
             zyx = np.stack(np.unravel_index(steps, block.shape), axis=1)
             found[segment, object_] = zyx + np.array(block.start)
     return found
+
+
+def _ids(numbers: Iterable[int], labels: Labels) -> Labels:
+    """Return ids in the type of the labels, those left out that it cannot hold."""
+    most = np.iinfo(labels.dtype).max
+    return np.array(sorted({one for one in numbers if one <= most}), labels.dtype)

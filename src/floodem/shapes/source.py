@@ -23,6 +23,7 @@ from floodem.volumes import open_volume
 from floodem.volumes.conversion.fingerprint import fingerprint, stored_path
 from floodem.volumes.kinds import looks_like_labels
 from floodem.volumes.location import parse_location
+from floodem.volumes.servers.addresses import without_secrets
 from floodem.volumes.volume import Volume
 
 
@@ -63,24 +64,31 @@ class LabelSource:
     def identity(self, volume: Volume) -> dict[str, Any]:
         """Return what tells these labels from others or changed ones, as JSON values.
 
-        What is put beside the scales of a precomputed volume does not matter, since
-        meshes and skeletons belong there.
+        A key or a signature in the address is left out: it goes into records, and may be
+        another one tomorrow. What is put beside the scales of a precomputed volume does not
+        matter, since meshes and skeletons belong there.
 
         Raises
         ------
         StorageError
             When the file system refuses.
         """
-        asked = {"uri": self.uri, "level": self.level, "channel": self.channel, "axes": self.axes}
+        uri = without_secrets(self.uri)
+        asked = {"uri": uri, "level": self.level, "channel": self.channel, "axes": self.axes}
         return asked | source_identity(volume)
 
 
 _open: dict[LabelSource, Volume] = {}
-"""At most one: some files are unpacked whole when they are opened, which no block pays again."""
+"""Some files are unpacked whole when they are opened, which no block pays again."""
+
+_MOST_OPEN = 2
+"""A segmentation, and what it is compared with."""
 
 
 def opened_source(source: LabelSource) -> Volume:
     """Return the open volume of a source; it stays open for the next block of this process.
+
+    Of more than two the one that was opened first is closed.
 
     Raises
     ------
@@ -88,7 +96,8 @@ def opened_source(source: LabelSource) -> Volume:
         As `floodem.open_volume`.
     """
     if source not in _open:
-        close_source()
+        while len(_open) >= _MOST_OPEN:
+            _open.pop(next(iter(_open))).close()
         _open[source] = source.open()
     return _open[source]
 
