@@ -33,8 +33,17 @@ _DAMAGE = (
 """What reading a file raises that is not as `save_checkpoint` made it."""
 
 
-def save_checkpoint(path: Path, flooder: BlockFlooder) -> None:
+def save_checkpoint(
+    path: Path, flooder: BlockFlooder, *, made_from: str = "", seconds: float = 0.0
+) -> None:
     """Write the state of a block between two steps.
+
+    Parameters
+    ----------
+    made_from
+        Digest of image, model and options, for where nothing beside the file says it.
+    seconds
+        How long it was flooded so far.
 
     Raises
     ------
@@ -44,6 +53,8 @@ def save_checkpoint(path: Path, flooder: BlockFlooder) -> None:
     canvas, flood = flooder.canvas, flooder.flood
     state = {
         "version": CHECKPOINT_VERSION,
+        "made_from": made_from,
+        "seconds": seconds,
         "next_seed": flooder.next_seed,
         "largest_id": flooder.largest_id,
         "counters": dict(flooder.counters),
@@ -64,13 +75,24 @@ def save_checkpoint(path: Path, flooder: BlockFlooder) -> None:
         )
 
 
-def load_checkpoint(path: Path, flooder: BlockFlooder) -> None:
+def load_checkpoint(path: Path, flooder: BlockFlooder, *, made_from: str = "") -> float:
     """Bring a new flooder to the saved state.
+
+    Parameters
+    ----------
+    made_from
+        As it was saved with.
+
+    Returns
+    -------
+    float
+        How many seconds it was flooded before.
 
     Raises
     ------
     RunConflictError
-        When the file is damaged or of another version.
+        When the file is damaged, of another version or made from something else; the
+        flooder is of no use then.
     StorageError
         When it cannot be read.
     """
@@ -85,9 +107,15 @@ def load_checkpoint(path: Path, flooder: BlockFlooder) -> None:
                     f"{CHECKPOINT_VERSION}: finish the run with the floodem that began it, or "
                     "begin again with --overwrite"
                 )
+            if state.get("made_from", "") != made_from:
+                raise RunConflictError(
+                    f"{path} was made from another image, model or options: begin again with "
+                    "--overwrite"
+                )
             arrays = {name: saved[name] for name in saved.files if name != "state"}
         _require_fitting(flooder, state, arrays)
         _restore(flooder, state, arrays)
+        return float(state.get("seconds", 0.0))
     except OSError as error:
         raise storage_error("read", path, error) from error
     except _DAMAGE as error:

@@ -59,28 +59,62 @@ def flood_block(
         folder.log(f"resumed: {flooder.seeds_done} of {len(flooder.seeds)} seeds are done")
     else:
         reporter.seeking()
-        notices += _add_seeds(job, flooder)
+        notices += add_seeds(job, flooder)
         _save_first(flooder, folder, record=record, overwrite=overwrite)
     for sentence in notices:
         notice(sentence)
     reporter.begin()
-    saved = time.monotonic()
-    while flooder.advance():
-        reporter.report()
-        stopping = should_stop()
-        if stopping or time.monotonic() - saved >= checkpoint_seconds:
-            save_checkpoint(folder.checkpoint, flooder)
-            saved = time.monotonic()
-        if stopping:
-            done = f"{flooder.seeds_done} of {len(flooder.seeds)} seeds are done"
-            folder.log(f"stopped: {done}")
-            without = " without --overwrite" if overwrite else ""
-            raise StoppedError(
-                f"stopped, all is saved, {done}: run the same command again{without} to go on"
-            )
+    is_done = flood_on(
+        flooder,
+        save=lambda: save_checkpoint(folder.checkpoint, flooder),
+        save_seconds=checkpoint_seconds,
+        report=reporter.report,
+        should_stop=should_stop,
+    )
+    if not is_done:
+        done = f"{flooder.seeds_done} of {len(flooder.seeds)} seeds are done"
+        folder.log(f"stopped: {done}")
+        without = " without --overwrite" if overwrite else ""
+        raise StoppedError(
+            f"stopped, all is saved, {done}: run the same command again{without} to go on"
+        )
     save_checkpoint(folder.checkpoint, flooder)
     reporter.report(last=True)
     return flooder
+
+
+def flood_on(
+    flooder: BlockFlooder,
+    *,
+    save: Callable[[], None],
+    save_seconds: float,
+    report: Callable[[], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Flood until all seeds are used, or until told to stop.
+
+    Parameters
+    ----------
+    save
+        Keeps the state; called every `save_seconds`, and before a stop.
+    report, should_stop
+        Called after each step.
+
+    Returns
+    -------
+    bool
+        Whether all seeds are used.
+    """
+    saved = time.monotonic()
+    while flooder.advance():
+        report()
+        is_stopping = should_stop()
+        if is_stopping or time.monotonic() - saved >= save_seconds:
+            save()
+            saved = time.monotonic()
+        if is_stopping:
+            return False
+    return True
 
 
 def _save_first(
@@ -111,8 +145,8 @@ def new_flooder(job: Job) -> BlockFlooder:
     return BlockFlooder(canvas, job.options, seed_mask=job.seed_mask)
 
 
-def _add_seeds(job: Job, flooder: BlockFlooder) -> list[str]:
-    """Find the seeds; return what the user may want to know about them."""
+def add_seeds(job: Job, flooder: BlockFlooder) -> list[str]:
+    """Find the seeds of a new flooder; return what the user may want to know about them."""
     context = job.seed_context(flooder.canvas.segmentation)
     spec = job.options.seeds
     flooder.add_seeds(seed_positions(spec, context))
@@ -127,6 +161,22 @@ def _add_seeds(job: Job, flooder: BlockFlooder) -> list[str]:
     if not len(flooder.seeds):
         notices.append(f"{spec.name} found no seed in box {job.box}: there are no segments")
     return notices
+
+
+def voxels_done(flooder: BlockFlooder) -> int:
+    """Return how many voxels of the block need no more work, as far as one can tell.
+
+    Floods fill most voxels from the first few seeds; the many seeds that are left then
+    lie in segments. Whichever is further on says how much work is left.
+    """
+    voxels = flooder.canvas.segmentation.size
+    by_seeds = voxels * flooder.next_seed // max(len(flooder.seeds), 1)
+    return min(max(_filled(flooder), by_seeds), voxels)
+
+
+def _filled(flooder: BlockFlooder) -> int:
+    filled = flooder.counters["voxels_segmented"]
+    return filled if flooder.flood is None else filled + flooder.canvas.filled
 
 
 class _Reporter:
@@ -153,23 +203,16 @@ class _Reporter:
             return
         self._reported = now
         flooder = self._flooder
-        filled = flooder.counters["voxels_segmented"]
-        if flooder.flood is not None:
-            filled += flooder.canvas.filled
         voxels = flooder.canvas.segmentation.size
-        seeds = len(flooder.seeds)
-        # Floods fill most voxels from the first few seeds; the many seeds that are left then
-        # lie in segments. Whichever is further on says how much work is left.
-        by_seeds = voxels * flooder.next_seed // max(seeds, 1)
         calls = flooder.counters["network_calls"] - self._calls_before
         self._listener(
             Progress(
                 stage="flooding",
-                done=voxels if last else min(max(filled, by_seeds), voxels),
+                done=voxels if last else voxels_done(flooder),
                 total=voxels,
                 unit="voxels",
-                note=f"{filled / voxels:.1%} filled, {len(flooder.origins)} segments, "
-                f"seed {flooder.next_seed} of {seeds}, "
+                note=f"{_filled(flooder) / voxels:.1%} filled, {len(flooder.origins)} segments, "
+                f"seed {flooder.next_seed} of {len(flooder.seeds)}, "
                 f"{calls / (now - self._began):.1f} network calls/s",
             )
         )

@@ -103,6 +103,28 @@ class Job:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JobInputs:
+    """What a block is made from besides model and options, all of it in memory.
+
+    Attributes
+    ----------
+    uri
+        Of the image, for messages.
+    raw
+        The image as it is stored.
+    """
+
+    uri: str
+    box: Box
+    voxel_size: VoxelSize
+    raw: Array
+    restricted: Bool[np.ndarray, "z y x"] | None = None
+    seed_mask: Bool[np.ndarray, "z y x"] | None = None
+    barrier: Bool[np.ndarray, "z y x"] | None = None
+    initial: UInt32[np.ndarray, "z y x"] | None = None
+
+
 def prepare_job(
     image: Volume,
     model: Model,
@@ -139,33 +161,22 @@ def prepare_job(
         build_mask(rules, box=box, image=raw, voxel_size=voxel_size)
         for rules in (request.masks, request.seed_masks, request.barriers)
     )
-    initial = _read_initial(request.init_segmentation, box=box)
-    options = request.options.completed(
-        pad_value=description.pad_value, move_threshold=description.move_threshold
-    )
-    return Job(
-        options=options,
-        model=model,
+    inputs = JobInputs(
+        uri=image.uri,
         box=box,
         voxel_size=voxel_size,
-        image=_normalised(raw, description, uri=image.uri, corner=box.start),
+        raw=raw,
         restricted=restricted,
         seed_mask=seed_mask,
         barrier=barrier,
-        initial=initial,
+        initial=_read_initial(request.init_segmentation, box=box),
+    )
+    return make_job(
+        inputs,
+        model,
+        options=request.options,
         device=chosen.device,
         dtype=dtype,
-        identity={
-            "image": {"box": str(box), "sha256": _digest(raw)},
-            "model": model.digest(),
-            "options": options.to_json(),
-            "mask": _digest(restricted),
-            "seed_mask": _digest(seed_mask),
-            "init_segmentation": _digest(initial),
-            "device": chosen.device.type,
-            "dtype": str(dtype).removeprefix("torch."),
-            **({} if barrier is None else {"barrier": _digest(barrier)}),
-        },
         about=_about(image, model, request=request, voxel_size=voxel_size),
         notices=tuple(
             notice
@@ -175,12 +186,80 @@ def prepare_job(
     )
 
 
-def _require_room(box: Box, *, folder: Path | None) -> None:
+def make_job(
+    inputs: JobInputs,
+    model: Model,
+    *,
+    options: FloodOptions,
+    device: torch.device,
+    dtype: torch.dtype,
+    about: dict[str, Any],
+    notices: tuple[str, ...] = (),
+) -> Job:
+    """Make the job of a block whose image, masks and labels are read.
+
+    Parameters
+    ----------
+    options
+        As the user gave them.
+    about, notices
+        Of the job.
+
+    Raises
+    ------
+    VolumeFormatError
+        When the image holds voxels that are no finite numbers.
+    """
+    description = model.description
+    options = options.completed(
+        pad_value=description.pad_value, move_threshold=description.move_threshold
+    )
+    barrier = inputs.barrier
+    return Job(
+        options=options,
+        model=model,
+        box=inputs.box,
+        voxel_size=inputs.voxel_size,
+        image=_normalised(inputs.raw, description, uri=inputs.uri, corner=inputs.box.start),
+        restricted=inputs.restricted,
+        seed_mask=inputs.seed_mask,
+        barrier=barrier,
+        initial=inputs.initial,
+        device=device,
+        dtype=dtype,
+        identity={
+            "image": {"box": str(inputs.box), "sha256": _digest(inputs.raw)},
+            "model": model.digest(),
+            "options": options.to_json(),
+            "mask": _digest(inputs.restricted),
+            "seed_mask": _digest(inputs.seed_mask),
+            "init_segmentation": _digest(inputs.initial),
+            "device": device.type,
+            "dtype": str(dtype).removeprefix("torch."),
+            **({} if barrier is None else {"barrier": _digest(barrier)}),
+        },
+        about=about,
+        notices=notices,
+    )
+
+
+def require_block_memory(box: Box, *, remedy: str) -> None:
+    """Refuse a block that would not fit in memory.
+
+    Raises
+    ------
+    ResourceError
+        Saying what is needed, what is there and the remedy.
+    """
     require_memory(
         needed_bytes=box.size * MEMORY_BYTES_PER_VOXEL,
         purpose=f"segmenting box {box}",
-        remedy="segment a smaller --box",
+        remedy=remedy,
     )
+
+
+def _require_room(box: Box, *, folder: Path | None) -> None:
+    require_block_memory(box, remedy="segment a smaller --box")
     if folder is not None:
         require_free_disk(
             folder, needed_bytes=box.size * DISK_BYTES_PER_VOXEL, purpose=f"the result of box {box}"

@@ -24,6 +24,9 @@ from floodem.volumes.volume import Array, Volume
 
 ORIGINS_VERSION = 1
 LABEL_DTYPE, PROBABILITY_DTYPE = np.uint64, np.uint8
+CUT_SHORT = frozenset({FloodEnd.MAX_CALLS, FloodEnd.MAX_VOXELS})
+"""How floods end that hit a limit."""
+
 _WRITE_VOXELS = 64 * 2**20 // 8
 """Labels are widened to 64 bits in pieces of about 64 MB."""
 
@@ -53,19 +56,16 @@ def write_results(
     for uri, dtype in _destinations(outputs):
         array = canvas.segmentation if dtype is LABEL_DTYPE else canvas.probability
         _write_volume(uri, array, dtype, box=box, voxel_size=voxel_size)
-    folder.write_json(ORIGINS, _origins(flooder, corner=box.start))
-    folder.write_json(OVERLAPS, {"version": ORIGINS_VERSION, "overlaps": flooder.overlaps})
-    write_text(folder.path / SEEDS, _rejected_seeds(flooder, corner=box.start))
-    counters = {"seeds": len(flooder.seeds), "network_calls": 0, **flooder.counters}
+    folder.write_json(ORIGINS, origins_record(flooder, corner=box.start))
+    folder.write_json(OVERLAPS, overlaps_record(flooder))
+    write_text(folder.path / SEEDS, rejected_seeds(flooder, corner=box.start))
     return {
         "segments": len(flooder.origins),
         "covered": float(np.count_nonzero(canvas.segmentation) / canvas.segmentation.size),
         "cut_short": [
-            label
-            for label, origin in flooder.origins.items()
-            if origin.end in {FloodEnd.MAX_CALLS, FloodEnd.MAX_VOXELS}
+            label for label, origin in flooder.origins.items() if origin.end in CUT_SHORT
         ],
-        "counters": counters,
+        "counters": all_counters(flooder),
         "labels_sha256": hashlib.sha256(canvas.segmentation.data).hexdigest(),
     }
 
@@ -109,7 +109,24 @@ def _write_core(chunks: Zyx, shape: Zyx) -> Zyx:
     return (layers * chunks[0], shape[1], shape[2])
 
 
-def _origins(flooder: BlockFlooder, *, corner: Zyx) -> dict[str, Any]:
+def all_counters(flooder: BlockFlooder) -> dict[str, int]:
+    """Return the counters of a block, its seeds among them."""
+    return {"seeds": len(flooder.seeds), "network_calls": 0, **flooder.counters}
+
+
+def overlaps_record(flooder: BlockFlooder) -> dict[str, Any]:
+    """Return what overlaps.json holds."""
+    return {"version": ORIGINS_VERSION, "overlaps": flooder.overlaps}
+
+
+def origins_record(flooder: BlockFlooder, *, corner: Zyx) -> dict[str, Any]:
+    """Return what origins.json holds.
+
+    Parameters
+    ----------
+    corner
+        Position of the block's first voxel in the volume, z, y, x.
+    """
     return {
         "version": ORIGINS_VERSION,
         "origins": {
@@ -125,7 +142,14 @@ def _origins(flooder: BlockFlooder, *, corner: Zyx) -> dict[str, Any]:
     }
 
 
-def _rejected_seeds(flooder: BlockFlooder, *, corner: Zyx) -> str:
+def rejected_seeds(flooder: BlockFlooder, *, corner: Zyx) -> str:
+    """Return seeds.csv: every seed that became no segment, z, y, x in the volume, and why.
+
+    Parameters
+    ----------
+    corner
+        Position of the block's first voxel in the volume, z, y, x.
+    """
     rejected = flooder.outcomes != SeedOutcome.ACCEPTED
     positions = (flooder.seeds[rejected] + np.asarray(corner)).tolist()
     outcomes = flooder.outcomes[rejected].tolist()
