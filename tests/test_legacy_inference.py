@@ -548,6 +548,7 @@ def test_shift_masks_equal_a_slow_twin(
         window=Box.from_shape(sizes, start=starts),
         threshold=threshold,
         scale=scale,
+        is_confined=True,
     )
     found = rule.masked(MaskPlace(box=box))
     large = (np.abs(field.astype(int)) >= threshold).any(axis=0)

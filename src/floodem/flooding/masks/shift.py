@@ -8,7 +8,7 @@ view may be centred there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -16,9 +16,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from floodem.errors import GeometryError, OptionError, VolumeFormatError
-from floodem.flooding.masks.rules import MaskPlace, read_padded
-from floodem.geometry import Box, Zyx
+from floodem.flooding.masks.rules import RATIO_TOLERANCE, MaskPlace, read_padded
+from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.volumes.volume import Volume
+
+Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 SHIFT_CHANNELS = (0, 1)
 """The shift of the next section along x and y; only its size matters."""
@@ -28,35 +30,49 @@ SHIFT_CHANNELS = (0, 1)
 class ShiftMask:
     """Positions with a large shift in a window around them.
 
-    Voxel (z, y, x) of the field lies over the image's voxels (z, s * y, s * x) to
-    (z, s * y + s - 1, s * x + s - 1). As in the replaced program only the field within
-    the box at hand is looked at.
+    Voxel (z, y, x) of the field lies over the voxels (z, s * y, s * x) to
+    (z, s * y + s - 1, s * x + s - 1) of the image's finest level, where the field
+    ends there is no shift. A position is masked or not wherever the box at hand begins
+    and ends, so that blocks agree where they overlap.
 
     Attributes
     ----------
     uri
-        Address of the field, two channels (c, z, y, x).
+        Address of the field, two channels (c, z, y, x), in voxels of the finest level.
+        What is not a number is no shift.
     window
         Around a position, in voxels of the image relative to it; may begin below 0.
     threshold
-        Size of a component from which a shift is large, in voxels.
+        Size of a component from which a shift is large, in voxels of the finest level.
     scale
-        How much coarser the field is along y and x.
+        How much coarser than the finest level the field is along y and x.
+    factors
+        How much coarser than the finest level the image at hand is, z, y, x.
+    is_confined
+        Look only at the field over the box at hand, as the replaced program did; then
+        positions near the faces of a box may be masked in one box and not in another.
 
     Raises
     ------
     OptionError
-        When the window is empty, or the scale not positive.
+        When the window is empty, the scale or the threshold not positive.
     """
 
     uri: str
     window: Box
     threshold: float
     scale: int = 1
+    factors: Zyx = (1, 1, 1)
+    is_confined: bool = False
 
     def __post_init__(self) -> None:
         if self.scale < 1:
             raise OptionError(f"the scale {self.scale} of a shift mask is below 1: give voxels")
+        if not self.threshold > 0:
+            raise OptionError(
+                f"the threshold {self.threshold} of a shift mask would forbid every position: give "
+                "the shift in voxels from which a position is forbidden, for example 4"
+            )
         if not self.window.size:
             raise OptionError(
                 f"the window {self.window} (z,y,x) of a shift mask is empty: give a larger one"
@@ -70,17 +86,14 @@ class ShiftMask:
         VolumeNotFoundError, VolumeFormatError, StorageError
             When the field cannot be read.
         """
-        coarse = self._coarse(place.box)
-        masked = reduce(np.logical_or, (self._large(channel, coarse) for channel in SHIFT_CHANNELS))
-        for axis, scale in enumerate((1, self.scale, self.scale)):
-            masked = _any_within(
-                masked,
-                axis=axis,
-                positions=np.arange(place.box.start[axis], place.box.stop[axis]),
-                reach=(self.window.start[axis], self.window.stop[axis] - 1),
-                scale=scale,
-                origin=coarse.start[axis],
-            )
+        looked_at = self._looked_at(place.box)
+        large = (self._large(channel, looked_at) for channel in SHIFT_CHANNELS)
+        masked = reduce(np.logical_or, large)
+        for axis in range(3):
+            positions = np.arange(place.box.start[axis], place.box.stop[axis])
+            reach = (self.window.start[axis], self.window.stop[axis])
+            first, last = self._over(positions + reach[0], positions + reach[1], axis=axis)
+            masked = _any_between(masked, axis=axis, span=(first, last), at=looked_at.start[axis])
         return masked
 
     def require_possible(self, place: MaskPlace) -> None:
@@ -89,24 +102,25 @@ class ShiftMask:
         Raises
         ------
         GeometryError
-            When it lies elsewhere.
+            When it lies elsewhere, or its voxel size is not that of its scale.
         VolumeFormatError
             When it holds anything but numbers.
         VolumeNotFoundError, OptionError, StorageError
             When it cannot be opened, or has one channel only.
         """
-        coarse = self._coarse(place.box)
+        over = self._field_box(place.box)
         for channel in SHIFT_CHANNELS:
             with self._opened(channel) as volume:
                 if volume.dtype.kind not in "uif":
                     raise VolumeFormatError(
                         f"shift mask {self.uri} holds {volume.dtype}: give a field of numbers"
                     )
-                if volume.box.intersection(coarse) is None:
+                if volume.box.intersection(over) is None:
                     raise GeometryError(
                         f"shift mask {self.uri} holds {volume.box} (z,y,x) and nothing of "
-                        f"{coarse}, where the image is: check its scale {self.scale}"
+                        f"{over}, where the image is: check its scale {self.scale}"
                     )
+                self._require_scale(volume, place.voxel_size)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary for a run's record."""
@@ -116,41 +130,84 @@ class ShiftMask:
             "window": str(self.window),
             "threshold": self.threshold,
             "scale": self.scale,
+            **({} if self.factors == (1, 1, 1) else {"factors": list(self.factors)}),
+            **({"confined": True} if self.is_confined else {}),
         }
+
+    def at_level(self, factors: Zyx) -> ShiftMask:
+        """Return the same mask for a coarser level of the image.
+
+        Parameters
+        ----------
+        factors
+            Of the level against the finest one, z, y, x.
+        """
+        return replace(self, factors=factors)
 
     def _opened(self, channel: int) -> Volume:
         from floodem.volumes import open_volume
 
         return open_volume(self.uri, channel=channel)
 
-    def _large(self, channel: int, coarse: Box) -> Bool[np.ndarray, "z y x"]:
+    def _large(self, channel: int, looked_at: Box) -> Bool[np.ndarray, "z y x"]:
         with self._opened(channel) as volume:
-            shift = read_padded(volume, coarse)
+            shift = read_padded(volume, looked_at)
         # Compared on both sides: the absolute value of the least integer is itself.
         return (shift >= self.threshold) | (shift <= -self.threshold)
 
-    def _coarse(self, box: Box) -> Box:
-        scale: Zyx = (1, self.scale, self.scale)
-        (z0, y0, x0), (z1, y1, x1) = box.start, box.stop
-        (sz, sy, sx) = scale
-        return Box((z0 // sz, y0 // sy, x0 // sx), (-(-z1 // sz), -(-y1 // sy), -(-x1 // sx)))
+    def _require_scale(self, field: Volume, voxel_size: VoxelSize | None) -> None:
+        if field.voxel_size is None or voxel_size is None:
+            return
+        pairs = zip(field.voxel_size.zyx_nm, voxel_size.zyx_nm, strict=True)
+        scales = (1, self.scale, self.scale)
+        found = [coarse / fine for coarse, fine in pairs]
+        stated = [scale / factor for scale, factor in zip(scales, self.factors, strict=True)]
+        if any(abs(a / b - 1) > RATIO_TOLERANCE for a, b in zip(found, stated, strict=True)):
+            raise GeometryError(
+                f"shift mask {self.uri} has voxels of {field.voxel_size} nm, the image "
+                f"{voxel_size} nm (z,y,x), which does not fit scale {self.scale}: give the scale "
+                "along y and x at which it was made"
+            )
+
+    def _looked_at(self, box: Box) -> Box:
+        """Return the voxels of the field that decide about the positions in a box."""
+        if self.is_confined:
+            return self._field_box(box)
+        (z0, y0, x0), (z1, y1, x1) = self.window.start, self.window.stop
+        (a, b, c), (d, e, f) = box.start, box.stop
+        first = (a + z0, b + y0, c + x0)
+        return self._field_box(Box(first, (d + z1 - 1, e + y1 - 1, f + x1 - 1)))
+
+    def _field_box(self, box: Box) -> Box:
+        ends = zip(box.start, box.stop, range(3), strict=True)
+        spans = [
+            self._over(np.array(start), np.array(stop), axis=axis) for start, stop, axis in ends
+        ]
+        (z0, z1), (y0, y1), (x0, x1) = ((int(first), int(last)) for first, last in spans)
+        return Box((z0, y0, x0), (z1, y1, x1))
+
+    def _over(self, start: Positions, stop: Positions, *, axis: int) -> tuple[Positions, Positions]:
+        """Return which voxels of the field lie over voxels from start to stop, half-open."""
+        scale, factor = (1, self.scale, self.scale)[axis], self.factors[axis]
+        return start * factor // scale, -(-stop * factor // scale)
 
 
-def _any_within(
+def _any_between(
     field: Bool[np.ndarray, "z y x"],
     *,
     axis: int,
-    positions: np.ndarray[Any, np.dtype[np.int64]],
-    reach: tuple[int, int],
-    scale: int,
-    origin: int,
+    span: tuple[Positions, Positions],
+    at: int,
 ) -> Bool[np.ndarray, "a b c"]:
-    """Return for each position on an axis whether anything is set within its window."""
+    """Return for each span (first, last) on an axis whether anything of a field is set in it.
+
+    The field begins at `at`; spans count from 0 and may reach beyond it.
+    """
     length = field.shape[axis]
-    first = np.clip((positions + reach[0]) // scale - origin, 0, length)
-    last = np.clip((positions + reach[1]) // scale - origin + 1, first, length)
-    before = np.zeros([n + (at == axis) for at, n in enumerate(field.shape)], np.int32)
-    behind_first = tuple(slice(1, None) if at == axis else slice(None) for at in range(field.ndim))
+    first = np.clip(span[0] - at, 0, length)
+    last = np.clip(span[1] - at, first, length)
+    before = np.zeros([n + (one == axis) for one, n in enumerate(field.shape)], np.int32)
+    behind_first = tuple(slice(1, None) if one == axis else slice(None) for one in range(3))
     np.cumsum(field, axis=axis, dtype=np.int32, out=before[behind_first])
     found: Bool[np.ndarray, "a b c"] = before.take(last, axis=axis) > before.take(first, axis=axis)
     return found

@@ -76,7 +76,11 @@ def shift_rule(request: Message, *, fov: Zyx) -> ShiftMask | None:
             "one of the shift mask"
         )
     return ShiftMask(
-        uri=address.uri, window=_window(request, fov=fov), threshold=threshold, scale=scale
+        uri=address.uri,
+        window=_window(request, fov=fov),
+        threshold=threshold,
+        scale=scale,
+        is_confined=True,
     )
 
 
