@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from floodem.cli import options
 from floodem.cli.ids import read_ids
+from floodem.cli.stopping import finishing_tasks, interrupting_on_sigterm
 from floodem.cli.values import option_value
 from floodem.counting import counted
 from floodem.geometry import Box, parse_zyx
@@ -44,33 +47,62 @@ def evaluate(
         str | None, typer.Option(metavar="Z:Z,Y:Y,X:X", help="Compare only these voxels.")
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Splits and mergers to list.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    work: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Keep what is counted, to go on with; shards share it."
+        ),
+    ] = None,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    shard: options.ShardPart = None,
+    insecure: options.Insecure = False,
+    as_json: options.Json = False,
 ) -> None:
     """Score a segmentation against the truth.
 
     Prints the adapted Rand error and the variation of information, over all truth
     (unlabelled voxels are one segment) and where both label, then the worst splits
-    and mergers and where they are. Volumes are compared where both have voxels.
+    and mergers and where they are. Volumes are compared where both have voxels, block by
+    block, so that neither need fit in memory. With --work a stopped command goes on, and
+    other scores of the same voxels (--ignore, --worst) need no counting; --shard and
+    --cluster need a FOLDER that all machines see.
     """
     from floodem import evaluation
-    from floodem.cli.progress import progress_bar
-    from floodem.volumes import open_volume
 
     ids = parse_ids(["0"] if ignore is None else ignore)
     margin = option_value("--border", parse_zyx, text=border)
     region = option_value("--box", Box.parse, text=box)
-    with (
-        open_volume(segmentation) as labels,
-        open_volume(truth) as target,
-        progress_bar() as progress,
-    ):
+    crew = options.chosen_crew(workers=workers, cluster=cluster, shard=shard, insecure=insecure)
+    with _working(work) as how:
         result = evaluation.evaluate(
-            labels, target, box=region, border=margin, ignore=ids, worst=worst, progress=progress
+            segmentation,
+            truth,
+            box=region,
+            border=margin,
+            ignore=ids,
+            worst=worst,
+            crew=crew,
+            work=work,
+            **how,
         )
     if as_json:
         print(result.to_json())
     else:
         print_evaluation(result)
+
+
+@contextlib.contextmanager
+def _working(work: str | None) -> Iterator[dict[str, Any]]:
+    """Give what is told of progress and asked to stop: politely where it can go on later."""
+    if work is not None:
+        with finishing_tasks(overwrite=False) as how:
+            yield how
+        return
+    from floodem.cli.progress import progress_bar
+
+    with interrupting_on_sigterm() as should_stop, progress_bar() as progress:
+        yield {"progress": progress, "should_stop": should_stop}
 
 
 def parse_ids(texts: Iterable[str]) -> list[int]:

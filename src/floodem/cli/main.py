@@ -26,7 +26,14 @@ import typer.main
 from typer.exceptions import TyperException
 
 import floodem
-from floodem.errors import EXIT_BUG, EXIT_INPUT_REFUSED, FloodemError, StoppedError, UsageError
+from floodem.errors import (
+    EXIT_BUG,
+    EXIT_INPUT_REFUSED,
+    FloodemError,
+    ShardDoneError,
+    StoppedError,
+    UsageError,
+)
 
 COMMANDS = {
     "demo": "See neurons within a minute, without any data: tissue, flood, scores, browser.",
@@ -160,8 +167,8 @@ def reporting() -> Iterator[None]:
         yield
     except (typer.Exit, typer.Abort, TyperException):
         raise
-    except StoppedError as stop:
-        _end(str(stop), stop.exit_code)
+    except (StoppedError, ShardDoneError) as end:
+        _end(str(end), end.exit_code)
     except FloodemError as error:
         _end(f"error: {error}", error.exit_code)
     except MemoryError:

@@ -28,5 +28,5 @@ def option_value(option: str, parse: Callable[[str], _Value], *, text: str | Non
         return None
     try:
         return parse(text)
-    except GeometryError as error:
+    except (GeometryError, OptionError) as error:
         raise OptionError(f"{option}: {error}") from error
