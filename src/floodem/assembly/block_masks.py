@@ -45,6 +45,11 @@ class BlockMasks:
             masked |= mask[z, y, x]
         return bool(masked.all())
 
+    def open_share(self) -> float:
+        """Return the share of the halo in which a field of view may be centred."""
+        masks = [mask for mask in (self.restricted, self.barrier) if mask is not None]
+        return 1.0 - float(np.logical_or.reduce(masks).mean()) if masks else 1.0
+
 
 def masks_without_image(
     request: SegmentRequest, *, box: Box, voxel_size: VoxelSize | None

@@ -2,14 +2,23 @@
 
 A block answers for its core, looks at its halo around that, and is compared with
 its neighbours where two halos overlap. Blocks are numbered in C order.
+
+::
+
+    |<------------------- box ------------------->|
+    |  core 0   |  core 1   |       core 2        |   a rest below `least` joins the last
+    |  halo 0       |
+            |      halo 1       |
+                        |         halo 2          |
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from floodem.errors import GeometryError
 from floodem.geometry import Box, Zyx
@@ -58,6 +67,9 @@ class BlockPlan:
         Edges of a core, z, y, x; those at the far faces are cut at the box.
     margin
         By how many voxels (z, y, x) a halo is larger than the core on each side.
+    least
+        What would be left at a far face and is thinner than this (z, y, x) belongs to the
+        core before it; a network needs its field of view.
 
     Raises
     ------
@@ -69,9 +81,12 @@ class BlockPlan:
     box: Box
     core: Zyx
     margin: Zyx
+    least: Zyx = (1, 1, 1)
 
     def __post_init__(self) -> None:
-        if min(self.core) < 1:
+        if not self.box.size:
+            raise GeometryError(f"box {self.box} (z,y,x) is empty: there is nothing to cut")
+        if min(self.core) < 1 or min(self.least) < 1:
             raise GeometryError(
                 f"block {self.core} (z,y,x) is not positive on every axis: for example 256,256,256"
             )
@@ -85,7 +100,19 @@ class BlockPlan:
     @property
     def grid(self) -> Zyx:
         """How many blocks there are along z, y, x."""
-        z, y, x = (-(-size // edge) for size, edge in zip(self.box.shape, self.core, strict=True))
+        edges = zip(self.box.shape, self.core, self.least, strict=True)
+        z, y, x = (
+            max(1, size // edge + (size % edge >= least and size % edge > 0))
+            for size, edge, least in edges
+        )
+        return (z, y, x)
+
+    @property
+    def largest_halo(self) -> Zyx:
+        """The longest edges, z, y, x, that halos of this plan have."""
+        nz, ny, nx = ({0, min(1, n - 1), n - 1} for n in self.grid)
+        shapes = [self.at(place).halo.shape for place in itertools.product(nz, ny, nx)]
+        z, y, x = (max(edges) for edges in zip(*shapes, strict=True))
         return (z, y, x)
 
     def __len__(self) -> int:
@@ -93,6 +120,32 @@ class BlockPlan:
 
     def __iter__(self) -> Iterator[Block]:
         return (self.block(index) for index in range(len(self)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "box": str(self.box),
+            "core": list(self.core),
+            "margin": list(self.margin),
+            "least": list(self.least),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> BlockPlan:
+        """Return the plan that `to_json` told of.
+
+        Raises
+        ------
+        GeometryError
+            When the values are no plan.
+        """
+        try:
+            core, margin, least = (_zyx(values[name]) for name in ("core", "margin", "least"))
+            return cls(box=Box.parse(values["box"]), core=core, margin=margin, least=least)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise GeometryError(
+                f"{values!r:.200} is no plan of blocks ({error}): begin again with --overwrite"
+            ) from error
 
     def block(self, index: int) -> Block:
         """Return a block by its number."""
@@ -102,12 +155,15 @@ class BlockPlan:
     def at(self, place: Zyx) -> Block:
         """Return a block by its place on the grid."""
         _, rows, columns = self.grid
-        (z, y, x), (dz, dy, dx), (z0, y0, x0) = place, self.core, self.box.start
-        whole = Box.from_shape(self.core, start=(z0 + z * dz, y0 + y * dy, x0 + x * dx))
-        core = whole.intersection(self.box)
-        assert core is not None
+        axes = zip(self.box.start, self.box.stop, place, self.core, self.grid, strict=True)
+        starts, stops = [], []
+        for first, end, at, edge, count in axes:
+            starts.append(first + at * edge)
+            stops.append(end if at == count - 1 else first + (at + 1) * edge)
+        core = Box((starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2]))
         halo = core.grow(self.margin).intersection(self.box)
         assert halo is not None
+        z, y, x = place
         return Block(index=(z * rows + y) * columns + x, place=place, core=core, halo=halo)
 
     def neighbours(self, block: Block) -> Iterator[Block]:
@@ -116,3 +172,8 @@ class BlockPlan:
             z, y, x = (a + b for a, b in zip(block.place, step, strict=True))
             if all(0 <= at < count for at, count in zip((z, y, x), self.grid, strict=True)):
                 yield self.at((z, y, x))
+
+
+def _zyx(values: Any) -> Zyx:
+    z, y, x = (int(value) for value in values)
+    return (z, y, x)

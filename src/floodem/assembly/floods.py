@@ -12,6 +12,7 @@ network and the options, never on who floods it or how often that was interrupte
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -82,6 +83,10 @@ class FloodTask:
     initial: InitialLabels | None = None
     network: str | None = None
     time_limit_s: float | None = None
+
+    def of(self, block: Block) -> FloodTask:
+        """Return the same task for another block."""
+        return dataclasses.replace(self, block=block)
 
     def initial_labels(self) -> InitialLabels | None:
         """Return where the segments are that are there already."""
