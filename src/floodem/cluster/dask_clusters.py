@@ -1,0 +1,282 @@
+"""Dask clusters: what ``--cluster`` names comes in, something to connect to goes out.
+
+Clusters that floodem starts have their scheduler in this process, listen with TLS and
+take nobody whose certificate is not of this very run (floodem.cluster.certificates).
+Pages that show what they do are served on this machine's own address, and only
+where bokeh is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+from floodem.cluster.addresses import LocalWorkers, SchedulerAddress
+from floodem.cluster.certificates import make_certificates
+from floodem.cluster.slurm import SlurmOptions
+from floodem.errors import OptionError, ResourceError
+from floodem.volumes.packages import require_package
+
+CONNECT_S = 30.0
+"""For a scheduler to answer."""
+_CLOSE_S = 10.0
+_ONLY_HERE = "127.0.0.1:0"
+_PRELOAD = "floodem.cluster.dask_worker"
+
+_SETTINGS = {
+    # A task's worker died: floodem.cluster.dask_crew counts, and does the last try alone.
+    "distributed.scheduler.allowed-failures": 0,
+    # The pages about tasks and logs that are served also without bokeh.
+    "distributed.scheduler.http.routes": ["distributed.http.health"],
+    "distributed.worker.http.routes": [],
+    # A worker that a nanny starts again, on a slow file system, is not lost yet.
+    "distributed.deploy.lost-worker-timeout": "120s",
+    # Samples of every thread's stack, a hundred a second, which nobody looks at.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
+}
+
+
+def require(name: str) -> ModuleType:
+    """Import a package of the extra `cluster`.
+
+    Raises
+    ------
+    DependencyError
+        When it is not installed.
+    """
+    return require_package(name, purpose="--cluster", install="floodem[cluster]")
+
+
+def _distributed() -> ModuleType:
+    return require("distributed")
+
+
+class Cluster(Protocol):
+    """Something with a scheduler.
+
+    Attributes
+    ----------
+    what
+        What it is, for messages.
+    may_return
+        Whether its scheduler may be lost and come back; not one of this process.
+    """
+
+    what: str
+    may_return: bool
+
+    def connect(self, *, timeout_s: float) -> Any:
+        """Return a new client of dask.distributed.
+
+        Raises
+        ------
+        ResourceError
+            When no scheduler answers.
+        """
+
+    def tend(self) -> None:
+        """Replace what has ended.
+
+        Raises
+        ------
+        ResourceError
+            When nothing that is started lives.
+        """
+
+
+@dataclass(slots=True, kw_only=True)
+class Owned:
+    """A cluster with its scheduler in this process, which ends with it.
+
+    Attributes
+    ----------
+    what, may_return
+        See `Cluster`.
+    cluster
+        Dask's.
+    """
+
+    what: str
+    cluster: Any
+    may_return: bool = False
+
+    def connect(self, *, timeout_s: float) -> Any:
+        """Return a new client."""
+        return _distributed().Client(self.cluster, timeout=timeout_s, set_as_default=False)
+
+    def tend(self) -> None:
+        """Nannies start workers again by themselves."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Elsewhere:
+    """A scheduler that somebody else started."""
+
+    what: str
+    address: SchedulerAddress
+    may_return: bool = True
+
+    def connect(self, *, timeout_s: float) -> Any:
+        security = _security_of(self.address)
+        try:
+            return _distributed().Client(
+                self.address.address, security=security, timeout=timeout_s, set_as_default=False
+            )
+        except (OSError, TimeoutError) as error:
+            raise ResourceError(
+                f"no scheduler answers at {self.address.address} ({first_line(error)}): see that "
+                "it runs, and that the certificates are of the same authority"
+            ) from error
+
+    def tend(self) -> None:
+        """Whoever started it sees to it."""
+
+
+def _security_of(address: SchedulerAddress) -> Any:
+    make = _distributed().Security
+    if not address.is_encrypted:
+        return make(require_encryption=False)
+    files = address.ca_file, address.cert_file, address.key_file
+    known: dict[str, Any] = {}
+    if all(file is not None for file in files):
+        names = ("tls_ca_file", "tls_client_cert", "tls_client_key")
+        known = {name: str(file) for name, file in zip(names, files, strict=True)}
+    security = make(require_encryption=True, **known)
+    if not security.tls_ca_file or not security.tls_client_cert:
+        raise OptionError(
+            f"{address.address} wants certificates: write a TOML file with version = 1 and "
+            "[scheduler] address, ca_file, cert_file, key_file, and give it with --cluster"
+        )
+    try:
+        security.get_connection_args("client")
+    except (OSError, ValueError) as error:  # ssl's errors are OSErrors
+        raise OptionError(
+            f"the certificates for {address.address} cannot be used ({first_line(error)}): give "
+            "PEM files of authority, certificate and key that belong together"
+        ) from error
+    return security
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of Dask, which may have many."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def opening(
+    address: LocalWorkers | SchedulerAddress | SlurmOptions, *, slots: int
+) -> Iterator[Cluster]:
+    """Start a cluster, or find one, and end what was started.
+
+    Parameters
+    ----------
+    address
+        What `floodem.cluster.addresses.parse_cluster` returned.
+    slots
+        Tasks that a worker holds at once; at an address, that is the worker's own
+        number of threads.
+
+    Raises
+    ------
+    DependencyError
+        When dask, or SLURM's commands, are missing.
+    ResourceError
+        When it does not start.
+    """
+    # What goes wrong is told by floodem; Dask's own lines would run across the bar.
+    silent = _distributed().utils.silence_logging_cmgr(logging.CRITICAL)
+    with silent, require("dask").config.set(_SETTINGS):
+        if isinstance(address, SchedulerAddress):
+            yield _Elsewhere(what=f"the scheduler at {address.address}", address=address)
+        elif isinstance(address, LocalWorkers):
+            with closing(_start_local(address.workers, slots=slots)) as cluster:
+                yield Owned(what="the local cluster", cluster=cluster)
+        else:
+            from floodem.cluster.slurm_jobs import submitting
+
+            with submitting(address, slots=slots) as jobs:
+                yield jobs
+
+
+@contextlib.contextmanager
+def closing(cluster: Any) -> Iterator[Any]:
+    """End a cluster when the body ends."""
+    try:
+        yield cluster
+    finally:
+        cluster.close(timeout=_CLOSE_S)
+
+
+def scheduler_options() -> dict[str, Any]:
+    """Return how a scheduler of this process listens, and where it shows its pages."""
+    has_pages = importlib.util.find_spec("bokeh") is not None
+    return {"dashboard": has_pages, "dashboard_address": _ONLY_HERE, "protocol": "tls://"}
+
+
+def _start_local(workers: int, *, slots: int) -> Any:
+    distributed = _distributed()
+    security = make_certificates().security()
+    same = {
+        "host": "127.0.0.1",
+        "protocol": "tls://",
+        "security": security,
+    }
+    worker = {
+        **same,
+        "nthreads": slots,
+        # Dask would stop giving tasks to a worker that holds much memory, for ever.
+        "memory_limit": None,
+        "dashboard": False,
+        "dashboard_address": _ONLY_HERE,
+        "silence_logs": logging.CRITICAL,
+        "preload": [_PRELOAD],
+    }
+    cards = visible_cards()
+    specs = {}
+    for number in range(workers):
+        environment = worker_environment(number, workers=workers, cards=cards)
+        gpu = {"resources": {"GPU": 1}} if cards else {}
+        specs[number] = {"cls": distributed.Nanny, "options": {**worker, **gpu, "env": environment}}
+    try:
+        return distributed.SpecCluster(
+            scheduler={"cls": distributed.Scheduler, "options": {**scheduler_options(), **same}},
+            workers=specs,
+            security=security,
+            silence_logs=logging.CRITICAL,
+            name="floodem",
+        )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        raise ResourceError(
+            f"{workers} workers do not start ({first_line(error)}): give fewer (local:N)"
+        ) from error
+
+
+def visible_cards() -> list[str]:
+    """Return the cards that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [card.strip() for card in named.split(",") if card.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def worker_environment(number: int, *, workers: int, cards: list[str]) -> dict[str, str]:
+    """Return what one of several workers of this machine finds in its environment.
+
+    Its share of the cores, and its own card where there are several.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
+    found = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    if len(cards) > 1:
+        found["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]
+    return found

@@ -1,0 +1,161 @@
+"""Workers that are jobs of SLURM: options come in, a cluster goes out that sees to its jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from floodem.cluster.certificates import make_certificates, private_folder
+from floodem.cluster.dask_clusters import Owned, closing, first_line, require, scheduler_options
+from floodem.cluster.slurm import SlurmOptions, WorkerFiles, job_script, shared_folder
+from floodem.errors import DependencyError, ResourceError
+from floodem.files import storage_error
+
+_TENDED_EVERY_S = 30.0
+_ASKING_S = 60.0
+"""For squeue to answer; a busy controller takes its time."""
+_MOST_LOST_JOBS = 3
+"""So many jobs in a row that end before their worker comes are no accident."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Jobs(Owned):
+    """Workers that are jobs of SLURM."""
+
+    options: SlurmOptions
+    files: WorkerFiles
+    lost: int = 0
+    next_s: float = field(default_factory=lambda: time.monotonic() + _TENDED_EVERY_S)
+
+    def tend(self) -> None:
+        """Submit again what has ended, as jobs do when their time is over."""
+        if time.monotonic() < self.next_s:
+            return
+        self.next_s = time.monotonic() + _TENDED_EVERY_S
+        living = _living_jobs()
+        if living is None:  # the controller does not answer: jobs live without it
+            return
+        connected = {worker["name"] for worker in self.cluster.scheduler_info["workers"].values()}
+        self.lost = 0 if connected else self.lost
+        for name, job in list(self.cluster.workers.items()):
+            if name not in connected and job.job_id is not None and job.job_id not in living:
+                del self.cluster.workers[name]
+                self.lost += 1
+        if self.lost >= _MOST_LOST_JOBS and not connected:
+            raise ResourceError(
+                f"{self.lost} jobs of SLURM ended before they could work: see what they wrote to "
+                f"{self.files.logs}, and run the same command again"
+            )
+        self.cluster.scale(self.options.workers)  # submits what is missing
+
+
+def _living_jobs() -> set[str] | None:
+    command = ["squeue", "--noheader", "--me", "--format=%A"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, check=True, timeout=_ASKING_S, encoding="ascii"
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return set(done.stdout.split())
+
+
+@contextlib.contextmanager
+def submitting(options: SlurmOptions, *, slots: int) -> Iterator[Jobs]:
+    """Submit jobs whose workers come to a scheduler in this process, and give them back.
+
+    Parameters
+    ----------
+    options
+        Of the jobs.
+    slots
+        Tasks that a worker holds at once.
+
+    Raises
+    ------
+    DependencyError
+        When SLURM's commands or dask-jobqueue are missing.
+    ResourceError
+        When the scheduler does not start.
+    StorageError
+        When the file system refuses the certificates.
+    """
+    for command in ("sbatch", "squeue", "scancel"):
+        if shutil.which(command) is None:
+            raise DependencyError(
+                f"this machine has no {command}: start floodem where jobs are submitted, on a "
+                "login node of the SLURM cluster"
+            )
+    folder = shared_folder(options)
+    with contextlib.ExitStack() as stack:
+        private = private_folder(folder, prefix="certificates-")
+        stack.callback(shutil.rmtree, private, ignore_errors=True)
+        logs = folder / "logs"
+        try:
+            logs.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise storage_error("make", logs, error) from error
+        made = make_certificates()
+        ca, certificate, key = made.write(private, role="worker")
+        files = WorkerFiles(ca=ca, certificate=certificate, key=key, logs=logs)
+        security = made.security()
+        # dask-jobqueue would write keys that are in memory to the current folder
+        security.tls_ca_file, security.tls_worker_cert = str(ca), str(certificate)
+        security.tls_worker_key = str(key)
+        cluster = stack.enter_context(
+            closing(_start_jobs(options, files, security=security, slots=slots))
+        )
+        yield Jobs(
+            what="the SLURM cluster",
+            cluster=cluster,
+            options=options,
+            files=files,
+        )
+
+
+def _start_jobs(options: SlurmOptions, files: WorkerFiles, *, security: Any, slots: int) -> Any:
+    """Start a scheduler here and submit jobs, with dask-jobqueue but for its scripts.
+
+    Its own script takes lines from configuration files and from options without
+    quoting them; what is submitted is `floodem.cluster.slurm.job_script`.
+    """
+    jobqueue = require("dask_jobqueue")
+
+    class Job(jobqueue.slurm.SLURMJob):  # type: ignore[misc,name-defined]
+        def job_script(self) -> str:
+            return job_script(
+                options, scheduler=self.scheduler, name=str(self.name), slots=slots, files=files
+            )
+
+        @contextlib.contextmanager
+        def job_file(self) -> Iterator[str]:
+            path = files.ca.parent / f"{self.name}.sh"
+            path.write_text(self.job_script(), encoding="utf-8")
+            yield str(path)
+
+    try:
+        return jobqueue.SLURMCluster(
+            n_workers=options.workers,
+            job_cls=Job,
+            cores=options.cores,
+            memory="1GB",
+            processes=1,
+            interface=options.interface,
+            security=security,
+            protocol="tls://",
+            scheduler_options={**scheduler_options(), "interface": options.interface},
+            shared_temp_directory=str(files.ca.parent),
+            silence_logs=logging.CRITICAL,
+            name="floodem",
+        )
+    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+        raise ResourceError(
+            f"the scheduler for jobs of SLURM does not start ({first_line(error)}): see whether "
+            f"interface {options.interface!r} is one of this machine's"
+        ) from error
