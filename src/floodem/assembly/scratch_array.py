@@ -11,7 +11,7 @@ import numpy as np
 
 from floodem.files import require_free_disk, storage_error
 
-_IN_MEMORY_BYTES = 2**28
+IN_MEMORY_BYTES = 2**28
 """Arrays up to this size stay in memory."""
 
 _CHUNK = 2**22
@@ -27,7 +27,6 @@ def scratch_array(
     *,
     dtype: np.dtype[Any],
     counts_up: bool = False,
-    in_memory_bytes: int = _IN_MEMORY_BYTES,
 ) -> Iterator[Values]:
     """Give an array of zeros, or of 0, 1, 2 and so on, for as long as the body runs.
 
@@ -42,8 +41,6 @@ def scratch_array(
         Type of a value.
     counts_up
         Begin with 0, 1, 2 and so on instead of zeros.
-    in_memory_bytes
-        Up to this size there is no file.
 
     Raises
     ------
@@ -53,13 +50,13 @@ def scratch_array(
         When the file system refuses.
     """
     size = count * dtype.itemsize
-    if size <= in_memory_bytes:
+    if size <= IN_MEMORY_BYTES:
         yield np.arange(count, dtype=dtype) if counts_up else np.zeros(count, dtype)
         return
+    require_free_disk(path, needed_bytes=size, purpose="joining blocks")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        require_free_disk(path, needed_bytes=size, purpose="joining blocks")
         # Written out, because a disk that fills up behind a mapped file kills the process.
         with open(path, "wb") as file:
             for start in range(0, count, _CHUNK):
