@@ -10,6 +10,8 @@ import numpy as np
 from floodem.assembly.block_store import BlockStore, SegmentTable
 from floodem.assembly.blocks import Block, BlockPlan
 from floodem.assembly.destination import LabelDestination
+from floodem.assembly.output_levels import level_tasks, write_level_task
+from floodem.assembly.placing import finish
 from floodem.assembly.writing import MAPPING_VERSION, write_core_task, write_tasks
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes.servers.transport import open_store
@@ -24,7 +26,7 @@ def truth(box: Box = PLAN.box, *, seed: int = 5) -> np.ndarray:
     coarse = rng.integers(0, 9, [-(-n // 4) for n in box.shape]).astype(np.uint64)
     fine = np.kron(coarse, np.ones((4, 4, 4), np.uint64))[tuple(slice(n) for n in box.shape)]
     found = np.where(fine > 0, fine + 2**40, 0).astype(np.uint64)
-    found[: box.shape[0] // 2, : box.shape[1] // 2, : box.shape[2] // 2] = 0
+    found[: box.shape[0] // 2, : box.shape[1] // 2, : 2 * box.shape[2] // 3] = 0
     return found
 
 
@@ -70,3 +72,28 @@ def made(
 
 def write_all(destination: LabelDestination, store: BlockStore) -> list[dict]:
     return [write_core_task(task.argument) for task in write_tasks(destination, store=store)]
+
+
+def write_levels(destination: LabelDestination) -> list[list[dict]]:
+    return [
+        [write_level_task(task.argument) for task in level_tasks(destination, level)]
+        for level in range(1, 1 + len(destination.factors))
+    ]
+
+
+def complete(uri: str | Path, **options) -> LabelDestination:
+    """Labels written, with levels, and put into place."""
+    destination, store = made(uri, **options)
+    write_all(destination, store)
+    write_levels(destination)
+    finish(destination)
+    return destination
+
+
+def files(folder: str | Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }

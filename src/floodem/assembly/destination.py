@@ -2,46 +2,61 @@
 
 Chunked formats are filled by many tasks at once, whose cores are whole chunks::
 
-    local    DST.floodem/labels.zarr  --(renamed at the end)-->  DST
+    local    DST.floodem/labels.zarr  --(renamed at the end)-->   DST
     remote   DST itself; run.json and the receipts say whether it is complete
     a file   DST.floodem/labels.zarr3 --(converted at the end)--> DST (HDF5, NIfTI, sections)
+
+Where the labels are is kept in ``DST.floodem/destination.json``, so that every process
+of the run, and the next one, finds them.
 """
 
 from __future__ import annotations
 
-import math
+import contextlib
+import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from floodem.assembly.blocks import BlockPlan
-from floodem.assembly.run_record import work_address
+from floodem.assembly.output_chunks import are_whole, chunks_of, shards_of
+from floodem.assembly.place import Place, Whereabouts
+from floodem.assembly.run_record import is_taken, work_address
 from floodem.errors import (
     DestinationExistsError,
-    GeometryError,
     OptionError,
     RunConflictError,
+    StorageError,
+    VolumeFormatError,
     VolumeNotFoundError,
 )
 from floodem.geometry import VoxelSize, Zyx
 from floodem.volumes import create_volume, open_volume
+from floodem.volumes.chunked.creation import empty_remote
+from floodem.volumes.chunked.layouts import LAYOUTS
 from floodem.volumes.conversion.destination import is_by_section, is_resumable, require_place
 from floodem.volumes.conversion.pyramid import level_factors
 from floodem.volumes.location import Location, parse_location, require_format
+from floodem.volumes.registry import CreateRequest
+from floodem.volumes.servers.addresses import HTTP_SCHEMES, remote_deadline_s, split_address
+from floodem.volumes.servers.transport import open_store
 from floodem.volumes.volume import Kind, Volume
 
 LABEL_DTYPE = np.dtype(np.uint64)
 
-USUAL_CHUNK = 64
-"""Edge of a chunk where the cores allow it, as everywhere in floodem."""
+_FINAL_DTYPES: tuple[np.dtype[Any], ...] = (LABEL_DTYPE, np.dtype(np.uint32), np.dtype(np.uint16))
 
-SMALLEST_CHUNK, LARGEST_CHUNK = 16, 256
-"""Shorter chunks are too many files, longer ones (128 MiB as a cube) too much to read at once."""
-
-_GROWS_AS = "zarr3"
+GROWS_AS = "zarr3"
 """Format in which the labels of single files are collected."""
+
+_SHARDED = "zarr3"
+"""Shards of precomputed volumes follow a curve, and so would lie in several cores."""
+
+_CLAIM = "destination.claim"
+_ASKED_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +74,10 @@ class LabelDestination:
     factors
         Of the coarser levels, against the finest.
     replaces
-        Whether what is there may be replaced, once the new labels are complete (remote: at
-        once).
+        Whether what is there may be replaced: once the new labels are complete, but on
+        servers at once.
+    is_sharded
+        Whether many chunks go into one file.
     """
 
     uri: str
@@ -68,6 +85,7 @@ class LabelDestination:
     voxel_size: VoxelSize | None
     factors: tuple[Zyx, ...] = ()
     replaces: bool = False
+    is_sharded: bool = False
 
     @classmethod
     def choose(
@@ -78,21 +96,23 @@ class LabelDestination:
         voxel_size: VoxelSize | None,
         levels: int | Literal["auto"] = "auto",
         overwrite: bool = False,
+        is_sharded: bool = False,
     ) -> LabelDestination:
-        """Decide how labels are kept at an address.
+        """Decide how labels are kept at an address; nothing is written.
 
         Parameters
         ----------
         levels
             How many coarser levels; ``"auto"``: as many as it takes, and none where the
             format has none.
-        overwrite
-            See `replaces`.
+        overwrite, is_sharded
+            See `replaces` and `is_sharded`.
 
         Raises
         ------
         FloodemError
-            When the address cannot hold such labels.
+            When the format has no levels or shards that are asked for, or blocks cannot be
+            cut into whole chunks.
         """
         location = parse_location(uri)
         has_levels = "levels" in require_format(location).options
@@ -101,9 +121,22 @@ class LabelDestination:
                 f"{location.uri}: {location.format} volumes have no levels, and {levels} are asked "
                 "for: leave them out or choose another format"
             )
+        if is_sharded and location.format != _SHARDED:
+            raise OptionError(
+                f"{location.uri}: {location.format} volumes have no shards that blocks could be "
+                f"cut into: leave them out or choose {_SHARDED}://"
+            )
         count = None if levels == "auto" else levels
-        factors = level_factors(plan.box.shape, voxel_size, count=count) if has_levels else ()
-        return cls(uri=uri, plan=plan, voxel_size=voxel_size, factors=factors, replaces=overwrite)
+        made = cls(
+            uri=uri,
+            plan=plan,
+            voxel_size=voxel_size,
+            factors=level_factors(plan.box.shape, voxel_size, count=count) if has_levels else (),
+            replaces=overwrite,
+            is_sharded=is_sharded,
+        )
+        assert made.chunks  # or a refusal
+        return made
 
     @property
     def location(self) -> Location:
@@ -128,7 +161,7 @@ class LabelDestination:
         if location.is_remote:
             return None
         if self.is_converted:
-            return Path(self.work) / f"labels.{_GROWS_AS}"
+            return Path(self.work) / f"labels.{GROWS_AS}"
         # Some names decide how a volume is kept: `.ome.zarr` is a group.
         name = location.path.rstrip("/\\").lower()
         is_ome = location.dataset is None and name.endswith(".ome.zarr")
@@ -140,47 +173,166 @@ class LabelDestination:
         growing = self.growing
         if growing is None:
             return self.uri
-        return f"{_GROWS_AS if self.is_converted else self.location.format}://{growing}"
+        return f"{GROWS_AS if self.is_converted else self.location.format}://{growing}"
 
     @property
     def chunks(self) -> Zyx:
         """Chunks of which every core is made whole, unless it is cut at the box."""
-        z, y, x = (
-            _chunk(core, count=count, length=length, plan=self.plan)
-            for core, count, length in zip(
-                self.plan.core, self.plan.grid, self.plan.box.shape, strict=True
+        return chunks_of(self.plan)
+
+    @property
+    def shards(self) -> Zyx | None:
+        """Shards of whole chunks, of which every core is made whole; None without shards."""
+        return shards_of(self.plan) if self.is_sharded else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a run's record; a run with others is another run."""
+        return {
+            "box": str(self.plan.box),
+            "block": list(self.plan.core),
+            "halo": list(self.plan.margin),
+            "voxel_size_nm_zyx": None if self.voxel_size is None else list(self.voxel_size.zyx_nm),
+            "levels": [list(factors) for factors in self.factors],
+            "is_sharded": self.is_sharded,
+        }
+
+    def require_possible(self) -> None:
+        """Refuse an address to which these labels could not be written, before they are computed.
+
+        Nothing is left behind, and no server is asked.
+
+        Raises
+        ------
+        FloodemError
+            Whatever `create_volume` refuses. What is at the destination is looked at by
+            `RunRecord.begin`.
+        """
+        location = self.location
+        require_place(location)
+        if location.is_remote and split_address(location.path)[0] in HTTP_SCHEMES:
+            raise StorageError(
+                f"{location.uri} cannot be written, because http addresses are for reading only: "
+                "write to a local folder, gs:// or s3://"
             )
-        )
-        return (z, y, x)
+        facts = self._facts()
+        if self.is_converted:
+            self.final_dtype()
+        elif location.is_remote:
+            LAYOUTS[str(location.format)].documents(CreateRequest(location=location, **facts))
+        else:
+            create_volume(self.uri, **facts, overwrite=True).discard()
+
+    def final_dtype(self) -> np.dtype[Any]:
+        """Return the type of the labels at the destination: the widest that its format holds.
+
+        Where that is not uint64, ids must fit it in the end; they are never cut.
+
+        Raises
+        ------
+        FloodemError
+            When it holds no labels, or nothing can be written there.
+        """
+        if not self.is_converted:
+            return LABEL_DTYPE
+        for number, dtype in enumerate(_FINAL_DTYPES, start=1):
+            try:
+                create_volume(
+                    self.uri,
+                    shape=self.plan.box.shape,
+                    dtype=dtype,
+                    voxel_size=self.voxel_size,
+                    offset=self.plan.box.start,
+                    overwrite=True,
+                ).discard()
+            except VolumeFormatError:
+                if number == len(_FINAL_DTYPES):
+                    raise
+            else:
+                return dtype
+        raise AssertionError
 
     def create(self) -> None:
         """Make the empty volume, unless it is there from an earlier start of the same run.
 
+        Several processes may do so at once.
+
         Raises
         ------
         RunConflictError
-            When what grows there is of another plan.
+            When what grows there is of another plan, or was removed.
+        DestinationExistsError
+            When something is at a remote destination that is not to be replaced.
         FloodemError
             Whatever `create_volume` refuses.
         """
-        require_place(self.location)
-        if self._has_target():
+        place = self.place()
+        if place in (Place.PLACING, Place.PLACED):
             return
-        try:
-            create_volume(
-                self.target,
-                shape=self.plan.box.shape,
-                dtype=LABEL_DTYPE,
-                voxel_size=self.voxel_size,
-                offset=self.plan.box.start,
-                chunks=self.chunks,
-                levels=self.factors,
-                kind=Kind.LABELS,
-            ).close()
-        except DestinationExistsError:
-            # Another process that starts the same run was faster.
+        if place is Place.GROWING:
             if not self._has_target():
-                raise
+                raise RunConflictError(
+                    f"{self._shown_target} was begun and is gone: begin again with --overwrite, "
+                    "or choose another destination"
+                )
+            return
+        if self.location.is_remote:
+            self._create_remote()
+        elif not self._has_target():
+            with contextlib.suppress(DestinationExistsError):  # another process was faster
+                create_volume(self.target, **self._facts()).close()
+            self._has_target()
+        Whereabouts(place=Place.GROWING).write(self.work, only_new=True)
+
+    def place(self) -> Place:
+        """Return where the labels are.
+
+        Raises
+        ------
+        RunConflictError
+            When the run's folder does not say it any more.
+        """
+        return Whereabouts.read(self.work).place
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "shape": self.plan.box.shape,
+            "dtype": LABEL_DTYPE,
+            "voxel_size": self.voxel_size,
+            "offset": self.plan.box.start,
+            "chunks": self.chunks,
+            "shards": self.shards,
+            "levels": self.factors,
+            "kind": Kind.LABELS,
+        }
+
+    def _create_remote(self) -> None:
+        """Make the volume in place; what is to be replaced is removed once, by one process."""
+        store, name = open_store(self.work), uuid.uuid4().hex.encode()
+        if store.read(_CLAIM) is None:
+            # By others than starters of this run, who would have left their claim.
+            is_foreign = not self.replaces and is_taken(self.uri) and store.read(_CLAIM) is None
+            if is_foreign:
+                raise DestinationExistsError(
+                    f"{self.location.uri} exists already and no run of floodem made it: choose "
+                    "another destination or --overwrite"
+                )
+            if store.write(_CLAIM, name, only_new=True) and self.replaces:
+                empty_remote(self.location)
+                store.write(_CLAIM, b"")
+        if self.replaces:
+            self._wait_until_empty()
+        create_volume(self.target, **self._facts(), is_shared=True).close()
+        self._has_target()
+
+    def _wait_until_empty(self) -> None:
+        store, begun = open_store(self.work), time.monotonic()
+        while store.read(_CLAIM):
+            if time.monotonic() - begun > remote_deadline_s():
+                raise RunConflictError(
+                    f"another process empties {self.location.uri}, or was killed while it did: "
+                    "wait for it, or begin again with --overwrite"
+                )
+            time.sleep(_ASKED_EVERY_S)
 
     def _has_target(self) -> bool:
         try:
@@ -192,34 +344,14 @@ class LabelDestination:
 
     def _require_ours(self, volume: Volume) -> None:
         ours = (self.plan.box, LABEL_DTYPE, 1 + len(self.factors))
-        if (volume.box, volume.dtype, len(volume.levels)) != ours or any(
-            core % chunk
-            for core, chunk, count in zip(
-                self.plan.core, volume.chunks, self.plan.grid, strict=True
-            )
-            if count > 1
-        ):
+        is_ours = (volume.box, volume.dtype, len(volume.levels)) == ours
+        if not is_ours or not are_whole(volume.chunks, self.plan):
             raise RunConflictError(
-                f"{volume.uri} holds {volume.box} {volume.dtype} in chunks of {volume.chunks} "
-                f"(z,y,x), not {self.plan.box} {LABEL_DTYPE} in blocks of {self.plan.core}: begin "
-                "again with --overwrite, or choose another destination"
+                f"{self._shown_target} holds {volume.box} {volume.dtype} in chunks of "
+                f"{volume.chunks} (z,y,x), not {self.plan.box} {LABEL_DTYPE} in blocks of "
+                f"{self.plan.core}: begin again with --overwrite, or choose another destination"
             )
 
-
-def _chunk(core: int, *, count: int, length: int, plan: BlockPlan) -> int:
-    """Return the edge of a chunk on one axis that has `count` cores and `length` voxels."""
-    if count == 1:
-        return min(USUAL_CHUNK, length)
-    if core <= USUAL_CHUNK:
-        return core
-    divisors = [edge for edge in range(1, LARGEST_CHUNK + 1) if core % edge == 0]
-    short = [edge for edge in divisors if SMALLEST_CHUNK <= edge <= USUAL_CHUNK]
-    long = [edge for edge in divisors if edge > USUAL_CHUNK]
-    if not short and not long:
-        near = math.ceil(core / USUAL_CHUNK) * USUAL_CHUNK
-        raise GeometryError(
-            f"block {plan.core} (z,y,x) cannot be cut into whole chunks, because {core} has no "
-            f"divisor from {SMALLEST_CHUNK} to {LARGEST_CHUNK}: give a multiple of "
-            f"{USUAL_CHUNK}, for example {near}"
-        )
-    return max(short) if short else min(long)
+    @property
+    def _shown_target(self) -> str:
+        return str(self.growing or self.location.uri)

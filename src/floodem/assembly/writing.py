@@ -7,7 +7,6 @@ never meet. A task may be repeated: it writes the same voxels again.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from jaxtyping import Shaped, UInt32, UInt64
 
 from floodem.assembly.block_store import BlockStore
 from floodem.assembly.blocks import Block
+from floodem.assembly.columns import unpack_columns
 from floodem.assembly.destination import LabelDestination
 from floodem.cluster import Task
-from floodem.errors import VolumeFormatError
+from floodem.cluster.context import task_context
+from floodem.errors import StoppedError, VolumeFormatError
 from floodem.geometry import Box, Zyx, tiles
 from floodem.volumes import open_volume
 from floodem.volumes.conversion.receipts import checksum
@@ -72,6 +73,8 @@ def write_core_task(task: WriteTask) -> dict[str, Any]:
         When the block's labels and its mapping do not fit each other, or one is damaged.
     StorageError
         When the disk or the server refuses.
+    StoppedError
+        When the run was told to stop.
     """
     core = task.block.core
     with contextlib.ExitStack() as opened:
@@ -83,6 +86,7 @@ def write_core_task(task: WriteTask) -> dict[str, Any]:
         sums = ChunkSums(core, chunks=target.chunks)
         labelled = 0
         for piece in pieces(core, chunks=target.chunks):
+            require_going_on()
             if labels is None:
                 found = np.zeros(piece.shape, np.uint64)
             else:
@@ -102,21 +106,20 @@ def read_mapping(store: BlockStore, block: Block) -> UInt64[np.ndarray, "ids"]:
         When there is no mapping, or it is damaged.
     """
     name = f"mapping/{block.key}.npz"
-    packed = open_store(store.address).read(name)
-    try:
-        if packed is None:
-            raise ValueError("it is not there")
-        with np.load(io.BytesIO(packed), allow_pickle=False) as found:
-            if int(found["version"]) != MAPPING_VERSION:
-                raise ValueError(f"it has version {found['version']}")
-            ids: UInt64[np.ndarray, "ids"] = found["ids"]
-        if ids.dtype != np.uint64 or ids.ndim != 1 or not len(ids) or ids[0] != 0:
-            raise ValueError("it holds no list of ids that begins with background")
-    except (KeyError, ValueError, OSError, EOFError) as error:
+    where = f"{store.address}/{name}"
+    found = unpack_columns(
+        open_store(store.address).read(name),
+        like={"ids": np.zeros(0, np.uint64)},
+        version=MAPPING_VERSION,
+        what="a mapping of ids",
+        uri=where,
+    )
+    ids: UInt64[np.ndarray, "ids"] = found["ids"]
+    if not len(ids) or ids[0] != 0:
         raise VolumeFormatError(
-            f"{store.address}/{name} is no mapping of version {MAPPING_VERSION} ({error}): begin "
-            "again with --overwrite"
-        ) from error
+            f"{where} cannot be used as a mapping of ids, because it does not begin with "
+            "background: begin again with --overwrite"
+        )
     return ids
 
 
@@ -131,6 +134,18 @@ def _renumbered(
         )
     found: UInt64[np.ndarray, "z y x"] = ids[labels]
     return found
+
+
+def require_going_on() -> None:
+    """End a task that was told to stop; what it has written is written again.
+
+    Raises
+    ------
+    StoppedError
+        When the run was told to stop.
+    """
+    if task_context().should_stop():
+        raise StoppedError("stopped while labels were written: run the same command again")
 
 
 def pieces(box: Box, *, chunks: Zyx, voxels: int = PIECE_VOXELS) -> Iterator[Box]:

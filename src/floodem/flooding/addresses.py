@@ -25,6 +25,7 @@ from floodem.flooding.request import SegmentRequest
 from floodem.flooding.seeds.explicit import EXPLICIT
 from floodem.volumes import open_volume
 from floodem.volumes.location import Location, parse_location
+from floodem.volumes.servers.addresses import split_address
 from floodem.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -45,23 +46,26 @@ class Outputs:
         """Return all of them."""
         return tuple(one for one in (self.labels, self.probabilities) if one is not None)
 
-    def require_possible(self) -> None:
+    def require_possible(self, *, may_be_remote: bool = False) -> None:
         """Refuse addresses to which nothing can be written.
+
+        Parameters
+        ----------
+        may_be_remote
+            Whether labels are written chunk by chunk, as those of a run in blocks are.
 
         Raises
         ------
         UsageError
             When one is no address, or both are the same.
         VolumeFormatError
-            When one is remote.
+            When one is remote and may not be.
         """
         for uri in self.addresses():
             location = parse_location(uri)
             if location.is_remote:
-                raise VolumeFormatError(
-                    f"{uri} is remote: segment to a local address, then copy it with "
-                    "`floodem convert`"
-                )
+                self._require_remote_labels(location, may_be_remote=may_be_remote)
+                continue
             if not location.local.name:
                 raise UsageError(
                     f"{uri!r} names no file or folder that could be made: give a path like "
@@ -74,12 +78,27 @@ class Outputs:
         if self.probabilities is None:
             return
         ours, other = parse_location(self.labels), parse_location(self.probabilities)
+        if ours.is_remote:
+            return
         if _place(ours) == _place(other) or (
             _file(ours) == _file(other)
             and (None in (ours.dataset, other.dataset) or ours.format in _ONE_VOLUME_A_FILE)
         ):
             raise OptionError(
                 f"labels and probabilities would both go to {self.labels}: choose two addresses"
+            )
+
+    def _require_remote_labels(self, location: Location, *, may_be_remote: bool) -> None:
+        if self.probabilities is not None and location.is_same(parse_location(self.probabilities)):
+            raise VolumeFormatError(
+                f"{location.uri} is remote, and probabilities are written to local addresses only: "
+                "choose one of these"
+            )
+        if not may_be_remote:
+            raise VolumeFormatError(
+                f"{location.uri} is remote, where labels are written in blocks: give --block z,y,x "
+                "(as large as the image for one block), or segment to a local address and copy it "
+                "with `floodem convert`"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -151,14 +170,30 @@ def _files_read(model: str | Path | Model, request: SegmentRequest) -> Iterator[
 
 def _would_replace(output: Location, read: str) -> bool:
     given = parse_location(read)
-    if given.is_remote:
-        return False
+    if given.is_remote or output.is_remote:
+        return _overlap(output, given)
     if _place(output) == _place(given):
         return True
     if _file(output) != _file(given):
         return False
     # A file with one volume is read without a name: then any volume there is that one.
     return output.dataset is None or (given.dataset is None and is_there(output.uri))
+
+
+def _overlap(output: Location, given: Location) -> bool:
+    """Tell whether one of two addresses on servers lies inside the other, or is the same."""
+    if not (output.is_remote and given.is_remote):
+        return False
+    ours, theirs = (
+        [*split_address(one.path)[:2], *_parts(split_address(one.path)[2]), *_parts(one.dataset)]
+        for one in (output, given)
+    )
+    shared = min(len(ours), len(theirs))
+    return ours[:shared] == theirs[:shared]
+
+
+def _parts(path: str | None) -> list[str]:
+    return [part for part in (path or "").split("/") if part]
 
 
 def _file(location: Location) -> Path:

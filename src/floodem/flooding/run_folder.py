@@ -33,18 +33,20 @@ from floodem.files import (
     storage_error,
     write_text,
 )
+from floodem.flooding.run_identity import require_same_run
 from floodem.geometry import Box
 
 RUN_VERSION = 1
+CUT_KEY = "plan"
+"""What run.json of a run holds that is cut into blocks, and of an uncut one does not."""
+
 SUFFIX = ".floodem"
 ORIGINS, OVERLAPS, SEEDS = "origins.json", "overlaps.json", "seeds.csv"
 _LOCK, _RUN, _LOG, _RECEIPTS = "lock", "run.json", "log.txt", "receipts"
 _CHECKPOINT, _FIRST_CHECKPOINT = "checkpoint.npz", "begin.npz"
-_FILES = (_RUN, _LOG, ORIGINS, OVERLAPS, SEEDS, _CHECKPOINT, _FIRST_CHECKPOINT)
+RUN_FILES = (_RUN, _LOG, ORIGINS, OVERLAPS, SEEDS, _CHECKPOINT, _FIRST_CHECKPOINT)
 """All that a run makes beside lock and receipts; whatever else is in the folder is not ours."""
 
-_MISSING = "nothing"
-_DIGEST_LETTERS, _SHOWN_LETTERS = 64, 12
 _BEGIN_AGAIN = "begin again with --overwrite, or choose another destination"
 
 
@@ -114,6 +116,20 @@ class RunFolder:
         """Tell whether a run was begun here."""
         return (self.path / _RUN).exists()
 
+    def require_uncut(self) -> None:
+        """Refuse a folder in which a run that is cut into blocks keeps its own.
+
+        Raises
+        ------
+        RunConflictError
+            When there is one; whoever wants it replaced removes it, as it may be days of work.
+        """
+        if self.has_run() and CUT_KEY in self._read_json(_RUN):
+            raise RunConflictError(
+                f"{self.path} holds a run to {self.destination} that is cut into blocks: repeat "
+                "its command to go on, choose another destination, or remove that folder"
+            )
+
     def read_run(self) -> dict[str, Any]:
         """Return run.json.
 
@@ -135,17 +151,7 @@ class RunFolder:
         RunConflictError
             Naming the first value that differs.
         """
-        before = _flatten(self.read_run()["identity"])
-        now = _flatten(json.loads(json.dumps(identity)))
-        for name in sorted({*before, *now}):
-            there, here = before.get(name, _MISSING), now.get(name, _MISSING)
-            if there != here:
-                raise RunConflictError(
-                    f"{self.destination} was begun with {name} = {_short(there)}, now it is "
-                    f"{_short(here)}: "
-                    "repeat the earlier command to go on, choose another destination, or begin "
-                    "again with --overwrite"
-                )
+        require_same_run(self.read_run()["identity"], identity, destination=self.destination)
 
     def begin(
         self, values: Mapping[str, Any], *, status: RunStatus, save: Callable[[Path], None]
@@ -219,7 +225,7 @@ class RunFolder:
         try:
             for path in (self.path / _RECEIPTS).glob("*.json"):
                 path.unlink()
-            for name in _FILES:
+            for name in RUN_FILES:
                 if self.path / name != but:
                     (self.path / name).unlink(missing_ok=True)
         except OSError as error:
@@ -274,20 +280,3 @@ class RunFolder:
 
 def _receipt_name(box: Box) -> str:
     return f"{_RECEIPTS}/" + str(box).replace(":", "-").replace(",", "_") + ".json"
-
-
-def _short(value: object) -> object:
-    """Cut a digest to what eyes compare."""
-    if isinstance(value, str) and len(value) == _DIGEST_LETTERS:
-        return f"{value[:_SHOWN_LETTERS]}..."
-    return value
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -82,6 +82,7 @@ def segment(
     outputs.require_possible()
     require_apart(outputs, image=image, model=model, request=request)
     folder = RunFolder(state_folder(outputs.labels), destination=outputs.labels)
+    folder.require_uncut()
     _refuse_foreign(outputs, folder, overwrite=request.overwrite)
     model = model if isinstance(model, Model) else load_model(model)
     notices: list[str] = []

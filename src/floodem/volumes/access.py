@@ -115,6 +115,7 @@ def create_volume(
     overwrite: bool = False,
     work: Path | None = None,
 ) -> Volume:
+    is_shared: bool = False,
     """Create a volume of zeros at an address and open it for writing.
 
     It appears there when it is closed; until then, and for good when it is
@@ -153,6 +154,9 @@ def create_volume(
     ------
     DestinationExistsError
         When something is there and `overwrite` is not set.
+    is_shared
+        Take up a remote volume that another process has created, or begun to create, with
+        the same arguments; only metadata that differ are refused.
     VolumeFormatError
         When the format cannot be told or cannot hold this.
     StorageError
@@ -174,6 +178,7 @@ def create_volume(
     ]
     if unserved:
         raise VolumeFormatError(
+        "is_shared": is_shared,
             f"{location.uri}: {record.name} volumes have no {unserved[0]}: "
             "leave it out or choose another format"
         )
@@ -216,3 +221,4 @@ def create_volume(
             work=work,
         )
     )
+            is_shared=is_shared,

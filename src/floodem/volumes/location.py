@@ -36,6 +36,8 @@ from floodem.volumes.servers.addresses import (
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _DATASET_SEPARATORS = "@:"
 _DRIVE_LENGTH = 2
+# Behind em.zarr@labels.floodem/ lie volumes of a run, which is no dataset of em.zarr.
+_RECORD = re.compile(r"[^/\\]*\.floodem[/\\]")
 # What a message about a folder names, and how many entries are looked at for it.
 _MAX_NAMED = 3
 _MAX_LOOKED_AT = 200
@@ -164,7 +166,11 @@ def _split_dataset(text: str, forced: VolumeFormat | None) -> tuple[str, str | N
         return text, None
     holders = [forced] if forced else [f for f in formats().values() if f.holds_datasets]
     endings = tuple(ending for holder in holders for ending in holder.extensions)
-    positions = [i for i, char in enumerate(text) if char in _DATASET_SEPARATORS]
+    positions = [
+        i
+        for i, char in enumerate(text)
+        if char in _DATASET_SEPARATORS and not _RECORD.match(text, i + 1)
+    ]
     splits = [i for i in positions if text[:i].lower().endswith(endings)]
     if not splits:
         # A file with an unusual ending, such as results.bin@raw.
@@ -194,7 +200,9 @@ def _split_remote_dataset(address: str, forced: VolumeFormat | None) -> tuple[st
     splits = [
         i
         for i, char in enumerate(path)
-        if char in _DATASET_SEPARATORS and path[:i].lower().endswith(endings)
+        if char in _DATASET_SEPARATORS
+        and path[:i].lower().endswith(endings)
+        and not _RECORD.match(path, i + 1)
     ]
     name = None
     if splits:

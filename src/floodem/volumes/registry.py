@@ -71,6 +71,7 @@ class CreateRequest:
 
     `levels` are the downsampling factors of the coarser levels against the first.
     `work` is where a local volume grows; see `floodem.volumes.staging.Staged`.
+    `is_shared` lets several processes create one remote volume.
     """
 
     location: Location
@@ -87,6 +88,7 @@ class CreateRequest:
     overwrite: bool = False
     work: Path | None = None
 
+    is_shared: bool = False
     @property
     def description(self) -> Description:
         """What is noted beside the voxels."""
@@ -112,8 +114,8 @@ class VolumeFormat:
     keeps_position
         Whether voxel size and offset are stored with the data.
     options
-        Which of ``shards``, ``encoding``, ``levels``, ``fill`` and ``work`` a new volume may
-        be given.
+        Which of ``shards``, ``encoding``, ``levels``, ``fill``, ``work`` and
+        ``is_shared`` a new volume may be given.
     reads_axes
         Whether `open` serves `OpenRequest.axes`; otherwise its volume is turned afterwards.
     reads_levels

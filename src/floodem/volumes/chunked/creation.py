@@ -30,7 +30,7 @@ from floodem.volumes.chunked.opening import open_pyramid, pyramid_at
 from floodem.volumes.location import Location
 from floodem.volumes.registry import CreateRequest, OpenRequest
 from floodem.volumes.servers.addresses import HTTP_SCHEMES, split_address
-from floodem.volumes.servers.patience import insist
+from floodem.volumes.servers.patience import insist, remote_refusals
 from floodem.volumes.servers.transport import write_object
 from floodem.volumes.staging import Staged
 from floodem.volumes.volume import Volume
@@ -95,6 +95,24 @@ def put_into_place(work: Path, location: Location, *, overwrite: bool) -> None:
     ).commit()
 
 
+def empty_remote(location: Location) -> None:
+    """Remove the volume at a remote address, of whatever chunked format, and nothing else.
+
+    Raises
+    ------
+    StorageError
+        When the server refuses.
+    """
+    assert location.format is not None
+    folder = folder_of(location)
+    store = open_kvstore(folder.path, is_remote=True)
+    with remote_refusals("empty", location.uri):
+        _delete_remote(folder, LAYOUTS[location.format], uri=location.uri)
+        # What a group says of its levels, last, so that they are found until they are gone.
+        for name in {each.metadata for each in LAYOUTS.values()} | {".zgroup", ".zattrs"}:
+            insist(partial(store.write, name, None), address=location.uri, action="empty")
+
+
 def _create_remote(request: CreateRequest, layout: Layout, documents: Documents) -> Volume:
     location = request.location
     if split_address(location.path)[0] in HTTP_SCHEMES:
@@ -108,7 +126,11 @@ def _create_remote(request: CreateRequest, layout: Layout, documents: Documents)
         if request.overwrite:
             _delete_remote(folder, layout, uri=location.uri)
         _write_documents(
-            path, documents, is_remote=True, uri=None if request.overwrite else location.uri
+            path,
+            documents,
+            is_remote=True,
+            uri=None if request.overwrite else location.uri,
+            is_shared=request.is_shared,
         )
     except (ValueError, OSError) as error:
         if isinstance(error, FloodemError):
@@ -133,16 +155,23 @@ def _opened(
 
 
 def _write_documents(
-    path: str, documents: Documents, *, is_remote: bool, uri: str | None = None
+    path: str,
+    documents: Documents,
+    *,
+    is_remote: bool,
+    uri: str | None = None,
+    is_shared: bool = False,
 ) -> None:
-    """Write metadata files; with a `uri` only where there are none."""
+    """Write metadata files; with a `uri` only where there are none, or (shared) the same."""
     store = open_kvstore(path, is_remote=is_remote)
     for name, document in documents.items():
         data = json.dumps(document).encode()
         if not is_remote:
             store.write(name, data).result()
         elif not write_object(store, name, data, only_new=uri is not None, address=path):
-            raise already_there(uri or path)
+            there = insist(partial(store.read, name), address=path, action="read")
+            if not (is_shared and there.state == "value" and there.value == data):
+                raise already_there(uri or path)
 
 
 def _delete_remote(folder: Folder, layout: Layout, *, uri: str) -> None:

@@ -43,23 +43,23 @@ ZARR = _format(
     "zarr",
     "zarr 2 array or OME-Zarr 0.4",
     extensions=(".zarr",),
-    options=frozenset({"work", "levels"}),
+    options=frozenset({"work", "is_shared", "levels"}),
 )
 ZARR3 = _format(
     "zarr3",
     "zarr 3 array or OME-Zarr 0.5",
     extensions=(".zarr3",),
-    options=frozenset({"work", "levels", "shards"}),
+    options=frozenset({"work", "is_shared", "levels", "shards"}),
 )
 N5 = _format(
     "n5",
     "n5 dataset or levels",
     extensions=(".n5",),
-    options=frozenset({"work", "levels"}),
+    options=frozenset({"work", "is_shared", "levels"}),
 )
 PRECOMPUTED = _format(
     "precomputed",
     "Neuroglancer precomputed",
     extensions=(),
-    options=frozenset({"work", "levels", "shards", "encoding"}),
+    options=frozenset({"work", "is_shared", "levels", "shards", "encoding"}),
 )

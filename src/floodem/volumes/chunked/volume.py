@@ -6,6 +6,7 @@ store at once, each its own chunks.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from floodem.errors import FloodemError, LabelError
-from floodem.geometry import Box, Zyx, tiles
-from floodem.volumes.chunked.access import sentence, wait
+from floodem.geometry import Box, tiles
+from floodem.volumes.chunked.access import sentence
+from floodem.volumes.chunked.stored_chunks import missing_chunks
 from floodem.volumes.servers.patience import insist_all
 from floodem.volumes.stored import StoredVolume
 from floodem.volumes.volume import Array, Volume
@@ -63,42 +65,34 @@ class ChunkedVolume(StoredVolume):
         return self._levels
 
     def missing(self, box: Box | None = None, *, most: int = 1) -> list[Box]:
-        """Return boxes of which nothing is stored that is not wholly stored, `most` at most.
+        """Return the chunks (as they are written alone, cut at `box`) that are not stored.
 
-        Chunks are meant (those that are written alone), cut at `box`. Background that was
-        left out is missing as well, unless the store was opened with `stores_background`.
+        Background that was left out is missing as well, unless it was written with
+        `stores_background` (see `open_volume`).
+
+        Parameters
+        ----------
+        most
+            How many to name at most.
 
         Raises
         ------
+        VolumeFormatError
+            When it cannot be told (sharded precomputed volumes).
         StorageError
             When the file system or the server refuses.
         """
-        self._require_inside(box or self.box)
-        waiting = [box or self.box]
-        found: list[Box] = []
-        while waiting and len(found) < most:
-            one = waiting.pop()
-            if self._is_stored(one):
-                continue
-            halves = _halves(one, chunks=self.chunks, origin=self.offset)
-            if len(halves) == 1:
-                found += halves
-            waiting += halves[::-1] if len(halves) > 1 else []
-        return found
-
-    def _is_stored(self, box: Box) -> bool:
+        box = self.box if box is None else box
+        self._require_inside(box)
+        found = missing_chunks(
+            self._view, box, chunks=self.chunks, uri=self.uri, is_remote=self._is_remote
+        )
         try:
-            found = wait(
-                lambda: self._view[box.slices()].storage_statistics(query_fully_stored=True),
-                uri=self.uri,
-                action="look at",
-                is_remote=self._is_remote,
-            )
+            return list(itertools.islice(found, most))
         except FloodemError:
             raise
         except (ValueError, OSError) as error:
             raise sentence("look at", self.uri, error) from error
-        return bool(found.fully_stored)
 
     def _read(self, box: Box) -> Array:
         if self._is_remote:
@@ -184,21 +178,6 @@ class ChunkedVolume(StoredVolume):
         for level in (self._levels or ()) if self._owns_levels else ():
             if level is not self:
                 level.close()
-
-
-def _halves(box: Box, *, chunks: Zyx, origin: Zyx) -> list[Box]:
-    """Cut a box in two at a face of chunks, on the axis with most of them; one stays whole."""
-    first = [(a - o) // c for a, o, c in zip(box.start, origin, chunks, strict=True)]
-    stop = [-(-(b - o) // c) for b, o, c in zip(box.stop, origin, chunks, strict=True)]
-    counts = [b - a for a, b in zip(first, stop, strict=True)]
-    axis = counts.index(max(counts))
-    if counts[axis] < 2:
-        return [box]
-    at = origin[axis] + (first[axis] + counts[axis] // 2) * chunks[axis]
-    lower_stop, upper_start = list(box.stop), list(box.start)
-    lower_stop[axis] = upper_start[axis] = at
-    (z1, y1, x1), (z0, y0, x0) = lower_stop, upper_start
-    return [Box(box.start, (z1, y1, x1)), Box((z0, y0, x0), box.stop)]
 
 
 def _as_bool(array: Array, *, uri: str) -> Array:

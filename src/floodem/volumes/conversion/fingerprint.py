@@ -26,8 +26,14 @@ _OURS = (".floodem", ".partial", ".converting", ".replaced")
 """Endings of what floodem puts beside volumes, perhaps into a folder that holds the source."""
 
 
-def fingerprint(volume: Volume) -> dict[str, Any]:
+def fingerprint(volume: Volume, *, most_files: int | None = None) -> dict[str, Any]:
     """Return what tells a volume from a changed one, as plain values.
+
+    Parameters
+    ----------
+    most_files
+        A local folder with more is known by its metadata alone, as a remote one; None
+        looks at all.
 
     Raises
     ------
@@ -53,7 +59,7 @@ def fingerprint(volume: Volume) -> dict[str, Any]:
         if path.is_file():
             return declared | _file(path)
         if path.is_dir():
-            return declared | _folder(path)
+            return declared | _folder(path, most_files=most_files)
     return declared
 
 
@@ -68,11 +74,13 @@ def _file(path: Path) -> dict[str, Any]:
     return {"bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
 
 
-def _folder(path: Path) -> dict[str, Any]:
+def _folder(path: Path, *, most_files: int | None) -> dict[str, Any]:
     """Return a digest of the names, sizes and times of all files below a folder."""
     digest = hashlib.sha256()
     count = 0
     for name, stat in _walk(path, ""):
+        if count == most_files:
+            return {"metadata": _metadata(str(path), "")}
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="replace"))
         count += 1
     return {"files": count, "digest": digest.hexdigest()}
@@ -94,9 +102,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
 def _remote(location: Location) -> dict[str, Any]:
     if Path(location.path).suffix and location.format in {"hdf5", "tiff"}:
         return {}
-    store = open_store(location.path)
     prefix = f"{location.dataset.strip('/')}/" if location.dataset else ""
+    return {"metadata": _metadata(location.path, prefix)}
+
+
+def _metadata(address: str, prefix: str) -> str:
+    store = open_store(address)
     digest = hashlib.sha256()
     for name in _METADATA:
         digest.update(store.read(f"{prefix}{name}") or b"")
-    return {"metadata": digest.hexdigest()}
+    return digest.hexdigest()

@@ -7,9 +7,12 @@ them (receipts, records, lists of shards).
 
 from __future__ import annotations
 
+import glob
 import io
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +28,7 @@ from floodem.volumes.servers.addresses import (
     without_secrets,
 )
 from floodem.volumes.servers.file import RemoteFile
-from floodem.volumes.servers.patience import insist, remote_refusals
+from floodem.volumes.servers.patience import insist, insist_all, remote_refusals
 
 _BUFFER_BYTES = 2**16
 
@@ -87,6 +90,10 @@ class Store(ABC):
     def delete(self, name: str) -> None:
         """Remove an object; nothing happens where there is none."""
 
+    @abstractmethod
+    def delete_below(self, prefix: str) -> None:
+        """Remove all objects whose names begin with `prefix`."""
+
 
 class LocalStore(Store):
     """A folder on a disk; it is made at the first write."""
@@ -135,6 +142,20 @@ class LocalStore(Store):
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise storage_error("remove", self.folder / name, error) from error
+
+    def delete_below(self, prefix: str) -> None:
+        """Remove files, hidden ones too, and the folders that hold nothing else."""
+        folder, _, first = prefix.rpartition("/")
+        try:
+            for path in (self.folder / folder).glob(f"{glob.escape(first)}*"):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            if folder and not first and (self.folder / folder).is_dir():
+                (self.folder / folder).rmdir()
+        except OSError as error:
+            raise storage_error("remove", self.folder / prefix, error) from error
 
 
 class RemoteStore(Store):
