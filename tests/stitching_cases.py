@@ -48,7 +48,7 @@ def segment_table(labels, block, carried=()):
         carried=np.array(carried, np.uint64),
         voxels=np.bincount(labels.ravel(), minlength=count + 1)[1:],
         core_voxels=np.bincount(core.ravel(), minlength=count + 1)[1:],
-        starts=np.zeros((new, 3), np.int64),
+        starts=np.tile(np.array(block.halo.start, np.int64), (new, 1)),
         calls=np.zeros(new, np.int64),
         is_cut_short=np.zeros(new, np.bool_),
     )
@@ -128,16 +128,20 @@ def require_bijection(found, expected):
 @st.composite
 def plans(draw, box: Box):
     """Draw any cut of a box, odd ones included, and a trim that leaves all zones."""
-    cores, margins, trims = [], [], []
-    for size in box.shape:
-        core = draw(st.integers(2, size + 2))
-        is_cut = core < size
-        margin = draw(st.integers(1, core // 2) if is_cut else st.integers(0, 3))
-        cores.append(core)
-        margins.append(margin)
-        trims.append(draw(st.integers(0, margin - 1) if is_cut else st.integers(0, 3)))
-    plan = BlockPlan(box=box, core=tuple(cores), margin=tuple(margins))
-    return plan, tuple(trims)
+    # Up to 5 blocks along an axis are as telling as more, and a core of 1 has no halo.
+    core = tuple(draw(st.integers(max(2, size // 4), size + 2)) for size in box.shape)
+    least = tuple(draw(st.integers(1, edge)) for edge in core)
+    margin = tuple(draw(st.integers(1, edge // 2)) for edge in core)
+    plan = BlockPlan(box=box, core=core, margin=margin, least=least)
+    is_cut = [count > 1 for count in plan.grid]
+    trim = tuple(
+        draw(st.integers(0, edge - 1 if cut else 5))
+        for edge, cut in zip(margin, is_cut, strict=True)
+    )
+    if not draw(st.booleans()):
+        # Where there is one block, a halo has nothing to show.
+        margin = tuple(edge if cut else 0 for edge, cut in zip(margin, is_cut, strict=True))
+    return BlockPlan(box=box, core=core, margin=margin, least=least), trim
 
 
 @st.composite

@@ -50,16 +50,14 @@ def each_id_once(parts: Iterable[Ids], scratch: Path, *, run: int = RUN) -> Iter
             # Only what is different counts: many blocks carry the same few.
             if count > run:
                 runs.append(scratch / f"carried-{len(runs)}")
-                _append(runs[-1], held[0])
+                _write(runs[-1], held)
                 held, count = [], 0
         rest = np.unique(np.concatenate([np.zeros(0, np.uint64), *held]))
         if not runs:
             yield rest
             return
-        runs.append(scratch / f"carried-{len(runs)}")
-        _append(runs[-1], rest)
-        for part in _merged([_mapped(path) for path in runs], at_once=max(1, run // len(runs))):
-            _append(whole, part)
+        ascending = [*map(_mapped, runs), rest]
+        _write(whole, _merged(ascending, at_once=max(1, run // len(ascending))))
         yield _mapped(whole)
     finally:
         with contextlib.suppress(OSError):
@@ -79,16 +77,14 @@ def _merged(runs: list[Ids], *, at_once: int) -> Iterator[Ids]:
         runs = [ids[taken:] for ids, taken in zip(runs, counts, strict=True)]
 
 
-def _append(path: Path, ids: Ids) -> None:
+def _write(path: Path, parts: Iterable[Ids]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab") as file:
-            file.write(ids.data)
+        with open(path, "wb") as file:
+            file.writelines(np.ascontiguousarray(part).data for part in parts)
     except OSError as error:
         raise storage_error("write", path, error) from error
 
 
 def _mapped(path: Path) -> Ids:
-    if not path.stat().st_size:
-        return np.zeros(0, np.uint64)
     return np.memmap(path, dtype=np.uint64, mode="r")
