@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ from floodem.assembly.sources import ImageSource, InitialLabels, read_image, tas
 from floodem.cluster.context import TaskContext, task_context
 from floodem.cluster.receipts import identity_digest
 from floodem.errors import DeviceError, FloodemError, RunConflictError, StoppedError
+from floodem.files import PARTIAL_SUFFIX
 from floodem.flooding.request import SegmentRequest
 from floodem.geometry import VoxelSize
 from floodem.volumes.servers.addresses import is_remote
@@ -108,7 +110,8 @@ def flood_block_task(task: FloodTask) -> dict[str, Any]:
     -------
     dict
         ``segments`` (ids 1 to n of its labels, those carried among them), ``carried``,
-        ``covered`` and ``core_covered`` (voxels in a segment), ``counters``, ``seconds`` by
+        ``covered`` and ``core_covered`` (voxels in a segment), ``cut_short`` (new segments
+        that hit a limit), ``counters``, ``seconds`` by
         part, ``host``, ``device``, ``dtype``, ``image_sha256`` (None: the image was not
         read, because all is masked), ``notices``.
 
@@ -144,7 +147,7 @@ class _Attempt:
         except Exception as error:
             self.log.add(told(self.seconds), f"failed: {type(error).__name__}: {error}")
             raise
-        self._forget_checkpoint()
+        self._tidy()
         self.log.add(
             *(f"note: {notice}" for notice in self.notices),
             "computed on " + ", ".join(self.where.values()),
@@ -260,6 +263,7 @@ class _Attempt:
             "carried": len(carried),
             "covered": int(table.voxels.sum()),
             "core_covered": int(table.core_voxels.sum()),
+            "cut_short": int(np.count_nonzero(table.is_cut_short)),
             "counters": {"seeds": 0, "network_calls": 0}
             if flooder is None
             else all_counters(flooder),
@@ -285,14 +289,18 @@ class _Attempt:
                 "--device and --dtype, or begin again with --overwrite"
             )
 
-    def _forget_checkpoint(self) -> None:
+    def _tidy(self) -> None:
+        """Remove the checkpoint, and what killed attempts left half written."""
         checkpoint = self.task.checkpoint()
         if checkpoint is None:
             return
-        with contextlib.suppress(OSError):  # they only take space
+        with contextlib.suppress(OSError):  # it only takes space
             checkpoint.unlink(missing_ok=True)
-            for left in checkpoint.parent.glob(f".{checkpoint.name}.*"):
-                left.unlink(missing_ok=True)
+            for left in checkpoint.parent.glob(f".{self.task.block.key}.*{PARTIAL_SUFFIX}"):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _part(self, name: str) -> Iterator[None]:
