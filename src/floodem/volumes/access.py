@@ -110,12 +110,13 @@ def create_volume(
     shards: Zyx | None = None,
     encoding: str | None = None,
     levels: Sequence[Zyx] = (),
+    channels: int = 1,
     kind: Kind | None = None,
     fill: int = 0,
     overwrite: bool = False,
     work: Path | None = None,
-) -> Volume:
     is_shared: bool = False,
+) -> Volume:
     """Create a volume of zeros at an address and open it for writing.
 
     It appears there when it is closed; until then, and for good when it is
@@ -140,6 +141,10 @@ def create_volume(
     levels
         Downsampling factors (z, y, x) of further, coarser levels against the first one;
         `Volume.levels` of the new volume holds them all, to be filled by the caller.
+    channels
+        How many values there are for each voxel, where a format has room for several (zarr,
+        precomputed). The volume given back is the first channel's; the others are opened
+        with ``open_volume(uri, channel=1, writable=True)`` once it is closed.
     kind
         Whether it will hold an image or labels; by default what its type suggests.
     fill
@@ -149,14 +154,14 @@ def create_volume(
     work
         A path beside the destination where a local volume grows. There it stays
         when it is discarded, and is taken up again when it exists.
+    is_shared
+        Take up a remote volume that another process has created, or begun to create, with
+        the same arguments; only metadata that differ are refused.
 
     Raises
     ------
     DestinationExistsError
         When something is there and `overwrite` is not set.
-    is_shared
-        Take up a remote volume that another process has created, or begun to create, with
-        the same arguments; only metadata that differ are refused.
     VolumeFormatError
         When the format cannot be told or cannot hold this.
     StorageError
@@ -170,15 +175,16 @@ def create_volume(
         "shards": shards is not None,
         "encoding": encoding is not None,
         "levels": bool(levels),
+        "channels": channels != 1,
         "fill": fill != 0,
         "work": work is not None,
+        "is_shared": is_shared,
     }
     unserved = [
         name for name, is_wanted in wanted.items() if is_wanted and name not in record.options
     ]
     if unserved:
         raise VolumeFormatError(
-        "is_shared": is_shared,
             f"{location.uri}: {record.name} volumes have no {unserved[0]}: "
             "leave it out or choose another format"
         )
@@ -196,6 +202,8 @@ def create_volume(
             f"offset {offset} and shape {shape} (z,y,x) reach beyond {FARTHEST_POSITION} voxels: "
             "give a smaller offset"
         )
+    if channels < 1:
+        raise OptionError(f"{channels} channels hold nothing: give 1 or more")
     if chunks is not None and min(chunks) < 1:
         raise GeometryError(
             f"chunks {chunks} (z,y,x) are not positive on every axis: for example 64,64,64"
@@ -215,10 +223,11 @@ def create_volume(
             shards=shards,
             encoding=encoding,
             levels=tuple(levels),
+            channels=channels,
             kind=kind,
             fill=fill,
             overwrite=overwrite,
             work=work,
+            is_shared=is_shared,
         )
     )
-            is_shared=is_shared,

@@ -83,12 +83,13 @@ class CreateRequest:
     shards: Zyx | None = None
     encoding: str | None = None
     levels: tuple[Zyx, ...] = ()
+    channels: int = 1
     kind: Kind | None = None
     fill: int = 0
     overwrite: bool = False
     work: Path | None = None
-
     is_shared: bool = False
+
     @property
     def description(self) -> Description:
         """What is noted beside the voxels."""
@@ -114,7 +115,7 @@ class VolumeFormat:
     keeps_position
         Whether voxel size and offset are stored with the data.
     options
-        Which of ``shards``, ``encoding``, ``levels``, ``fill``, ``work`` and
+        Which of ``shards``, ``encoding``, ``levels``, ``channels``, ``fill``, ``work`` and
         ``is_shared`` a new volume may be given.
     reads_axes
         Whether `open` serves `OpenRequest.axes`; otherwise its volume is turned afterwards.

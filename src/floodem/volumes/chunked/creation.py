@@ -147,7 +147,14 @@ def _opened(
     pyramid = pyramid_at(folder, layout, uri=uri)
     assert pyramid is not None
     volume = open_pyramid(
-        pyramid, OpenRequest(location=request.location, writable=True), layout, staged=staged
+        pyramid,
+        OpenRequest(
+            location=request.location,
+            channel=0 if request.channels > 1 else None,
+            writable=True,
+        ),
+        layout,
+        staged=staged,
     )
     # What cannot be opened is found out now, not when the first level has been filled.
     assert len(volume.levels) == 1 + len(request.levels)

@@ -43,13 +43,13 @@ ZARR = _format(
     "zarr",
     "zarr 2 array or OME-Zarr 0.4",
     extensions=(".zarr",),
-    options=frozenset({"work", "is_shared", "levels"}),
+    options=frozenset({"work", "is_shared", "levels", "channels"}),
 )
 ZARR3 = _format(
     "zarr3",
     "zarr 3 array or OME-Zarr 0.5",
     extensions=(".zarr3",),
-    options=frozenset({"work", "is_shared", "levels", "shards"}),
+    options=frozenset({"work", "is_shared", "levels", "channels", "shards"}),
 )
 N5 = _format(
     "n5",
@@ -61,5 +61,5 @@ PRECOMPUTED = _format(
     "precomputed",
     "Neuroglancer precomputed",
     extensions=(),
-    options=frozenset({"work", "is_shared", "levels", "shards", "encoding"}),
+    options=frozenset({"work", "is_shared", "levels", "channels", "shards", "encoding"}),
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from floodem.errors import OptionError, VolumeFormatError
 from floodem.geometry import Box, Zyx
-from floodem.volumes.axes import USUAL
+from floodem.volumes.axes import SPATIAL, USUAL
 from floodem.volumes.chunked.layouts.folder import Folder
 from floodem.volumes.declared import DEFAULT_CHUNKS, NUMBER_DTYPES, fit_chunks
 from floodem.volumes.description import Description
@@ -211,6 +211,16 @@ def _fit_shards(request: CreateRequest, chunks: Zyx, *, shape: Zyx) -> Zyx | Non
         )
     )
     return (z, y, x)
+
+
+def new_axes(request: CreateRequest) -> str:
+    """Return the names of the axes of a new array: several channels come first."""
+    return f"c{SPATIAL}" if request.channels > 1 else SPATIAL
+
+
+def channel_edge(request: CreateRequest, edge: int) -> tuple[int, ...]:
+    """Return an edge along the axis of channels, for lists of edges; nothing without one."""
+    return (edge,) if request.channels > 1 else ()
 
 
 def named_axes(names: Any) -> str | None:

@@ -18,7 +18,13 @@ from typing import Any
 from floodem.errors import VolumeFormatError
 from floodem.volumes.axes import SPATIAL
 from floodem.volumes.chunked.layouts.folder import Folder, require_inside
-from floodem.volumes.chunked.layouts.layout import Level, NewLevel, Pyramid, named_axes
+from floodem.volumes.chunked.layouts.layout import (
+    Level,
+    NewLevel,
+    Pyramid,
+    named_axes,
+    new_axes,
+)
 from floodem.volumes.damage import reading
 from floodem.volumes.declared import offset_from, voxel_size_from
 from floodem.volumes.description import Description
@@ -187,6 +193,12 @@ def multiscales(
     # Without a voxel size the scales are multiples of the finest voxel, and of no unit.
     unit = {} if request.voxel_size is None else {"unit": "nanometer"}
     finest = request.voxel_size.zyx_nm if request.voxel_size else (1.0, 1.0, 1.0)
+    axes = [
+        {"name": letter, "type": "space", **unit}
+        if letter in SPATIAL
+        else {"name": letter, "type": "channel"}
+        for letter in new_axes(request)
+    ]
     datasets = []
     for number, level in enumerate(levels):
         scale = [size * factor for size, factor in zip(finest, level.factors, strict=True)]
@@ -194,6 +206,8 @@ def multiscales(
             start * step + (step - size) / 2
             for start, step, size in zip(level.box.start, scale, finest, strict=True)
         ]
+        if len(axes) > len(SPATIAL):
+            scale, place = [1.0, *scale], [0.0, *place]
         datasets.append(
             {
                 "path": str(number),
@@ -208,7 +222,7 @@ def multiscales(
             {
                 **stated,
                 "name": _name(request),
-                "axes": [{"name": letter, "type": "space", **unit} for letter in SPATIAL],
+                "axes": axes,
                 "datasets": datasets,
             }
         ]

@@ -117,7 +117,7 @@ class Precomputed(Layout):
                 "@type": "neuroglancer_multiscale_volume",
                 "type": "segmentation" if kind is Kind.LABELS else "image",
                 "data_type": request.dtype.name,
-                "num_channels": 1,
+                "num_channels": request.channels,
                 "scales": [_scale(level, encoding, request) for level in new_levels(request)],
             }
         }

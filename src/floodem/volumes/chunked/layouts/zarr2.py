@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from floodem.errors import VolumeFormatError
-from floodem.volumes.axes import SPATIAL
 from floodem.volumes.chunked.layouts import ome
 from floodem.volumes.chunked.layouts.folder import Folder
 from floodem.volumes.chunked.layouts.layout import (
@@ -19,7 +18,9 @@ from floodem.volumes.chunked.layouts.layout import (
     Meaning,
     NewLevel,
     Pyramid,
+    channel_edge,
     named_axes,
+    new_axes,
     new_levels,
 )
 from floodem.volumes.declared import BLOCK_KEY
@@ -87,13 +88,13 @@ def _attributes(folder: Folder, *, uri: str) -> dict[str, Any]:
 def _array(request: CreateRequest, level: NewLevel, *, folder: str) -> Documents:
     return {
         f"{folder}.zattrs": {
-            _AXES_KEY: list(SPATIAL),
+            _AXES_KEY: list(new_axes(request)),
             BLOCK_KEY: level.description.block(),
         },
         f"{folder}.zarray": {
             "zarr_format": 2,
-            "shape": list(level.box.shape),
-            "chunks": list(level.chunks),
+            "shape": [*channel_edge(request, request.channels), *level.box.shape],
+            "chunks": [*channel_edge(request, 1), *level.chunks],
             "dtype": request.dtype.newbyteorder("<").str,
             "compressor": {"id": "zstd", "level": ZSTD_LEVEL},
             "fill_value": 0,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from floodem.volumes.axes import SPATIAL
 from floodem.volumes.chunked.layouts import ome
 from floodem.volumes.chunked.layouts.folder import Folder
 from floodem.volumes.chunked.layouts.layout import (
@@ -18,7 +17,9 @@ from floodem.volumes.chunked.layouts.layout import (
     Meaning,
     NewLevel,
     Pyramid,
+    channel_edge,
     named_axes,
+    new_axes,
     new_levels,
 )
 from floodem.volumes.declared import BLOCK_KEY
@@ -96,7 +97,7 @@ def _array(request: CreateRequest, level: NewLevel) -> dict[str, Any]:
     ]
     if level.shards is not None:
         sharding = {
-            "chunk_shape": list(level.chunks),
+            "chunk_shape": [*channel_edge(request, 1), *level.chunks],
             "codecs": codecs,
             "index_codecs": [_BYTES, {"name": "crc32c"}],
             "index_location": "end",
@@ -105,15 +106,17 @@ def _array(request: CreateRequest, level: NewLevel) -> dict[str, Any]:
     return {
         "zarr_format": 3,
         "node_type": "array",
-        "shape": list(level.box.shape),
+        "shape": [*channel_edge(request, request.channels), *level.box.shape],
         "data_type": request.dtype.name,
         "chunk_grid": {
             "name": "regular",
-            "configuration": {"chunk_shape": list(level.shards or level.chunks)},
+            "configuration": {
+                "chunk_shape": [*channel_edge(request, 1), *(level.shards or level.chunks)]
+            },
         },
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "codecs": codecs,
         "fill_value": 0,
         "attributes": {BLOCK_KEY: level.description.block()},
-        "dimension_names": list(SPATIAL),
+        "dimension_names": list(new_axes(request)),
     }
