@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from floodem.assembly.segment import segment
     from floodem.errors import FloodemError
     from floodem.evaluation import evaluate
     from floodem.flooding.flood_at import flood_at
     from floodem.flooding.options import FloodOptions
     from floodem.flooding.request import SegmentRequest
-    from floodem.flooding.segment import segment
     from floodem.geometry import Box, VoxelSize
     from floodem.network.model_file import load_model
     from floodem.training.configuration.options import TrainOptions
@@ -55,7 +55,7 @@ _HOMES = {
     "flood_at": "floodem.flooding.flood_at",
     "load_model": "floodem.network.model_file",
     "open_volume": "floodem.volumes",
-    "segment": "floodem.flooding.segment",
+    "segment": "floodem.assembly.segment",
     "train": "floodem.training.runs.trainer",
     "view": "floodem.viewer",
 }

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import typer
 
+from floodem.cli import options
+from floodem.cli.copying import parse_pyramid
+from floodem.cli.segmented import print_plan, print_segmentation
 from floodem.cli.stopping import saving_state
 from floodem.cli.values import option_value
-from floodem.counting import counted
 from floodem.errors import OptionError
 from floodem.geometry import Box, parse_zyx
 
-if TYPE_CHECKING:
-    from floodem.flooding.request import Segmentation
+SECONDS_PER_HOUR = 3600.0
 
 
 def segment(
@@ -85,15 +89,49 @@ def segment(
     dtype: Annotated[
         str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")
     ] = "auto",
+    block: Annotated[
+        str | None,
+        typer.Option(
+            metavar="Z,Y,X", help="Cut into blocks of these voxels; default: only if it must be."
+        ),
+    ] = None,
+    halo: Annotated[
+        str | None, typer.Option(metavar="Z,Y,X", help="Voxels looked at around a block.")
+    ] = None,
+    agreement: Annotated[
+        float, typer.Option(help="Part of two blocks' pieces that must be shared to be one.")
+    ] = 0.6,
+    min_shared: Annotated[int, typer.Option(help="Least voxels that such pieces share.")] = 10,
+    pyramid: options.Pyramid = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print blocks, hours and bytes, and do nothing.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that flood; default: one for each card.")
+    ] = None,
+    cluster: options.Cluster = None,
+    shard: options.ShardPart = None,
+    insecure: options.Insecure = False,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="Stop, with all saved, after this time.")
+    ] = None,
+    block_time_limit: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="Give up a block that floods longer.")
+    ] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Save the state this often.")] = 60.0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin again, replacing DST and its record.")
     ] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Segment an image with a flood-filling network.
+    """Segment an image of any size with a flood-filling network.
 
     Writes labels (uint64) to DST and the record of the run to DST.floodem. Ctrl-C
     saves the state; the same command goes on from there.
+
+    What does not fit in memory is cut into blocks, which are flooded apart and joined
+    where they agree; --block, --workers, --cluster and --shard cut smaller ones too.
+    docs/large-volumes.md says how, and what it costs.
 
     A mask is the address of a volume (not 0: masked), volume:ADDRESS,values=1|3,
     image:min=0,max=10 of raw grey levels, or "where: z < 10 and x > 5" in voxels of
@@ -103,13 +141,15 @@ def segment(
     PolicyMaxPeaks, PolicyGrid3d, PolicyFillEmptySpace and others, with their
     arguments in JSON; docs/segmenting.md lists them.
     """
+    from floodem.assembly.planning import planned
+    from floodem.assembly.request import CutOptions
+    from floodem.assembly.segment import segment as run
     from floodem.flooding.masks import parse_mask
     from floodem.flooding.options import FloodOptions
     from floodem.flooding.request import SegmentRequest
     from floodem.flooding.seeds import parse_seeds
-    from floodem.flooding.segment import segment as run
 
-    options = FloodOptions(
+    floods = FloodOptions(
         init_activation=init_activation,
         pad_value=pad,
         move_threshold=move_threshold,
@@ -123,7 +163,7 @@ def segment(
         seed_anisotropy=_parse_edges(seed_anisotropy),
     )
     request = SegmentRequest(
-        options=options,
+        options=floods,
         box=option_value("--box", Box.parse, text=box),
         masks=[parse_mask(text) for text in mask or []],
         seed_masks=[parse_mask(text) for text in seed_mask or []],
@@ -138,10 +178,60 @@ def segment(
         from floodem.network.registry import register_network
 
         register_network(network)
+    cut = CutOptions(
+        block=option_value("--block", parse_zyx, text=block),
+        halo=option_value("--halo", parse_zyx, text=halo),
+        agreement=agreement,
+        min_shared=min_shared,
+        levels=_levels(pyramid),
+        block_seconds=None if block_time_limit is None else block_time_limit * SECONDS_PER_HOUR,
+    )
+    crew = options.chosen_crew(
+        workers=_one_for_each_card() if workers is None and cluster is None else workers,
+        cluster=cluster,
+        shard=shard,
+        insecure=insecure,
+        overwrite=overwrite,
+    )
     _warn_of_labels(image)
+    what: dict[str, Any] = {
+        "model": model,
+        "request": request,
+        "cut": cut,
+        "crew": crew,
+        "network": network,
+    }
+    if plan:
+        print_plan(planned(image, destination, **what), as_json=as_json)
+        return
     with saving_state(overwrite=overwrite) as listening:
-        made = run(image, destination, model=model, request=request, **listening)
-    _print(made)
+        should_stop = _until(time_limit, listening.pop("should_stop"))
+        made = run(image, destination, should_stop=should_stop, **what, **listening)
+    if as_json:
+        print(json.dumps(made.to_json()))
+    else:
+        print_segmentation(made)
+
+
+def _one_for_each_card() -> int:
+    from floodem.cluster.surroundings import visible_cards
+
+    return max(1, len(visible_cards()))
+
+
+def _levels(pyramid: str | None) -> int | Literal["auto"]:
+    levels = parse_pyramid(pyramid)
+    return "auto" if levels is None else levels
+
+
+def _until(hours: float | None, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+    """Return a question that also says yes once the hours are over."""
+    if hours is None:
+        return should_stop
+    if not hours > 0:
+        raise OptionError(f"--time-limit {hours} leaves no time: give hours above 0")
+    end = time.monotonic() + hours * SECONDS_PER_HOUR
+    return lambda: should_stop() or time.monotonic() > end
 
 
 def _warn_of_labels(image: str) -> None:
@@ -167,17 +257,3 @@ def _parse_edges(text: str) -> tuple[float, float, float]:
             f"--seed-anisotropy: {text!r} is not three numbers: write z,y,x, for example 5,1,1"
         ) from None
     return (z, y, x)
-
-
-def _print(made: Segmentation) -> None:
-    if made.was_finished:
-        print(f"{made.uri} was finished by an earlier run of this command; --overwrite repeats it")
-    summary = made.summary
-    print(
-        f"{made.uri}: {counted(made.segments, 'segment')} in box {made.box}, "
-        f"{made.covered:.1%} of the voxels, "
-        f"{counted(summary['counters']['network_calls'], 'network call')}; record in {made.folder}"
-    )
-    if summary["cut_short"]:
-        ids = ", ".join(str(label) for label in summary["cut_short"])
-        print(f"note: floods that hit a limit, perhaps mergers: {ids}", file=sys.stderr)

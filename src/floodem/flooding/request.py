@@ -103,6 +103,17 @@ class Segmentation:
         """Fraction of the voxels that are in a segment."""
         return float(self.summary["covered"])
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "uri": self.uri,
+            "box": str(self.box),
+            "folder": str(self.folder),
+            "was_finished": self.was_finished,
+            "notices": list(self.notices),
+            **self.summary,
+        }
+
     def open(self) -> Volume:
         """Open the labels."""
         return open_volume(self.uri)

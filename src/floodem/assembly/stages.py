@@ -1,0 +1,240 @@
+"""The stages of a cut run, one after the other: what is prepared in, a segmentation out.
+
+::
+
+    floods -> pairs -> numbers -> labels -> level-1, level-2, ... -> finished
+    (blocks)  (blocks)  (once)    (blocks)   (blocks)
+
+Each stage has its receipts in ``DST.floodem/receipts``; one that is complete is not
+done again. Of several shards each floods its part, and the one that comes last does
+what follows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from floodem.assembly.block_store import BlockStore
+from floodem.assembly.destination import LabelDestination
+from floodem.assembly.flood_progress import FloodProgress
+from floodem.assembly.floods import flood_block_task
+from floodem.assembly.numbering import number_segments
+from floodem.assembly.output_levels import level_tasks, write_level_task
+from floodem.assembly.pairs import PairTask, compare_block_task
+from floodem.assembly.placing import finish
+from floodem.assembly.preparation import FLOOD_SLOTS, Prepared
+from floodem.assembly.run_record import RunRecord
+from floodem.assembly.sources import close_sources
+from floodem.assembly.summary import summarise
+from floodem.assembly.writing import write_core_task, write_tasks
+from floodem.cluster import Crew, Task, run_tasks
+from floodem.flooding.request import Segmentation
+from floodem.flooding.run_folder import RunStatus
+from floodem.progress import Progress, ProgressListener
+from floodem.volumes.servers.addresses import is_remote
+
+_NUMBERS = "numbers"
+
+TaskFunction = Callable[[Any], Mapping[str, Any]]
+
+
+def run_stages(
+    prepared: Prepared,
+    record: RunRecord,
+    *,
+    uri: str,
+    overwrite: bool,
+    levels: int | Literal["auto"],
+    crew: Crew,
+    progress: ProgressListener | None,
+    notices: Sequence[str],
+    should_stop: Callable[[], bool],
+) -> Segmentation:
+    """Do everything that is not done yet; only for who holds the run's folder.
+
+    Parameters
+    ----------
+    prepared
+        What the blocks have in common.
+    uri
+        Where the labels go.
+
+    Raises
+    ------
+    FloodemError
+        See `floodem.assembly.segment.segment`.
+    """
+    destination = LabelDestination.choose(
+        uri,
+        plan=prepared.plan,
+        voxel_size=prepared.voxel_size,
+        levels=levels,
+        overwrite=overwrite,
+    )
+    destination.require_possible()
+    there = None if overwrite else record.read()
+    if overwrite:
+        record.clear(crew=crew)
+    run = _Run(
+        prepared=prepared,
+        destination=destination,
+        work=record.address,
+        crew=crew,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    begun = record.begin(
+        run.identity,
+        plan={**destination.to_json(), "cut": prepared.plan.to_json()},
+        about={**prepared.about, "destination": uri},
+        replaces=overwrite,
+    )
+    summary = record.summary() if there is not None else None
+    was_finished = summary is not None
+    if summary is None:
+        replaces = bool(begun["replaces"])
+        summary = run.make(replace(destination, replaces=replaces), record)
+    return Segmentation(
+        uri=uri,
+        box=prepared.plan.box,
+        folder=Path(record.address),
+        summary=summary,
+        was_finished=was_finished,
+        notices=tuple(notices),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NumberTask:
+    store: BlockStore
+    floods: Sequence[Mapping[str, Any]]
+    progress: ProgressListener | None
+
+
+def _number(task: _NumberTask) -> dict[str, Any]:
+    with ExitStack() as made:
+        if is_remote(task.store.address):
+            scratch = Path(made.enter_context(tempfile.TemporaryDirectory(prefix="floodem-")))
+        else:
+            scratch = Path(task.store.address)
+        found = number_segments(
+            task.store, floods=task.floods, scratch=scratch, progress=task.progress
+        )
+    return asdict(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """One run, from its plan to the finished volume."""
+
+    prepared: Prepared
+    destination: LabelDestination
+    work: str
+    crew: Crew
+    progress: ProgressListener | None
+    should_stop: Callable[[], bool]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result."""
+        return {"floods": self.prepared.floods, "joins": self.prepared.joins}
+
+    def make(self, destination: LabelDestination, record: RunRecord) -> dict[str, Any]:
+        """Do the stages that are left and return the summary."""
+        store, plan = self.prepared.store, self.prepared.plan
+        floods = self._floods()
+        pairs = [
+            Task(
+                key=block.key,
+                argument=PairTask(store=store, block=block, rule=self.prepared.rule),
+            )
+            for block in plan
+        ]
+        self._stage("pairs", compare_block_task, pairs, says="comparing blocks", unit="blocks")
+        numbers = self._numbers(floods)
+        destination.create()
+        record.state(RunStatus.WRITING)
+        written = self._stage(
+            "labels",
+            write_core_task,
+            write_tasks(destination, store=store),
+            says="writing labels",
+            unit="blocks",
+        )
+        for level in range(1, 1 + len(destination.factors)):
+            self._stage(
+                f"level-{level}",
+                write_level_task,
+                level_tasks(destination, level),
+                says=f"writing level {level}",
+                unit="blocks",
+            )
+        finish(destination, progress=self.progress, should_stop=self.should_stop)
+        summary = summarise(store, floods=floods, numbers=numbers, written=written)
+        record.state(RunStatus.DONE, summary=summary)
+        return summary
+
+    def _floods(self) -> list[dict[str, Any]]:
+        listener = None
+        if self.progress is not None:
+            listener = FloodProgress(self.prepared.plan, self.progress)
+        try:
+            return run_tasks(
+                flood_block_task,
+                self.prepared.flood_tasks(),
+                receipts=self._receipts("floods"),
+                identity=self.prepared.floods,
+                crew=replace(self.crew, slots=FLOOD_SLOTS),
+                progress=None if listener is None else listener.done,
+                reported=None if listener is None else listener.reported,
+                should_stop=self.should_stop,
+                keeps_going=True,
+            )
+        finally:
+            close_sources()
+
+    def _numbers(self, floods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Give all segments their ids, in this process: that needs a local disk."""
+        task = _NumberTask(store=self.prepared.store, floods=floods, progress=self.progress)
+        done = run_tasks(
+            _number,
+            [Task(key="all", argument=task)],
+            receipts=self._receipts(_NUMBERS),
+            identity=self.identity,
+            crew=Crew(shard=self.crew.shard),
+            should_stop=self.should_stop,
+            takes_rest=True,
+        )
+        return done[0]
+
+    def _stage(
+        self,
+        name: str,
+        function: TaskFunction,
+        tasks: Sequence[Task],
+        *,
+        says: str,
+        unit: str,
+    ) -> list[dict[str, Any]]:
+        def tell(done: int, total: int) -> None:
+            if self.progress is not None:
+                self.progress(Progress(stage=says, done=done, total=total, unit=unit))
+
+        return run_tasks(
+            function,
+            tasks,
+            receipts=self._receipts(name),
+            identity=self.identity,
+            crew=self.crew,
+            progress=tell,
+            should_stop=self.should_stop,
+            takes_rest=True,
+        )
+
+    def _receipts(self, stage: str) -> str:
+        return f"{self.work.rstrip('/')}/receipts/{stage}"
