@@ -42,6 +42,7 @@ COMMANDS = {
     "verify": "Check a volume against the receipts of its making.",
     "stats": "Mean, standard deviation, histogram and drift of an image.",
     "clahe": "Equalise the contrast of an image's sections, as ImageJ does.",
+    "doctor": "Look for what is wrong with an image before a network sees it.",
     "synthetic": "Make synthetic electron microscopy with exact labels and skeletons.",
     "partition": "Sort the voxels of labels by how much of their surroundings is the same object.",
     "sample": "Index where training examples are centred, in balance.",
