@@ -160,7 +160,7 @@ class Section:
         """
         finite = np.isfinite(grey)
         image = np.where(finite, grey, 0).astype(np.float32)
-        valid = (inside & finite & ~_filled(grey)).astype(np.float32)
+        valid = (inside & finite & ~_filled(image)).astype(np.float32)
         # Float images may have any scale, and sums of squares must not leave float32.
         image *= valid
         image /= max(float(np.abs(image).max()), 1.0) if grey.dtype.kind == "f" else 1.0
