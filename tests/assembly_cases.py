@@ -11,6 +11,7 @@ from floodem.assembly.block_store import BlockStore, SegmentTable
 from floodem.assembly.blocks import Block, BlockPlan
 from floodem.assembly.destination import LabelDestination
 from floodem.assembly.output_levels import level_tasks, write_level_task
+from floodem.assembly.place import Place
 from floodem.assembly.placing import finish
 from floodem.assembly.writing import MAPPING_VERSION, write_core_task, write_tasks
 from floodem.geometry import Box, VoxelSize
@@ -97,3 +98,24 @@ def files(folder: str | Path) -> dict[str, bytes]:
         for path in sorted(Path(folder).rglob("*"))
         if path.is_file()
     }
+
+
+SMALL = BlockPlan(box=Box((3, -5, 10), (15, 15, 30)), core=(12, 10, 10), margin=(2, 2, 2))
+
+
+def write_small(uri: str) -> None:
+    """Write the cores of a small plan; in a process that is killed, for example."""
+    destination = LabelDestination.choose(uri, plan=SMALL, voxel_size=SIZE, levels=0)
+    write_all(destination, BlockStore(address=destination.work, plan=SMALL))
+
+
+def go_on(uri: str, *, overwrite: str = "") -> None:
+    """Do all that is left to do after the blocks; in a process that is killed, for example."""
+    destination = LabelDestination.choose(
+        uri, plan=PLAN, voxel_size=SIZE, overwrite=bool(overwrite)
+    )
+    destination.create()
+    if destination.place() is Place.GROWING:
+        write_all(destination, BlockStore(address=destination.work, plan=PLAN))
+        write_levels(destination)
+    finish(destination)

@@ -6,6 +6,7 @@ where they belong already. Whoever is stopped here goes on here.
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from floodem.assembly.destination import LabelDestination
 from floodem.assembly.place import Place, Whereabouts
 from floodem.errors import LabelError, StorageError, VolumeNotFoundError
-from floodem.files import existing_parent, storage_error
+from floodem.files import PARTIAL_SUFFIX, existing_parent, storage_error
 from floodem.progress import ProgressListener
 from floodem.volumes import open_volume
 from floodem.volumes.chunked.creation import put_into_place
@@ -74,7 +75,8 @@ def _forget_earlier(destination: LabelDestination) -> None:
 
 
 def _remove_left(growing: Path) -> None:
-    for left in (growing, growing.with_suffix(".replaced")):
+    killed = growing.parent.glob(f".{glob.escape(growing.name)}.*{PARTIAL_SUFFIX}")
+    for left in (growing, growing.with_suffix(".replaced"), *killed):
         shutil.rmtree(left, ignore_errors=True)
 
 

@@ -33,6 +33,7 @@ from floodem.flooding.run_folder import CUT_KEY, RUN_FILES, RUN_VERSION, RunStat
 from floodem.flooding.run_identity import require_same_run
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import open_volume
+from floodem.volumes.conversion.destination import final_place
 from floodem.volumes.conversion.fingerprint import fingerprint
 from floodem.volumes.conversion.record import record_address
 from floodem.volumes.location import parse_location
@@ -69,8 +70,12 @@ def work_address(uri: str) -> str:
 def is_taken(uri: str) -> bool:
     """Tell whether something is at a destination, be it damaged or of another format."""
     location = parse_location(uri)
-    if not location.is_remote and not location.local.exists():
-        return False
+    if not location.is_remote:
+        final = final_place(location)
+        if not final.exists():
+            return False
+        if location.dataset is None or final.is_dir():
+            return True
     try:
         open_volume(uri).close()
     except VolumeNotFoundError:
