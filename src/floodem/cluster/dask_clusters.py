@@ -12,7 +12,9 @@ import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -126,10 +128,13 @@ class _Elsewhere:
     def connect(self, *, timeout_s: float) -> Any:
         security = _security_of(self.address)
         try:
-            return _distributed().Client(
-                self.address.address, security=security, timeout=timeout_s, set_as_default=False
+            return _in_time(
+                lambda: _distributed().Client(
+                    self.address.address, security=security, timeout=timeout_s, set_as_default=False
+                ),
+                seconds=2 * timeout_s,
             )
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ImportError) as error:
             raise ResourceError(
                 f"no scheduler answers at {self.address.address} ({first_line(error)}): see that "
                 "it runs, and that the certificates are of the same authority"
@@ -137,6 +142,32 @@ class _Elsewhere:
 
     def tend(self) -> None:
         """Whoever started it sees to it."""
+
+
+def _in_time(connect: Callable[[], Any], *, seconds: float) -> Any:
+    """Call what Dask lets wait for ever when the other side takes a connection and says nothing.
+
+    Raises
+    ------
+    TimeoutError
+        When it took longer; the thread that waits ends with the process.
+    """
+    answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((connect(), None))
+        except Exception as error:  # noqa: BLE001 - raised below
+            answers.put((None, error))
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        client, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError("it takes connections and says nothing") from None
+    if error is not None:
+        raise error
+    return client
 
 
 def _security_of(address: SchedulerAddress) -> Any:

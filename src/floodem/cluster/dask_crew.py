@@ -37,6 +37,8 @@ _COUNTED_EVERY_S = 5.0
 _NOTED_EVERY_S = 1.0
 _FETCH_S = 10.0
 """For a result, which is text of a few kilobytes, to come from its worker."""
+ANSWER_S = 30.0
+"""A scheduler that answers no question for so long hangs, and is as good as lost."""
 
 _ALL = "all"
 """Dask's topic of what happens to workers."""
@@ -131,6 +133,7 @@ class _Run:
     counted_s: float = -_COUNTED_EVERY_S
     noted_s: float = -_NOTED_EVERY_S
     told_s: float = -_COUNTED_EVERY_S
+    is_hung: bool = False
 
     def events(self) -> Iterator[Event]:
         if not self.waiting:
@@ -139,9 +142,10 @@ class _Run:
         yield self._note(f"{self.cluster.what} has {counted(self.workers, 'worker')}")
         while True:
             is_stopping = self.should_stop()
-            if self.client.status != "running":
+            if self.client.status != "running" or self.is_hung:
                 yield from self._wait_for_scheduler()
-                continue
+                if self.client is None:  # told to stop meanwhile
+                    return
             self._look_at_workers()
             self.cluster.tend()
             if is_stopping:
@@ -156,15 +160,15 @@ class _Run:
         """Give up what is with the cluster, and the connection to it."""
         if self.client is None:
             return
-        futures = [flight.future for flight in self.flights.values()]
-        self.flights.clear()
-        if futures and self.client.status == "running":
-            with contextlib.suppress(OSError, TimeoutError):  # the scheduler may have gone
-                self.client.cancel(futures, force=True)
+        if self.flights and self.client.status == "running":
+            self.told_s = -_COUNTED_EVERY_S
+            self._tell_stop()
+            self.flights.clear()
         self._disconnect()
 
     def _connect(self, *, timeout_s: float) -> None:
         self.client = self.cluster.connect(timeout_s=timeout_s)
+        self.is_hung = False
         inbox = self.inbox = queue.SimpleQueue()
         self.client.subscribe_topic(
             topic_of(self.name), lambda event: inbox.put(("report", event[1]))
@@ -175,9 +179,10 @@ class _Run:
 
     def _disconnect(self) -> None:
         client, self.client = self.client, None
-        for topic in (topic_of(self.name), _ALL):
-            client.unsubscribe_topic(topic)
         with contextlib.suppress(OSError, TimeoutError):  # nothing is lost with it
+            if client.status == "running":
+                for topic in (topic_of(self.name), _ALL):
+                    client.unsubscribe_topic(topic)
             client.close(timeout=_FETCH_S)
 
     def _look_at_workers(self) -> None:
@@ -185,8 +190,13 @@ class _Run:
         if time.monotonic() - self.counted_s < _COUNTED_EVERY_S:
             return
         self.counted_s = time.monotonic()
-        with contextlib.suppress(OSError, TimeoutError):  # lost: the next round notices
-            threads = self.client.nthreads()
+        try:
+            threads = self.client.nthreads(callback_timeout=ANSWER_S)
+        except TimeoutError:
+            self.is_hung = True
+        except OSError:  # lost: the next round notices
+            return
+        else:
             self.workers, self.threads = len(threads), sum(threads.values())
 
     def _submit(self) -> None:
@@ -287,7 +297,8 @@ class _Run:
         else:
             self.waiting.append(flight.task)
             if event.worker is not None:
-                self.client.retire_workers([event.worker])
+                with contextlib.suppress(OSError, TimeoutError):  # it leaves by itself, later
+                    self.client.retire_workers([event.worker], callback_timeout=ANSWER_S)
 
     def _count_death(self, flight: _Flight, deaths: int) -> Iterator[Event]:
         task = flight.task
@@ -310,7 +321,14 @@ class _Run:
             return
         self.told_s = time.monotonic()
         with contextlib.suppress(OSError, TimeoutError):  # lost: its tasks do not end by asking
-            self.client.run(stop_run, self.name, on_error="ignore")
+            # what `client.run` does, which would wait for ever for a worker that hangs
+            self.client.sync(
+                self.client._run,  # noqa: SLF001
+                stop_run,
+                self.name,
+                on_error="ignore",
+                callback_timeout=ANSWER_S,
+            )
 
     def _wait_for_scheduler(self) -> Iterator[Event]:
         """Connect again, and give again what has no receipt.

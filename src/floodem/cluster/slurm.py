@@ -27,7 +27,7 @@ _PATH = rf"/[\w.+,=@~/-]{{0,{_LONGEST_PATH}}}"
 """Letters of any script, but nothing that a shell or SLURM could understand."""
 _OWN_PATH = rf"/[ \w.+,=@~/-]{{0,{_LONGEST_PATH}}}"
 """A folder of this machine, which is quoted, may have spaces in its name."""
-_TIME = re.compile(r"(?:(\d{1,3})-)?(\d{1,2}):([0-5]\d):([0-5]\d)", re.ASCII)
+_TIME = re.compile(r"(?:([0-9]{1,3})-)?([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])")
 
 SAVING_S = 300
 """Before a job's time is over its task is told to stop, and has so long to save its state."""
@@ -88,7 +88,7 @@ class SlurmOptions:
 
     patterns: ClassVar[Mapping[str, tuple[str, str]]] = {
         "time": (_TIME.pattern, "HH:MM:SS or D-HH:MM:SS"),
-        "memory": (r"[1-9]\d{0,6}[KMGT]", "a number and a unit, for example 64G"),
+        "memory": (r"[1-9][0-9]{0,6}[KMGT]", "a number and a unit, for example 64G"),
         "partition": (rf"{_NAME}(,{_NAME})*", "names with a comma between them"),
         "account": (_NAME, "a name"),
         "qos": (_NAME, "a name"),
