@@ -117,7 +117,7 @@ def _print(field: ShiftField, report: ShiftReport, fov: Zyx) -> None:
         f"empty, and of the others {report.lost:.1%} fit nowhere within "
         f"{field.matching.search * field.step} voxels"
     )
-    print(f"half of the shifts are up to {report.typical} voxels, 95 % up to {report.usual}")
+    print(f"half of the shifts are up to {report.typical} voxels, 90 % up to {report.usual}")
     _print_sections(report)
     of = ",".join(map(str, fov))
     print(

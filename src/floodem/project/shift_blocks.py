@@ -13,7 +13,6 @@ overlap: each takes the median of what they find.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +94,7 @@ class ShiftBlock:
     image_box: Box
     core: Box
     matching: Matching
-    _sections: OrderedDict[int, Section] = field(default_factory=OrderedDict)
+    _sections: dict[int, Section] = field(default_factory=dict)
     _textured: dict[int, Bool[np.ndarray, "rows columns"]] = field(default_factory=dict)
     _matched: dict[tuple[int, int], Matched] = field(default_factory=dict)
     _raw: tuple[Box, Array] | None = None
@@ -143,11 +142,27 @@ class ShiftBlock:
         """Return for each square the nearest section from z on in which it has texture."""
         nearest = np.full(self._wide.shape[1:], _NOWHERE)
         for one in range(z, z + step * BRIDGED, step):
-            open_ = nearest == _NOWHERE
-            if not open_.any():
+            is_open = (nearest == _NOWHERE) & self._over_image()
+            if not is_open.any():
                 break
-            nearest[open_ & self._has_texture(one)] = one
+            nearest[is_open & self._has_texture(one)] = one
         return nearest
+
+    def _over_image(self) -> Bool[np.ndarray, "rows columns"]:
+        """Return which squares lie over the image: those around the core need not."""
+        edge = self.matching.stride
+        found = [
+            (np.arange(low, high) * edge < stop) & ((np.arange(low, high) + 1) * edge > start)
+            for low, high, start, stop in zip(
+                self._wide.start[1:],
+                self._wide.stop[1:],
+                self.image_box.start[1:],
+                self.image_box.stop[1:],
+                strict=True,
+            )
+        ]
+        over: Bool[np.ndarray, "rows columns"] = np.logical_and.outer(*found)
+        return over
 
     def _has_texture(self, z: int) -> Bool[np.ndarray, "rows columns"]:
         if z not in self._textured:
@@ -166,9 +181,8 @@ class ShiftBlock:
     def _section(self, z: int) -> Section:
         if z not in self._sections:
             if len(self._sections) == _KEPT_SECTIONS:
-                self._sections.popitem(last=False)
+                del self._sections[min(self._sections)]
             self._sections[z] = self._prepare(z)
-        self._sections.move_to_end(z)
         return self._sections[z]
 
     def _prepare(self, z: int) -> Section:

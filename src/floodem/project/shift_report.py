@@ -24,8 +24,8 @@ USUAL_FOV: Zyx = (33, 33, 33)
 LEAST_THRESHOLD = 4
 """As in google/ffn (movement.py, shift_mask_threshold)."""
 
-USUAL_SHARE, TIMES_USUAL = 0.95, 2
-"""A shift is large when it is twice as long as 95 of 100 are: networks bear the usual ones."""
+USUAL_SHARE, TIMES_USUAL = 0.9, 2
+"""A shift is large when it is twice as long as 90 of 100 are: networks bear the usual ones."""
 
 _BLOCK = 512
 """Edge along y and x, in voxels of the field, of what is looked at together."""
@@ -73,7 +73,7 @@ class ShiftReport:
     empty, lost
         Share of them without a picture; share of the others where no shift fits.
     usual, typical
-        Size that 95 and 50 of 100 shifts do not exceed, in voxels of the finest level.
+        Size that 90 and 50 of 100 shifts do not exceed, in voxels of the finest level.
     threshold
         From which a shift is large.
     sections
@@ -110,7 +110,7 @@ def report_shifts(
     fov
         Field of view of the network, z, y, x: no such field may lie over a large shift.
     threshold
-        From which a shift is large, in voxels of the finest level; None: twice what 95 of
+        From which a shift is large, in voxels of the finest level; None: twice what 90 of
         100 shifts do not exceed, and at least 4.
 
     Raises
