@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -20,6 +22,12 @@ PARTIAL_SUFFIX = ".partial"
 
 _LOCK_IS_HELD = frozenset({errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 """What a refused lock means when another process has it (flock; msvcrt.locking)."""
+
+_HAS_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What file systems without hard links (FAT, some network shares) say to one."""
+
+_LOOKS, _BETWEEN_LOOKS_S = 20, 0.05
+"""How often a lock is looked at that may only be looked at by another just now (Windows)."""
 
 _ONE_DIGIT_OF_GB = 10**8
 
@@ -43,6 +51,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _partial_beside(path: Path) -> Path:
+    """Name a temporary file; in containers on a common disk process numbers are not enough."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success sync it and rename it into place.
@@ -55,7 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
     StorageError
         When the file system refuses the write or the rename.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    partial = _partial_beside(path)
     try:
         try:
             yield partial
@@ -76,6 +89,55 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file in one piece (see `replacing`)."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a file in one piece where there is none, also when several try at once.
+
+    Returns
+    -------
+    bool
+        False when there is a file already, which stays as it is. On a file system
+        without hard links one of two that write in the very same moment may replace
+        the other's.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses.
+    """
+    partial = _partial_beside(path)
+    try:
+        with open(partial, "xb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        if not _place_new(partial, path):
+            return False
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error("write", path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return True
+
+
+def _place_new(partial: Path, path: Path) -> bool:
+    try:
+        if sys.platform == "win32":
+            os.rename(partial, path)  # which replaces nothing there
+        else:
+            os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _HAS_NO_LINKS:
+            raise
+        if path.exists():
+            return False
+        os.replace(partial, path)
+    return True
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -150,21 +212,23 @@ def _in_words(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= _ONE_DIGIT_OF_GB else f"{count / 1e6:.2f} MB"
 
 
-def _lock(handle: IO[bytes]) -> None:
+def _lock(handle: IO[bytes], *, is_shared: bool = False) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # Windows shares no locks
     else:
         import fcntl
 
-        fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+        fcntl.flock(handle.fileno(), kind | fcntl.LOCK_NB)
 
 
 def _open_locked(path: Path, *, what: str) -> IO[bytes] | None:
     """Open and lock a file; None when it was removed between the two, by who held it."""
     try:
-        handle = open(path, "ab")  # noqa: SIM115 - closed by `exclusive`
+        # Network file systems want reading for shared locks and writing for others.
+        handle = open(path, "a+b")  # noqa: SIM115 - closed by `exclusive`
     except OSError as error:
         raise storage_error("write", path, error) from error
     try:
@@ -203,3 +267,28 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
         pass
     with handle:
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds a lock file now (`exclusive`), without keeping others out.
+
+    Raises
+    ------
+    StorageError
+        When the file system does not say.
+    """
+    looks = _LOOKS if sys.platform == "win32" else 1
+    for look in range(looks):
+        if look:
+            time.sleep(_BETWEEN_LOOKS_S)
+        try:
+            with open(path, "r+b") as handle:
+                _lock(handle, is_shared=True)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno not in _LOCK_IS_HELD:
+                raise storage_error("look at", path, error) from error
+        else:
+            return False
+    return True

@@ -15,6 +15,7 @@ from typing import Any
 
 from floodem import errors
 from floodem.errors import FloodemError, ResourceError
+from floodem.volumes.servers.addresses import without_secrets
 
 _TOO_LITTLE_MEMORY = (
     "there was too little memory: run the same command again with fewer workers, or with "
@@ -71,8 +72,8 @@ class Failed:
     original: Exception | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, key: str, error: Exception) -> Failed:
-        """Describe what a task raised."""
+    def of(cls, key: str, error: Exception | SystemExit) -> Failed:
+        """Describe what a task raised; secrets in addresses are cut out."""
         if isinstance(error, FloodemError):
             names = [kind.__name__ for kind in type(error).__mro__]
             known = next(name for name in names if hasattr(errors, name))
@@ -83,8 +84,8 @@ class Failed:
             key=key,
             kind=type(error).__name__,
             message=_sentence(error),
-            trace="".join(traceback.format_exception(error)),
-            original=error,
+            trace=without_secrets("".join(traceback.format_exception(error))),
+            original=error if isinstance(error, Exception) else None,
         )
 
     def __getstate__(self) -> tuple[str, str, str, str]:
@@ -117,10 +118,10 @@ def _error_class(name: str) -> Callable[[str], Exception]:
     return kind
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     """Return an error's text; an exception of a plugin may have none."""
     try:
-        return str(error)
+        return without_secrets(str(error))
     except Exception:  # noqa: BLE001 - foreign code
         return f"a {type(error).__name__} that cannot be put in words"
 

@@ -35,8 +35,7 @@ def attempt_task(function: TaskFunction, task: Task, receipts: Receipts) -> Done
     An interruption (Ctrl-C) passes through, as nobody is to go on after it.
     """
     try:
-        result = dict(function(task.argument))
-        receipts.write(task.key, result)
-    except Exception as error:  # noqa: BLE001 - whatever a task raises is told of that task
+        result = receipts.write(task.key, function(task.argument))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is that task's
         return Failed.of(task.key, error)
     return Done(key=task.key, result=result)

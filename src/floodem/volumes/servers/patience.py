@@ -1,6 +1,6 @@
 """Patience with servers: a request in, its result out, or one sentence when it does not come.
 
-What fails for a moment (no answer, a cut connection, 408, 429, 500 to 504) is
+What fails for a moment (no answer, a cut connection, 408, 409, 429, 500 to 504) is
 tried again until a deadline; what fails for good (404, 403) is not. Stalled
 connections are cut by tensorstore itself (`remote.tensorstore`), so that they are
 tried again as well.
@@ -30,7 +30,9 @@ REQUESTS_AT_ONCE = 32
 _FIRST_DELAY_S = 0.25
 _LONGEST_DELAY_S = 4.0
 _CODE = re.compile(r"(?:HTTP code |http_response_code=')(\d{3})")
-_TRANSIENT_CODES = {408, 429, 500, 502, 503, 504}
+_TRANSIENT_CODES = {408, 409, 429, 500, 502, 503, 504}
+"""409 is what S3 says to one of two conditional writes in the same moment."""
+
 _ELSEWHERE_CODES = {301, 302, 303, 307, 308}
 _DENIED_CODES = {401, 403}
 _TRANSIENT = re.compile(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from floodem.errors import FloodemError, StorageError
-from floodem.files import replacing, storage_error
+from floodem.files import replacing, storage_error, write_new
 from floodem.volumes.servers.addresses import (
     HTTP_SCHEMES,
     context_spec,
@@ -105,7 +105,7 @@ class LocalStore(Store):
         """Return a file's bytes, or None where there is none."""
         try:
             return (self.folder / name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise storage_error("read", self.folder / name, error) from error
@@ -115,8 +115,8 @@ class LocalStore(Store):
         path = self.folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if only_new and path.exists():
-                return False
+            if only_new:
+                return not path.exists() and write_new(path, data)
             with replacing(path) as partial:
                 partial.write_bytes(data)
         except FloodemError:
@@ -201,6 +201,32 @@ class RemoteStore(Store):
         """Remove an object."""
         self._require_changeable()
         self._insist("remove", lambda: self._store.write(name, None))
+
+    def delete_below(self, prefix: str) -> None:
+        """Remove objects, many at a time."""
+        self._require_changeable()
+        removals = (partial(self._store.write, name, None) for name in self.names(prefix))
+        with remote_refusals("remove", self.address):
+            for _ in insist_all(removals, address=self.address, action="remove"):
+                pass
+
+    def read_stamped(self, name: str) -> tuple[bytes | None, bytes]:
+        """Return an object's bytes, or None, and the stamp of this very writing of it."""
+        found = self._insist("read", lambda: self._store.read(name))
+        return (bytes(found.value) if found.state == "value" else None), found.stamp.generation
+
+    def write_if(self, name: str, data: bytes | None, *, stamp: bytes) -> bytes | None:
+        """Replace an object, or remove it (None), if nobody has since it had this stamp.
+
+        Returns
+        -------
+        bytes or None
+            Its new stamp; None when the stamp is another by now. That may be our own
+            writing, whose answer was lost, so what is written must say who writes.
+        """
+        self._require_changeable()
+        done = self._insist("write", lambda: self._store.write(name, data, if_equal=stamp))
+        return done.generation or None
 
     def _insist(self, action: str, start: Any) -> Any:
         with remote_refusals(action, self.address):
