@@ -137,6 +137,19 @@ def test_mapping_and_table_have_the_same_bytes_in_any_order_of_tasks(tmp_path):
     assert set(made[0]) == {"joins.csv", *(f"mapping/{block.key}.npz" for block in plan)}
 
 
+@pytest.mark.parametrize("carried", [(), (2, 4)])
+def test_how_much_is_held_at_once_changes_nothing(tmp_path, monkeypatch, carried):
+    truth = blobs((8, 8, 16), np.random.default_rng(7))
+    plan = BlockPlan(box=Box.from_shape((8, 8, 16)), core=(4, 4, 4), margin=(2, 2, 2))
+    store, floods = cut(truth, plan, folder=tmp_path / "work", carried=carried)
+    stitch(store, floods)
+    expected = written(store.address)
+    for name in ("BATCH", "_NODES_AT_ONCE", "_AT_ONCE", "_AHEAD"):
+        monkeypatch.setattr(f"floodem.assembly.numbering.{name}", 1)
+    stitch(store, floods)
+    assert written(store.address) == expected
+
+
 def test_numbering_that_was_killed_is_repeated_with_the_same_bytes(tmp_path, monkeypatch):
     truth = blobs((6, 6, 24), np.random.default_rng(1))
     plan = BlockPlan(box=Box.from_shape((6, 6, 24)), core=(6, 6, 6), margin=(0, 0, 2))

@@ -49,6 +49,7 @@ def verdicts(a, b, **options):
     return {(row[0], row[1]): row[5] for row in rows(found)}
 
 
+@settings(deadline=None)
 @given(zones(), RULES, st.tuples(*[st.integers(-9, 9)] * 3))
 def test_pairs_equal_those_counted_voxel_by_voxel(labels, rule, start):
     expected = compared(*labels, agreement=rule.agreement, min_shared=rule.min_shared)
@@ -62,6 +63,7 @@ def test_pairs_equal_those_counted_voxel_by_voxel(labels, rule, start):
     assert places == sorted(set(places))
 
 
+@settings(deadline=None)
 @given(zones(), RULES)
 def test_swapping_the_blocks_swaps_the_columns(labels, rule):
     a, b = labels
@@ -74,6 +76,7 @@ def test_swapping_the_blocks_swaps_the_columns(labels, rule):
     assert back == rows(compare_zone(a, b, rule=rule, start=(1, 2, 3)))
 
 
+@settings(deadline=None)
 @given(zones(), RULES, st.permutations([1, 2, 7, 2**32 - 1]))
 def test_what_is_joined_does_not_depend_on_the_values_of_ids(labels, rule, others):
     names = dict(zip([1, 2, 7, 2**32 - 1], others, strict=True)) | {0: 0}
@@ -85,6 +88,7 @@ def test_what_is_joined_does_not_depend_on_the_values_of_ids(labels, rule, other
     assert rows(compare_zone(renamed, b, rule=rule, start=(0,) * 3)) == expected
 
 
+@settings(deadline=None)
 @given(zones(), RULES)
 def test_no_piece_agrees_with_two(labels, rule):
     a, b = (pieces_by_corners(one).astype(np.uint32) for one in labels)
@@ -101,7 +105,7 @@ def test_pieces_across_corners_equal_a_plain_flood(monkeypatch, package):
         monkeypatch.setitem(sys.modules, "cc3d", None)
 
     @given(hnp.arrays(np.int64, SHAPES, elements=st.sampled_from([0, 1, 2**40])))
-    @settings(max_examples=300)
+    @settings(deadline=None, max_examples=300)
     def check(labels):
         pieces, count = components(labels, connectivity=26)
         np.testing.assert_array_equal(pieces, pieces_by_corners(labels))

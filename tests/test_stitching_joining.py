@@ -26,6 +26,7 @@ def graphs(draw):
     return count, edges, draw(st.permutations(edges)), draw(st.integers(1, 61))
 
 
+@settings(deadline=None)
 @given(graphs())
 def test_smallest_node_leads_whatever_the_order_and_the_batches(graph):
     count, edges, shuffled, batch = graph
@@ -98,7 +99,7 @@ def test_a_file_in_the_place_of_the_scratch_folder_is_named(tmp_path, monkeypatc
 IDS = st.one_of(st.integers(1, 12), st.sampled_from([2**63, 2**64 - 1]))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     parts=st.lists(hnp.arrays(np.uint64, st.integers(0, 6), elements=IDS), max_size=12),
     run=st.integers(1, 9),
