@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from floodem.cluster import Crew
 from floodem.geometry import VoxelSize
 from floodem.shapes.meshes.job import MeshResult, mesh_segmentation
 from floodem.shapes.meshes.marching import marching_cubes
@@ -90,7 +91,7 @@ def meshes(segmentation: Path, options: MeshOptions, workers: int) -> MeshResult
     """Mesh everything into a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         return mesh_segmentation(
-            segmentation, Path(folder) / "meshes", options=options, workers=workers
+            segmentation, Path(folder) / "meshes", options=options, crew=Crew(workers=workers)
         )
 
 

@@ -13,10 +13,11 @@
     viewer     chunks of the viewer with eight clients, and the time to its first picture
     meshes     `floodem mesh` on the shared FIB-25 segmentation, against marching cubes alone
     skeletons  `floodem skeletonize` and `measure` on it as well, against distances alone
+    evaluation scores of volumes block by block, against scores of arrays in memory
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
-partitions, viewer, meshes and skeletons is random or hand-made and needs no data.
+partitions, viewer, meshes, skeletons and evaluation is random or hand-made and needs no data.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> int:
     import augmentation_speed
     import clahe_speed
     import conversion_speed
+    import evaluation_speed
     import flood_overhead
     import mesh_speed
     import network_speed
@@ -61,6 +63,7 @@ def main() -> int:
         "records": record_speed.run,
         "meshes": mesh_speed.run,
         "skeletons": skeleton_speed.run,
+        "evaluation": evaluation_speed.run,
     }
     names = sys.argv[1:] or list(benchmarks)
     unknown = [name for name in names if name not in benchmarks]

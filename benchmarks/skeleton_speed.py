@@ -22,6 +22,7 @@ import numpy as np
 from mesh_speed import DATA, HERE, ROUNDS, VOXEL_SIZE, best
 from scipy.ndimage import find_objects
 
+from floodem.cluster import Crew
 from floodem.shapes.measures.measure import Measures, measure
 from floodem.shapes.skeletons.job import skeletonize
 from floodem.shapes.skeletons.request import Skeletonized, SkeletonRequest
@@ -85,13 +86,17 @@ def skeletons(source: LabelSource, workers: int) -> Skeletonized:
     """Skeletonise everything into a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         request = SkeletonRequest(voxel_size=VOXEL_SIZE)
-        return skeletonize(source, Path(folder) / "out", request=request, workers=workers)
+        return skeletonize(
+            source, Path(folder) / "out", request=request, crew=Crew(workers=workers)
+        )
 
 
 def measures(source: LabelSource, workers: int) -> Measures:
     """Measure everything, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
-        return measure(source, voxel_size=VOXEL_SIZE, workers=workers, work=Path(folder) / "work")
+        return measure(
+            source, voxel_size=VOXEL_SIZE, crew=Crew(workers=workers), work=Path(folder) / "work"
+        )
 
 
 if __name__ == "__main__":

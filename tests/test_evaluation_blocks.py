@@ -22,7 +22,7 @@ from floodem.errors import (
     StoppedError,
     VolumeFormatError,
 )
-from floodem.evaluation import alignment, blocks, comparison, evaluate, passes
+from floodem.evaluation import alignment, blocks, comparison, evaluate, passes, places
 from floodem.evaluation.grid import chunk_grid
 from floodem.geometry import Box
 from floodem.volumes import create_volume
@@ -209,6 +209,37 @@ def test_volumes_and_work_may_be_on_a_server(no_servers, s3, labelings):
     assert numbers(found) == numbers(evaluate(*labelings))
 
 
+@given(
+    two_labelings(),
+    st.tuples(*[st.floats(-3, 8)] * 3),
+    st.sampled_from([(1.0, 1.0, 1.0), (30.0, 6.0, 6.5), (1e-9, 1e9, 1e-9)]),
+    TRIPLES,
+)
+def test_places_in_a_block_are_those_of_its_voxels(labelings, point, scale, start):
+    segmentation, truth = labelings
+    parts = tuple((s, t) for s in range(5) for t in range(5))
+    search = places.Search(parts=parts, points=None, scale=scale)
+    box = Box.from_shape(truth.shape, start=start)
+    sums = places.search_block(segmentation, truth, block=box, search=search)
+    near = places.search_block(
+        segmentation,
+        truth,
+        block=box,
+        search=dataclasses.replace(search, points=(point,) * len(parts)),
+    )
+    wanted_sums, wanted_near = [], []
+    for number, (s, t) in enumerate(parts):
+        zyx = np.argwhere((segmentation == s) & (truth == t)) + start
+        if len(zyx):
+            squares = ((zyx - point) * np.array(scale)) ** 2
+            distances = squares[:, 0] + squares[:, 1] + squares[:, 2]
+            first = int(np.argmin(distances))
+            wanted_sums.append([number, *zyx.sum(axis=0), len(zyx)])
+            wanted_near.append([number, distances[first], *zyx[first]])
+    assert sums == wanted_sums
+    assert near == wanted_near
+
+
 @given(TRIPLES, TRIPLES, TRIPLES, TRIPLES, st.integers(1, 300))
 def test_blocks_partition_the_box_and_end_where_chunks_end(start, shape, chunks, first, limit):
     box = Box.from_shape(shape, start=start)
@@ -265,11 +296,9 @@ def test_blocks_without_a_part_are_not_read_again(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks.Comparison, "read", read)
         found = evaluate(*uris, block_voxels=8, work=tmp_path / "work")
-    # Eight blocks are counted; segment 2 lies in one of the five that hold object 1.
-    assert [len([one for one in reads if one == number]) for number in range(8)] == [
-        *[3, 3, 4, 3, 3],
-        *[1, 1, 1],
-    ]
+    # All are counted, and those that hold object 1 searched for its parts; the nearest voxel
+    # of segment 2 can only be in block 2, and from there that of segment 1 in blocks 2 and 3.
+    assert [reads.count(number) for number in range(8)] == [2, 2, 4, 3, 2, 1, 1, 1]
     assert found == dataclasses.replace(
         evaluate(*uris), segmentation=found.segmentation, truth=found.truth
     )

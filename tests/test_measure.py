@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as arrays
 
 from array_volume import ArrayVolume
 from floodem.cli.main import main
+from floodem.cluster import Crew
 from floodem.errors import LabelError, OptionError, RunConflictError, StoppedError
 from floodem.geometry import Box, VoxelSize
 from floodem.shapes.measures import blocks as blocks_module
@@ -279,7 +280,9 @@ def test_processes_give_what_one_gives_and_go_on(segmentation, tmp_path, monkeyp
     with pytest.raises(StoppedError):
         measure(source, work=work, should_stop=lambda: next(asked))
     done = []
-    found = measure(source, work=work, workers=2, progress=lambda report: done.append(report.done))
+    found = measure(
+        source, work=work, crew=Crew(workers=2), progress=lambda report: done.append(report.done)
+    )
     assert done[0] == 2
     for name in ("ids", "voxels", "surface_nm2", "box_start", "box_stop", "centroid"):
         assert np.array_equal(getattr(found, name), getattr(alone, name))

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from floodem.cli.ids import parse_ids
+from floodem.cluster import Crew
 from floodem.errors import (
     DestinationExistsError,
     GeometryError,
@@ -45,6 +46,7 @@ BLOCKS = 2 * 2 * 3
 
 KILLED_AT = """
 import os, signal, sys
+from floodem.cluster import Crew
 from floodem.shapes.meshes.job import mesh_segmentation
 from floodem.shapes.meshes.options import MeshOptions
 
@@ -55,7 +57,7 @@ def stop_at(progress):
 if __name__ == "__main__":
     mesh_segmentation(
         sys.argv[1], sys.argv[2], options=MeshOptions(block_edge=16),
-        workers=int(sys.argv[4]), progress=stop_at,
+        crew=Crew(workers=int(sys.argv[4])), progress=stop_at,
     )
 """
 
@@ -155,7 +157,7 @@ def test_a_ball_has_its_volume_in_the_file(voxel_size: VoxelSize, tmp_path: Path
 
 def test_the_result_does_not_depend_on_the_number_of_workers(seg: Path, tmp_path: Path) -> None:
     mesh_segmentation(seg, tmp_path / "one", options=SMALL_BLOCKS)
-    mesh_segmentation(seg, tmp_path / "two", options=SMALL_BLOCKS, workers=2)
+    mesh_segmentation(seg, tmp_path / "two", options=SMALL_BLOCKS, crew=Crew(workers=2))
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
@@ -213,7 +215,7 @@ def test_a_stopped_run_goes_on(asked: int, seg: Path, tmp_path: Path) -> None:
 def test_a_finished_run_is_not_repeated(seg: Path, tmp_path: Path) -> None:
     made = mesh_segmentation(seg, tmp_path / "meshes")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "meshes").iterdir()}
-    again = mesh_segmentation(seg, tmp_path / "meshes", workers=2)
+    again = mesh_segmentation(seg, tmp_path / "meshes", crew=Crew(workers=2))
     assert again.was_finished
     assert again.triangles == made.triangles
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -16,6 +16,7 @@ import pytest
 from scipy import ndimage
 
 from array_volume import ArrayVolume
+from floodem.cluster import Crew
 from floodem.errors import (
     DependencyError,
     DestinationExistsError,
@@ -128,7 +129,7 @@ def test_every_object_gets_the_skeleton_of_its_mask_where_it_lies(segmentation, 
 
 def test_processes_blocks_and_groups_make_no_difference(segmentation, tmp_path, small_blocks):
     both = SkeletonRequest(teasar=FINE, min_voxels=100, formats=("precomputed", "swc"))
-    make(segmentation, tmp_path / "one", request=both, workers=2)
+    make(segmentation, tmp_path / "one", request=both, crew=Crew(workers=2))
     plan_module.GROUP_VOXELS = 2**25
     make(segmentation, tmp_path / "two", request=both)
     one, two = files_of(tmp_path / "one"), files_of(tmp_path / "two")

@@ -45,7 +45,16 @@ def measure(
         Path | None, typer.Option(metavar="FOLDER", help="Take cable lengths from skeletons here.")
     ] = None,
     voxel_size: options.VoxelEdges = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Keep what is counted, to go on with; shards share it."
+        ),
+    ] = None,
     workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    shard: options.ShardPart = None,
+    insecure: options.Insecure = False,
     level: options.Level = 0,
     channel: options.Channel = None,
     axes: options.Axes = None,
@@ -62,12 +71,22 @@ def measure(
 
     Surfaces are estimated: round ones within 2 %, flat ones 6 % too small where they
     follow the voxels' faces and up to 3 % too large where they are slanted. Where the
-    volume ends is no surface. Ctrl-C stops; with --csv the same command goes on.
+    volume ends is no surface. Ctrl-C stops; with --csv or --work the same command goes on.
+    --shard and --cluster need a --work folder that all machines see; the last shard
+    writes OUT.csv.
     """
     from floodem.cli.labels import warn_of_image
     from floodem.shapes.measures.table_file import write_csv
     from floodem.shapes.source import LabelSource
 
+    crew = options.chosen_crew(
+        workers=workers, cluster=cluster, shard=shard, insecure=insecure, overwrite=overwrite
+    )
+    if work is None and (crew.shard is not None or crew.cluster is not None):
+        raise OptionError(
+            "shards and clusters leave what they count in a folder that all of them see: name it "
+            "with --work"
+        )
     if length and skeletons is not None:
         raise OptionError("--length computes skeletons and --skeletons reads them: give one")
     if csv is not None:
@@ -77,13 +96,14 @@ def measure(
         uri=segmentation, level=level, channel=channel, axes=axes, allow_external=allow_external
     )
     warn_of_image(source)
-    with _working(csv) as work:
-        found = _measured(source, work, {"size": size, "workers": workers, "length": length})
+    with _working(csv, work) as folder:
+        found = _measured(source, folder, {"size": size, "crew": crew, "length": length})
         if skeletons is not None:
             found = _with_read_lengths(found, skeletons)
         if csv is not None:
             write_csv(csv, found)
-            shutil.rmtree(work)
+            if work is None:
+                shutil.rmtree(folder)
     if as_json:
         print(json.dumps(as_values(found)))
     else:
@@ -103,8 +123,11 @@ def _require_place(csv: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _working(csv: Path | None) -> Iterator[Path]:
+def _working(csv: Path | None, work: Path | None) -> Iterator[Path]:
     """Give a folder for what the processes leave: beside the CSV, where a stopped run goes on."""
+    if work is not None:
+        yield work
+        return
     if csv is not None:
         yield csv.with_name(f"{csv.name}{_WORK_ENDING}")
         return
@@ -116,20 +139,18 @@ def _measured(source: Any, work: Path, how: Mapping[str, Any]) -> Measures:
     from floodem.shapes.measures.measure import measure as run
     from floodem.shapes.skeletons.job import skeletonize
     from floodem.shapes.skeletons.request import SkeletonRequest
-    from floodem.volumes.parallel import usable_threads
 
-    workers = usable_threads(how["workers"])
+    crew = how["crew"]
     with finishing_tasks(overwrite=False) as working:
-        found = run(
-            source, voxel_size=how["size"], workers=workers, work=work / "counts", **working
-        )
+        found = run(source, voxel_size=how["size"], crew=crew, work=work / "counts", **working)
         if not how["length"]:
             return found
         made = skeletonize(
             source,
             work / "skeletons",
             request=SkeletonRequest(voxel_size=how["size"]),
-            workers=workers,
+            crew=crew,
+            takes_rest=True,
             **working,
         )
     for sentence in notices(made):

@@ -55,11 +55,14 @@ def mesh(
     block_size: Annotated[
         int | None, typer.Option(metavar="VOXELS", help="Edge of blocks; default: 64 to 256.")
     ] = None,
-    workers: options.Workers = None,
     work: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="For working files, where DST is on a server."),
     ] = None,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    shard: options.ShardPart = None,
+    insecure: options.Insecure = False,
     level: options.Level = 0,
     channel: options.Channel = None,
     axes: options.Axes = None,
@@ -75,15 +78,19 @@ def mesh(
     named like a file (cell.obj, with one id), objects become single files.
 
     The volume is meshed block by block and need not fit in memory; the largest
-    object's mesh must. Ctrl-C stops; the same command goes on from there.
+    object's mesh must. Ctrl-C stops; the same command goes on from there. Several
+    machines work with --cluster, or each with its --shard, of which the last one ends
+    the work; all must see the same folders.
     """
     from floodem.cli.labels import warn_of_image
     from floodem.shapes.meshes.job import mesh_segmentation
     from floodem.shapes.meshes.options import MeshOptions
     from floodem.shapes.source import LabelSource
-    from floodem.volumes.parallel import usable_threads
 
     began = time.perf_counter()
+    crew = options.chosen_crew(
+        workers=workers, cluster=cluster, shard=shard, insecure=insecure, overwrite=overwrite
+    )
     wanted = MeshOptions(
         ids=parse_ids(ids, ids_file),
         min_voxels=min_voxels,
@@ -103,7 +110,7 @@ def mesh(
             source,
             destination,
             options=wanted,
-            workers=usable_threads(workers),
+            crew=crew,
             work=work,
             overwrite=overwrite,
             **how,

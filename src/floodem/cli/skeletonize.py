@@ -68,6 +68,9 @@ def skeletonize(
         float, typer.Option(metavar="GB", help="For the objects each process works on.")
     ] = 2.0,
     workers: options.Workers = None,
+    cluster: options.Cluster = None,
+    shard: options.ShardPart = None,
+    insecure: options.Insecure = False,
     channel: options.Channel = None,
     axes: options.Axes = None,
     allow_external: options.AllowExternal = False,
@@ -82,16 +85,20 @@ def skeletonize(
 
     The volume need not fit in memory: objects that are too large for --memory are
     read at a coarser level, or with neighbouring voxels taken together. Ctrl-C stops;
-    the same command goes on from there.
+    the same command goes on from there. Several machines work with --cluster, or each
+    with its --shard: the last one that counts its blocks does what is left, beside those
+    that are started again.
     """
     from floodem.cli.labels import warn_of_image
     from floodem.shapes.skeletons.job import skeletonize as make
     from floodem.shapes.skeletons.request import SkeletonRequest
     from floodem.shapes.skeletons.teasar import TeasarOptions
     from floodem.shapes.source import LabelSource
-    from floodem.volumes.parallel import usable_threads
 
     began = time.perf_counter()
+    crew = options.chosen_crew(
+        workers=workers, cluster=cluster, shard=shard, insecure=insecure, overwrite=overwrite
+    )
     request = SkeletonRequest(
         ids=parse_ids(ids, ids_file),
         min_voxels=min_voxels,
@@ -117,7 +124,7 @@ def skeletonize(
             source,
             destination,
             request=request,
-            workers=usable_threads(workers),
+            crew=crew,
             overwrite=overwrite,
             **how,
         )

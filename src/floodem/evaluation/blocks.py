@@ -63,6 +63,18 @@ class Comparison:
         """How many blocks a task counts; it follows from how many there are."""
         return max(1, math.ceil(len(self.blocks) / MOST_TASKS))
 
+    def numbers(self, number: int) -> range:
+        """Return the numbers of the blocks of a task."""
+        first = number * self.blocks_per_task
+        return range(first, min(first + self.blocks_per_task, len(self.blocks)))
+
+    def box_of(self, number: int) -> Box:
+        """Return the smallest box around the blocks of a task."""
+        boxes = [self.blocks[index] for index in self.numbers(number)]
+        low = np.min([box.start for box in boxes], axis=0).tolist()
+        high = np.max([box.stop for box in boxes], axis=0).tolist()
+        return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
     def read(self, number: int) -> Iterator[tuple[Box, tuple[Labels, Labels]]]:
         """Yield the blocks of a task, each with its segmentation and truth.
 
@@ -71,9 +83,8 @@ class Comparison:
         LabelError
             When one of the volumes holds no labels.
         """
-        first = number * self.blocks_per_task
         volumes = opened_source(self.segmentation), opened_source(self.truth)
-        for index in range(first, min(first + self.blocks_per_task, len(self.blocks))):
+        for index in self.numbers(number):
             yield self.blocks[index], read_both(*volumes, box=self.blocks[index])
 
     def read_table(self, number: int) -> OverlapTable:

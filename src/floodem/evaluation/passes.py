@@ -7,7 +7,7 @@ what was stopped goes on. Both give the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from floodem.cluster.receipts import identity_digest
 from floodem.errors import StoppedError
 from floodem.evaluation.alignment import Alignment
 from floodem.evaluation.blocks import Comparison, CountTask, SearchTask, count_task, search_task
-from floodem.evaluation.places import Finding, PartKey, Search, search_block
+from floodem.evaluation.places import Finding, PartKey, Search, search_block, worth_reading
 from floodem.labels import OverlapCounter, OverlapTable, contingency
 from floodem.progress import Progress, ProgressListener
 from floodem.shapes.source import close_source
@@ -66,18 +66,18 @@ class PassesHere:
     def look(self, search: Search) -> Iterator[Finding]:
         """Yield what there is in each block of the parts that are looked for.
 
-        Blocks in which an earlier search found none of them are not read again.
+        Blocks in which an earlier search found none of them are not read again, nor those that
+        are too far away.
         """
-        parts, blocks = set(search.parts), self._alignment.blocks
-        is_known = parts <= self._holders.keys()
-        held = set().union(*(self._holders[part] for part in parts)) if is_known else None
-        for number, block in enumerate(blocks):
-            if held is None or number in held:
-                self._require_going_on()
-                labels = self._alignment.read(block)
-                for finding in search_block(*labels, block=block, search=search):
-                    self._holders.setdefault(search.parts[finding[0]], set()).add(number)
-                    yield finding
+        blocks = self._alignment.blocks
+        is_known = self._holders.keys() >= set(search.parts)
+        wanted = worth_reading(search, self._holders, box_of=blocks.__getitem__) if is_known else ()
+        for number in sorted(wanted) if is_known else range(len(blocks)):
+            self._require_going_on()
+            labels = self._alignment.read(blocks[number])
+            for finding in search_block(*labels, block=blocks[number], search=search):
+                self._holders.setdefault(search.parts[finding[0]], set()).add(number)
+                yield finding
             self._telling.located(number + 1)
         self._telling.next_search()
 
@@ -112,6 +112,7 @@ class PassesInTasks:
         self._identity = {**identity, "blocks": {**asdict(grid), "box": str(grid.box)}}
         self._telling = _Telling(progress, voxels=grid.box.size, blocks=len(grid))
         self._should_stop = should_stop
+        self._holders: dict[PartKey, set[int]] = {}
 
     def table(self) -> OverlapTable:
         """Return which labels lie on each other, over all blocks."""
@@ -125,7 +126,7 @@ class PassesInTasks:
             tasks,
             folder="counts/receipts",
             identity={"kind": "counts", **self._identity},
-            progress=lambda done, total: self._telling.compared(voxels * done // total),
+            progress=lambda done, total: self._telling.compared(_share(voxels, done, total)),
         )
         counter = OverlapCounter()
         for number in range(len(tasks)):
@@ -133,11 +134,15 @@ class PassesInTasks:
         return counter.table()
 
     def look(self, search: Search) -> Iterator[Finding]:
-        """Yield what there is in each block of the parts; other blocks are not read again."""
+        """Yield what there is in each block of the parts; others need not be read again."""
         blocks = len(self._comparison.blocks)
         tasks = [
             _task(SearchTask(comparison=self._comparison, number=number, search=search))
-            for number in self._holding(set(search.parts))
+            for number in sorted(
+                worth_reading(
+                    search, self._holding(set(search.parts)), box_of=self._comparison.box_of
+                )
+            )
         ]
         identity = {"kind": "places", "search": asdict(search), **self._identity}
         results = self._run(
@@ -145,21 +150,24 @@ class PassesInTasks:
             tasks,
             folder=f"places-{identity_digest(identity)[:16]}",
             identity=identity,
-            progress=lambda done, total: self._telling.located(blocks * done // total),
+            progress=lambda done, total: self._telling.located(_share(blocks, done, total)),
             takes_rest=True,
         )
         self._telling.next_search()
         for result in results:
             yield from result["findings"]
 
-    def _holding(self, parts: set[PartKey]) -> Iterator[int]:
-        """Yield the numbers of the tasks whose tables hold any of the parts."""
-        objects = np.array(sorted({truth for _, truth in parts}), np.uint64)
-        for number in range(len(self._comparison)):
-            table = self._comparison.read_table(number)
-            table = table.select(np.isin(table.ids_b, objects))
-            if not parts.isdisjoint(zip(table.ids_a.tolist(), table.ids_b.tolist(), strict=True)):
-                yield number
+    def _holding(self, parts: set[PartKey]) -> Mapping[PartKey, Collection[int]]:
+        """Return the numbers of the tasks whose tables hold each of the parts."""
+        if not self._holders.keys() >= parts:
+            objects = np.array(sorted({truth for _, truth in parts}), np.uint64)
+            for number in range(len(self._comparison)):
+                table = self._comparison.read_table(number)
+                table = table.select(np.isin(table.ids_b, objects))
+                pairs = zip(table.ids_a.tolist(), table.ids_b.tolist(), strict=True)
+                for part in parts.intersection(pairs):
+                    self._holders.setdefault(part, set()).add(number)
+        return self._holders
 
     def _run(
         self, function: Any, tasks: Sequence[Task], *, folder: str, **how: Any
@@ -175,6 +183,11 @@ class PassesInTasks:
             )
         finally:
             close_source()
+
+
+def _share(whole: int, done: int, total: int) -> int:
+    """Return how much of the whole some tasks are; a shard may have none."""
+    return whole * done // total if total else whole
 
 
 def _task(argument: CountTask | SearchTask) -> Task:

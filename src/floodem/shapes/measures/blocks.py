@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from floodem.cluster import Crew, Task, run_tasks
+from floodem.cluster import ALONE, Crew, Task, run_tasks
+from floodem.cluster.sharing import share_rest
 from floodem.errors import StoppedError
 from floodem.files import making_folders
 from floodem.geometry import Tile, tiles
@@ -91,7 +92,8 @@ def count_source(
     work: Path,
     identity: Mapping[str, Any],
     directions: Columns = (),
-    workers: int = 1,
+    crew: Crew = ALONE,
+    takes_rest: bool = False,
     progress: ProgressListener | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> ObjectTable:
@@ -105,6 +107,10 @@ def count_source(
         Folder for tables and receipts of the blocks.
     identity
         What the labels are (`LabelSource.identity`).
+    crew
+        Who counts.
+    takes_rest
+        Whether this follows on shared work, so that a shard does what others left.
 
     Raises
     ------
@@ -112,6 +118,8 @@ def count_source(
         When the volume holds no labels.
     RunConflictError
         When `work` is of other labels.
+    ShardDoneError
+        When this shard has done its part and others have not.
     StoppedError
         When it was told to stop.
     """
@@ -124,22 +132,27 @@ def count_source(
         )
         for number, (tile, table) in enumerate(zip(found, tables, strict=True))
     ]
+    made_from = {
+        "kind": "objects",
+        "block": list(found[0].core.shape) if found else [],
+        "directions": [[list(step) for step in group] for group in directions],
+        **identity,
+    }
+
+    def run(who: Crew) -> Any:
+        return run_tasks(
+            _count_block,
+            tasks,
+            receipts=work / "receipts",
+            identity=made_from,
+            crew=who,
+            progress=lambda done, total: _tell(progress, done, total),
+            should_stop=should_stop,
+        )
+
     try:
         with making_folders(work):
-            run_tasks(
-                _count_block,
-                tasks,
-                receipts=work / "receipts",
-                identity={
-                    "kind": "objects",
-                    "block": list(found[0].core.shape) if found else [],
-                    "directions": [[list(step) for step in group] for group in directions],
-                    **identity,
-                },
-                crew=Crew(workers=workers),
-                progress=lambda done, total: _tell(progress, done, total),
-                should_stop=should_stop,
-            )
+            share_rest(run, crew=crew) if takes_rest else run(crew)
     finally:
         close_source()
     read = (ObjectTable.read(table, groups=len(directions)) for table in tables)

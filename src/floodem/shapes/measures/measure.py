@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 
+from floodem.cluster import ALONE, Crew
 from floodem.geometry import VoxelSize
 from floodem.progress import Progress, ProgressListener
 from floodem.shapes.measures.blocks import count_source, count_volume
@@ -89,7 +90,7 @@ def measure(
     segmentation: Volume | LabelSource,
     *,
     voxel_size: VoxelSize | None = None,
-    workers: int = 1,
+    crew: Crew = ALONE,
     work: Path | None = None,
     progress: ProgressListener | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -99,14 +100,14 @@ def measure(
     Parameters
     ----------
     segmentation
-        An open volume of labels is measured in this process; a source in several.
+        An open volume of labels is measured in this process; a source by a crew.
     voxel_size
         By default what the volume states.
-    workers
-        Processes, for a source; see `floodem.cluster.run_tasks`.
+    crew
+        Who measures a source; see `floodem.cluster.run_tasks`.
     work
-        Folder for what the processes leave, with which a stopped run goes on;
-        needed for a source.
+        Folder for what they leave, with which a stopped run goes on; needed for a
+        source. Shards and clusters see the same one.
     progress
         Called after every block.
     should_stop
@@ -120,6 +121,8 @@ def measure(
         When the volume holds no labels.
     RunConflictError
         When `work` is of other labels.
+    ShardDoneError
+        When this shard is done and others are not: the last one returns the measures.
     StoppedError
         When it was told to stop.
     """
@@ -133,7 +136,7 @@ def measure(
                 work=work,
                 identity=segmentation.identity(volume),
                 directions=crossing_directions(size),
-                workers=workers,
+                crew=crew,
                 progress=progress,
                 should_stop=should_stop,
             )

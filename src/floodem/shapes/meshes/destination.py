@@ -21,24 +21,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from floodem.cluster import ALONE, Crew
+from floodem.cluster.holding import holding
 from floodem.errors import (
     DestinationExistsError,
     LabelError,
     OptionError,
     RunConflictError,
+    ShardDoneError,
     UsageError,
     VolumeFormatError,
 )
-from floodem.files import exclusive, making_folders, storage_error, sync_folder, write_text
+from floodem.files import storage_error, sync_folder, write_new, write_text
 from floodem.shapes.precomputed import MeshInfo, link_to_segmentation
-from floodem.shapes.precomputed.folders import INFO, MAX_INFO_BYTES, read_json
+from floodem.shapes.precomputed.folders import INFO, MAX_INFO_BYTES, read_json, write_bytes
 from floodem.volumes.servers.addresses import is_remote, without_secrets
 from floodem.volumes.servers.transport import open_store
 from floodem.volumes.staging import Staged, require_no_destination
 
 RECORD = "floodem.json"
 RECORD_VERSION = 1
-_WORK, _MESHING, _JOB, _LOCK, _BLOCKS = ".floodem", "meshing", "job.json", "lock", "blocks"
+_WORK, _MESHING, _JOB, _BLOCKS = ".floodem", "meshing", "job.json", "blocks"
 _PREFIX = "precomputed://"
 _MAX_RECORD_BYTES = 2**24
 _BEGIN_AGAIN = "begin again with --overwrite (overwrite=True), or choose another destination"
@@ -139,31 +142,54 @@ class MeshDestination:
         return None
 
     @contextlib.contextmanager
-    def hold(self, identity: Mapping[str, Any]) -> Iterator[Path]:
+    def hold(self, identity: Mapping[str, Any], *, crew: Crew = ALONE) -> Iterator[Path]:
         """Keep other processes off while the body works in the folder that this gives.
+
+        Shards of one run work there together; what one has not finished stays for the others.
 
         Raises
         ------
         RunConflictError
             When another process works here, or unfinished work is of something else.
+        ShardDoneError
+            When another shard has just ended the work.
         StorageError
             When the folder cannot be made.
         """
+        is_shared = crew.shard is not None
         is_wanted = True
         try:
-            with making_folders(self.folder), exclusive(self.folder / _LOCK, what=self.uri):
+            with holding(self.folder, crew=crew, what=self.uri):
                 try:
-                    self._begin(identity)
+                    self._begin(identity, is_shared=is_shared)
+                    if is_shared and self.finished(identity) is not None:
+                        (self.folder / _JOB).unlink(missing_ok=True)
+                        self.require_unfinished(crew)
                     yield self.folder
                     is_wanted = False
                 except LabelError:  # the same command would end in the same way
-                    is_wanted = False
+                    is_wanted = is_shared
                     raise
                 finally:
-                    is_wanted &= any((self.folder / _BLOCKS).glob("*.pack"))
+                    is_wanted &= is_shared or any((self.folder / _BLOCKS).glob("*.pack"))
         finally:
             if not is_wanted:
                 self._clean_up()
+
+    def require_unfinished(self, crew: Crew, cause: Exception | None = None) -> None:
+        """Let a shard end where another one has ended the work, and nothing else is wrong.
+
+        Raises
+        ------
+        ShardDoneError
+            When it has.
+        """
+        if crew.shard is not None and not (self.folder / _JOB).exists():
+            self._clean_up()
+            raise ShardDoneError(
+                f"shard {crew.shard} is done, and another one has finished {self.uri}: nothing is "
+                "left to do here"
+            ) from cause
 
     def _clean_up(self) -> None:
         """Remove the working files, and the folder beside DST unless others use it."""
@@ -191,6 +217,8 @@ class MeshDestination:
                 self._upload()
             else:
                 self._commit_folder()
+        # From here on it is clear to shards that are about to do the same.
+        (self.folder / _JOB).unlink()
 
     def _commit_folder(self) -> None:
         if _is_empty_folder(self.path):
@@ -230,8 +258,12 @@ class MeshDestination:
         for name in [*names, *last]:
             store.write(name, (self.result / name).read_bytes())
 
-    def _begin(self, identity: Mapping[str, Any]) -> None:
+    def _begin(self, identity: Mapping[str, Any], *, is_shared: bool) -> None:
         job = self.folder / _JOB
+        values = {"version": RECORD_VERSION, "identity": identity, "replaces": self._overwrite}
+        data = json.dumps(values).encode()
+        if is_shared:
+            write_new(job, data)  # by the first shard
         if job.exists() and not self._overwrite:
             if _read(job).get("identity") != identity:
                 raise RunConflictError(
@@ -242,8 +274,7 @@ class MeshDestination:
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-        values = {"version": RECORD_VERSION, "identity": identity, "replaces": self._overwrite}
-        write_text(job, json.dumps(values))
+        write_bytes(job, data)
 
     def _is_replacing(self, identity: Mapping[str, Any]) -> bool:
         """Tell whether this run, or the unfinished one that it goes on with, may replace DST."""

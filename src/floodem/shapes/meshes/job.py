@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from floodem.cluster import Crew, Task, run_tasks
+from floodem.cluster import ALONE, Crew, Task, run_tasks
+from floodem.cluster.holding import taking_rest
+from floodem.cluster.sharing import share_rest
+from floodem.errors import FloodemError
 from floodem.geometry import VoxelSize
 from floodem.progress import Progress, ProgressListener
 from floodem.shapes.meshes.blocks import BlockWork, mesh_block
@@ -35,8 +38,6 @@ from floodem.shapes.meshes.plan import (
 )
 from floodem.shapes.precomputed import MeshInfo, write_info
 from floodem.shapes.source import LabelSource, close_source, source_identity
-
-_Run = Callable[..., list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ def mesh_segmentation(
     destination: str | Path,
     *,
     options: MeshOptions | None = None,
-    workers: int = 1,
+    crew: Crew = ALONE,
     work: Path | None = None,
     overwrite: bool = False,
     progress: ProgressListener | None = None,
@@ -105,7 +106,7 @@ def mesh_segmentation(
 
     A stopped or killed run goes on when it is repeated, and ends with the same files
     to the last byte. The result depends on the labels, the options and the versions of
-    the libraries; not on the number of workers. Another edge of blocks moves vertices
+    the libraries; not on who works. Another edge of blocks moves vertices
     within the error.
 
     Parameters
@@ -118,12 +119,14 @@ def mesh_segmentation(
         that of a file format and one id is asked for.
     options
         What to mesh and how.
-    workers
-        Processes. Each holds one block of labels with its meshes, or one object's mesh:
-        about half a kilobyte for each triangle that the blocks have left of it.
+    crew
+        Who works. Each process holds one block of labels with its meshes, or one object's
+        mesh: about half a kilobyte for each triangle that the blocks have left of it.
+        Of shards the one that comes last does what is left and ends the work.
     work
         A local folder for working files, for destinations on servers. Others have
-        theirs in ``DST.floodem``, and it is removed at the end.
+        theirs in ``DST.floodem``, and it is removed at the end. All shards, and all
+        workers of a cluster, must see it.
     overwrite
         Replace meshes that are there, and begin unfinished work again.
     progress, should_stop
@@ -143,6 +146,8 @@ def mesh_segmentation(
         When unfinished work there is of other data or options, or another process works.
     DependencyError
         When zmesh, pyfqmr or DracoPy is not installed.
+    ShardDoneError
+        When this shard is done, and the work is not, or another one ends it.
     StoppedError
         When it was told to stop.
     """
@@ -162,22 +167,22 @@ def mesh_segmentation(
     done = place.finished(identity)
     if done is not None:
         return _result(done, destination=place.uri, was_finished=True)
-    with place.hold(identity) as folder:
-
-        def run(function: Any, tasks: Sequence[Task], *, of: str) -> list[dict[str, Any]]:
-            return run_tasks(
-                function,
-                tasks,
-                receipts=folder / of / "receipts",
-                identity=identity,
-                crew=Crew(workers=workers),
-                progress=_listening(progress, of),
-                should_stop=should_stop,
-            )
-
-        made = _make(plan, folder, run=run, is_sharded=is_sharded)
-        result = _summary(made, plan)
-        place.commit(identity, result)
+    stages = _Stages(
+        plan=plan,
+        place=place,
+        identity=identity,
+        is_sharded=is_sharded,
+        crew=crew,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    with place.hold(identity, crew=crew):
+        try:
+            result = stages.make()
+        except (FloodemError, OSError) as error:
+            # Of two shards that come last, one may have ended the work under the other's hands.
+            place.require_unfinished(crew, error)
+            raise
     return _result(result, destination=place.uri, was_finished=False)
 
 
@@ -192,57 +197,93 @@ def _listening(progress: ProgressListener | None, of: str) -> Callable[[int, int
 _UNITS = {"blocks": "blocks", "objects": "parts", "files": "files"}
 
 
-def _make(plan: MeshPlan, folder: Path, *, run: _Run, is_sharded: bool) -> list[list[Any]]:
-    """Run all stages; return the rows of `gather_objects`."""
-    blocks = Blocks(region=plan.region, edge=plan.block_edge, folder=folder / "blocks")
-    for name in ("blocks", "objects", "result"):
-        (folder / name).mkdir(exist_ok=True)
-    edges = plan.voxel_size.zyx_nm
-    ids = None if plan.options.ids is None else tuple(sorted(set(plan.options.ids)))
-    try:
-        run(
-            mesh_block,
-            [
-                Task(
-                    key=str(number),
-                    argument=BlockWork(
-                        source=plan.source,
-                        region=plan.region,
-                        core=core,
-                        edges_nm=edges,
-                        ids=ids,
-                        max_error_nm=plan.max_error_nm / 2,
-                        path=blocks.path(number),
-                    ),
-                )
-                for number, core in enumerate(blocks.cores())
-            ],
-            of="blocks",
-        )
-    finally:
-        close_source()
-    works = [
-        GatherWork(
-            blocks=blocks,
-            pieces=pieces,
-            edges_nm=edges,
-            max_error_nm=plan.max_error_nm / 2,
-            path=_path_of(number, folder, plan),
-            file_format=plan.options.file_format,
-        )
-        for number, pieces in in_groups(pieces_of(blocks, plan))
-    ]
-    tasks = [Task(key=f"{number:06}", argument=work) for number, work in enumerate(works)]
-    # The heaviest first, so that no process waits long for another at the end.
-    tasks.sort(key=lambda task: -int(task.argument.pieces[:, FACES].sum()))
-    results = run(gather_objects, tasks, of="objects")
-    if plan.options.file_format is None:
-        packs = [work.path for work in works]
-        placing, spec = placing_tasks(folder / "result", packs, is_sharded=is_sharded)
-        run(place_meshes, placing, of="files")
-        write_info(folder / "result", MeshInfo(sharding=spec))
-    rows: list[list[Any]] = [row for one in results for row in one["objects"]]
-    return sorted(rows)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stages:
+    plan: MeshPlan
+    place: MeshDestination
+    identity: Mapping[str, Any]
+    is_sharded: bool
+    crew: Crew
+    progress: ProgressListener | None
+    should_stop: Callable[[], bool]
+
+    def make(self) -> dict[str, Any]:
+        """Run all stages; return what the record keeps."""
+        plan, folder = self.plan, self.place.folder
+        blocks = Blocks(region=plan.region, edge=plan.block_edge, folder=folder / "blocks")
+        for name in ("blocks", "objects", "result"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        self._mesh(blocks)
+        results, packs = self._gather(blocks)
+        spec = None
+        if plan.options.file_format is None:
+            placing, spec = placing_tasks(folder / "result", packs, is_sharded=self.is_sharded)
+            self._run(place_meshes, placing, of="files")
+        rows = sorted(row for one in results for row in one["objects"])
+        result = _summary(rows, plan)
+        with taking_rest(folder / "end", crew=self.crew, what=self.place.uri):
+            self.place.require_unfinished(self.crew)
+            if plan.options.file_format is None:
+                write_info(folder / "result", MeshInfo(sharding=spec))
+            self.place.commit(self.identity, result)
+        return result
+
+    def _run(self, function: Any, tasks: Sequence[Task], *, of: str) -> list[dict[str, Any]]:
+        def run(who: Crew) -> list[dict[str, Any]]:
+            return run_tasks(
+                function,
+                tasks,
+                receipts=self.place.folder / of / "receipts",
+                identity=self.identity,
+                crew=who,
+                progress=_listening(self.progress, of),
+                should_stop=self.should_stop,
+            )
+
+        return run(self.crew) if of == "blocks" else share_rest(run, crew=self.crew)
+
+    def _mesh(self, blocks: Blocks) -> None:
+        """Mesh each block; shards do their own, and only the last one goes on."""
+        plan = self.plan
+        ids = None if plan.options.ids is None else tuple(sorted(set(plan.options.ids)))
+        tasks = [
+            Task(
+                key=str(number),
+                argument=BlockWork(
+                    source=plan.source,
+                    region=plan.region,
+                    core=core,
+                    edges_nm=plan.voxel_size.zyx_nm,
+                    ids=ids,
+                    max_error_nm=plan.max_error_nm / 2,
+                    path=blocks.path(number),
+                ),
+            )
+            for number, core in enumerate(blocks.cores())
+        ]
+        try:
+            self._run(mesh_block, tasks, of="blocks")
+        finally:
+            close_source()
+
+    def _gather(self, blocks: Blocks) -> tuple[list[dict[str, Any]], list[Path]]:
+        """Join the pieces of objects; return the results, and where the objects are."""
+        plan = self.plan
+        works = [
+            GatherWork(
+                blocks=blocks,
+                pieces=pieces,
+                edges_nm=plan.voxel_size.zyx_nm,
+                max_error_nm=plan.max_error_nm / 2,
+                path=_path_of(number, self.place.folder, plan),
+                file_format=plan.options.file_format,
+            )
+            for number, pieces in in_groups(pieces_of(blocks, plan))
+        ]
+        tasks = [Task(key=f"{number:06}", argument=work) for number, work in enumerate(works)]
+        # The heaviest first, so that no process waits long for another at the end.
+        tasks.sort(key=lambda task: -int(task.argument.pieces[:, FACES].sum()))
+        return self._run(gather_objects, tasks, of="objects"), [work.path for work in works]
 
 
 def _path_of(number: int, folder: Path, plan: MeshPlan) -> Path:

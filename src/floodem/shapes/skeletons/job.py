@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt64
 
-from floodem.cluster import Crew, Task, run_tasks
+from floodem.cluster import ALONE, Crew, Task, run_tasks
+from floodem.cluster.holding import holding, taking_rest
+from floodem.cluster.sharing import share_rest
 from floodem.errors import DestinationExistsError, FloodemError, RunConflictError
-from floodem.files import exclusive, making_folders, storage_error, write_text
+from floodem.files import making_folders, storage_error, write_new, write_text
 from floodem.progress import Progress, ProgressListener
 from floodem.shapes.measures.blocks import count_source
 from floodem.shapes.measures.table import ObjectTable
@@ -65,7 +67,8 @@ def skeletonize(
     destination: Path,
     *,
     request: SkeletonRequest,
-    workers: int = 1,
+    crew: Crew = ALONE,
+    takes_rest: bool = False,
     overwrite: bool = False,
     progress: ProgressListener | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -80,8 +83,11 @@ def skeletonize(
         Folder for the skeletons: precomputed ones in it, SWC files in it as well, or
         in its folder ``swc`` where both are asked for. In the folder of a precomputed
         segmentation, that segmentation's info is made to name it.
-    workers
-        Processes.
+    crew
+        Who works. Of shards the one that comes last does what is left; what is started
+        again meanwhile does its own part.
+    takes_rest
+        Whether this follows on work that shards shared: then a shard counts for others, too.
     overwrite
         Begin again, removing what an earlier run made there.
     progress
@@ -103,6 +109,8 @@ def skeletonize(
         When the volume holds no labels.
     ResourceError
         When a worker was killed.
+    ShardDoneError
+        When this shard is done and others are not.
     StoppedError
         When it was told to stop; the same call goes on.
     """
@@ -114,15 +122,19 @@ def skeletonize(
         labels = source.identity(volume)
         identity = {"version": _VERSION, "labels": labels, "request": request.identity()}
         _require_ours(destination, work)
-        with making_folders(work), exclusive(work / "lock", what=str(destination)):
-            _begin(destination, work, identity=json.loads(json.dumps(identity)), again=overwrite)
+        with holding(work, crew=crew, what=str(destination)):
+            values = json.loads(json.dumps(identity))
+            if crew.shard is None:
+                _begin(destination, work, identity=values, again=overwrite)
+            else:
+                _join(destination, work, identity=values)
             run = _Run(
                 source=source,
                 destination=destination,
                 work=work,
                 request=request,
                 identity=identity,
-                workers=workers,
+                crew=crew,
                 progress=progress,
                 should_stop=should_stop,
             )
@@ -131,7 +143,8 @@ def skeletonize(
                 volume,
                 work=work / "objects",
                 identity=labels,
-                workers=workers,
+                crew=crew,
+                takes_rest=takes_rest,
                 progress=progress,
                 should_stop=should_stop,
             )
@@ -160,10 +173,7 @@ def _begin(destination: Path, work: Path, *, identity: Mapping[str, Any], again:
     try:
         is_other = record.exists() and read_json(record, max_bytes=_MAX_RUN_BYTES) != identity
         if is_other and destination.exists() and not again:
-            raise RunConflictError(
-                f"{destination} was begun with other labels or options: repeat the earlier command "
-                "to go on with it, give --overwrite to begin again, or choose another destination"
-            )
+            raise _begun_otherwise(destination)
         if record.exists() and (again or is_other):
             for folder in (destination, *(one for one in work.iterdir() if one.is_dir())):
                 if folder.exists():
@@ -177,6 +187,22 @@ def _begin(destination: Path, work: Path, *, identity: Mapping[str, Any], again:
         raise storage_error("prepare", destination, error) from error
 
 
+def _join(destination: Path, work: Path, *, identity: Mapping[str, Any]) -> None:
+    """Note what is being made, as the first of several shards, or refuse what is something else."""
+    _require_ours(destination, work)
+    record = work / _RUN
+    write_new(record, json.dumps(identity).encode())
+    if read_json(record, max_bytes=_MAX_RUN_BYTES) != identity:
+        raise _begun_otherwise(destination)
+
+
+def _begun_otherwise(destination: Path) -> RunConflictError:
+    return RunConflictError(
+        f"{destination} was begun with other labels or options: repeat the earlier command "
+        "to go on with it, give --overwrite to begin again, or choose another destination"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """One run, from the table of objects to the finished folder."""
@@ -186,7 +212,7 @@ class _Run:
     work: Path
     request: SkeletonRequest
     identity: Mapping[str, Any]
-    workers: int
+    crew: Crew
     progress: ProgressListener | None
     should_stop: Callable[[], bool]
 
@@ -199,7 +225,7 @@ class _Run:
         folders = [one for one in (outputs.precomputed, outputs.packs, outputs.swc) if one]
         with contextlib.ExitStack() as made:
             for folder in (self.destination, *folders):
-                made.enter_context(making_folders(folder))
+                made.enter_context(self._making(folder))
             rows = self._groups(planned, outputs)
         found = np.array(
             [row[1:4] for group in rows for row in group["objects"]], np.float64
@@ -207,9 +233,10 @@ class _Run:
         ids = np.array([row[0] for group in rows for row in group["objects"]], np.uint64)
         sizes = np.array([row[4] for group in rows for row in group["objects"]], np.int64)
         # Empty so far where everything is in packs, or nothing is large enough.
-        with making_folders(self.destination):
+        with self._making(self.destination):
             spec = self._shards(planned, ids=ids, sizes=sizes) if self.request.is_sharded else None
-            self._finish(spec)
+            with taking_rest(self.work / "end", crew=self.crew, what=str(self.destination)):
+                self._finish(spec)
         order = np.argsort(ids, kind="stable")
         is_made = found[order, 0] > 0
         kept = order[is_made]
@@ -226,6 +253,19 @@ class _Run:
             missing=missing,
             was_finished=was_finished,
         )
+
+    @contextlib.contextmanager
+    def _making(self, folder: Path) -> Iterator[None]:
+        """Make a folder, which goes again where it stays empty, unless other shards may use it."""
+        if self.crew.shard is None:
+            with making_folders(folder):
+                yield
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error("make", folder, error) from error
+        yield
 
     def _wanted(self, objects: ObjectTable) -> tuple[ObjectTable, tuple[int, ...], int]:
         """Return the objects to do, the ids that are not there, and how many are too small."""
@@ -312,16 +352,19 @@ class _Run:
             if self.progress is not None:
                 self.progress(Progress(stage=stage, done=done, total=total, unit=unit))
 
-        try:
+        def run(who: Crew) -> list[dict[str, Any]]:
             return run_tasks(
                 function,
                 tasks,
                 receipts=self.work / unit,
                 identity={**self.identity, "group_voxels": GROUP_VOXELS},
-                crew=Crew(workers=self.workers),
+                crew=who,
                 progress=tell,
                 should_stop=self.should_stop,
             )
+
+        try:
+            return share_rest(run, crew=self.crew)
         finally:
             close_source()
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from floodem.cluster import Crew
 from floodem.errors import LabelError, VolumeFormatError
 from floodem.files import replacing, write_text
 from floodem.progress import ProgressListener
@@ -213,7 +214,7 @@ class Shaping:
         blocks = work / "blocks"
         found = measure(
             self._source,
-            workers=self._options.workers,
+            crew=Crew(workers=self._options.workers),
             work=blocks,
             progress=self._listen(f"objects of {self._name}"),
             should_stop=self._should_stop,
@@ -237,7 +238,7 @@ class Shaping:
                 ids=None if only is None else tuple(sorted(only)),
                 is_sharded=self._options.is_sharded,
             ),
-            workers=self._options.workers,
+            crew=Crew(workers=self._options.workers),
             progress=self._listen(f"meshes of {self._name}"),
             should_stop=self._should_stop,
         )
@@ -254,7 +255,7 @@ class Shaping:
             self._source,
             work,
             request=request,
-            workers=self._options.workers,
+            crew=Crew(workers=self._options.workers),
             progress=self._listen(f"skeletons of {self._name}"),
             should_stop=self._should_stop,
         )

@@ -126,11 +126,11 @@ class Workshop:
         found = self.require_part(key, identity=identity, place=place, remedy=remedy)
         if place.exists() and found is not None:
             return found
-        receipts = Receipts(self.record / _PARTS, identity_digest(identity))
+        receipts = Receipts(str(self.record / _PARTS), identity_digest(identity))
         work = self.record / _WORK / key
         try:
             work.parent.mkdir(parents=True, exist_ok=True)
-            receipts.folder.mkdir(exist_ok=True)
+            (self.record / _PARTS).mkdir(exist_ok=True)
             if found is None or not work.exists():
                 found = dict(make(work))
                 receipts.write(key, found)
@@ -152,7 +152,7 @@ class Workshop:
         RunConflictError, DestinationExistsError
             As `part`.
         """
-        receipts = Receipts(self.record / _PARTS, identity_digest(identity))
+        receipts = Receipts(str(self.record / _PARTS), identity_digest(identity))
         try:
             found = receipts.read(key)
         except RunConflictError as error:
