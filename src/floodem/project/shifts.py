@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int16
 
-from floodem.assembly.levels import level_ratio
+from floodem.assembly.level_ratio import level_ratio
 from floodem.assembly.run_record import RECEIPTS, RunRecord, image_identity, is_taken
 from floodem.assembly.sources import ImageSource, close_sources, read_image
 from floodem.cluster import ALONE, Crew, Task, run_tasks

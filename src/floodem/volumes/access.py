@@ -193,25 +193,7 @@ def create_volume(
             f"{location.uri}: {record.name} volumes are written to local files only: "
             "choose a local destination, or zarr, n5 or precomputed"
         )
-    if min(shape) < 1:
-        raise GeometryError(
-            f"shape {shape} (z,y,x) is not positive on every axis: a volume has voxels"
-        )
-    if any(abs(at) + size > FARTHEST_POSITION for at, size in zip(offset, shape, strict=True)):
-        raise GeometryError(
-            f"offset {offset} and shape {shape} (z,y,x) reach beyond {FARTHEST_POSITION} voxels: "
-            "give a smaller offset"
-        )
-    if channels < 1:
-        raise OptionError(f"{channels} channels hold nothing: give 1 or more")
-    if chunks is not None and min(chunks) < 1:
-        raise GeometryError(
-            f"chunks {chunks} (z,y,x) are not positive on every axis: for example 64,64,64"
-        )
-    if shards is not None and min(shards) < 1:
-        raise GeometryError(
-            f"shards {shards} (z,y,x) are not positive on every axis: for example 512,512,512"
-        )
+    _require_edges(shape, offset=offset, chunks=chunks, shards=shards, channels=channels)
     return record.create(
         CreateRequest(
             location=location,
@@ -231,3 +213,27 @@ def create_volume(
             is_shared=is_shared,
         )
     )
+
+
+def _require_edges(
+    shape: Zyx, *, offset: Zyx, chunks: Zyx | None, shards: Zyx | None, channels: int
+) -> None:
+    if min(shape) < 1:
+        raise GeometryError(
+            f"shape {shape} (z,y,x) is not positive on every axis: a volume has voxels"
+        )
+    if any(abs(at) + size > FARTHEST_POSITION for at, size in zip(offset, shape, strict=True)):
+        raise GeometryError(
+            f"offset {offset} and shape {shape} (z,y,x) reach beyond {FARTHEST_POSITION} voxels: "
+            "give a smaller offset"
+        )
+    if channels < 1:
+        raise OptionError(f"{channels} channels hold nothing: give 1 or more")
+    if chunks is not None and min(chunks) < 1:
+        raise GeometryError(
+            f"chunks {chunks} (z,y,x) are not positive on every axis: for example 64,64,64"
+        )
+    if shards is not None and min(shards) < 1:
+        raise GeometryError(
+            f"shards {shards} (z,y,x) are not positive on every axis: for example 512,512,512"
+        )

@@ -1,10 +1,4 @@
-"""Coarse to fine: an image with levels in, one segmentation of its finest asked level out.
-
-A coarse level is segmented first, with a network for its voxels; what it finds is carried
-to the next finer one, where it stays, and the rest is filled with new objects::
-
-    level 2 --segment--> DST.floodem/level-2 --carried--> level 1 --fill--> DST
-"""
+"""How the levels of one image lie over each other: an open pyramid in, whole ratios out."""
 
 from __future__ import annotations
 
