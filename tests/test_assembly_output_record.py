@@ -13,7 +13,13 @@ import pytest
 from assembly_cases import PLAN, SIZE, files
 from floodem.assembly.run_record import RunRecord, image_identity, work_address
 from floodem.cluster.crew import ALONE, Crew, Shard
-from floodem.errors import DestinationExistsError, OptionError, RunConflictError, UsageError
+from floodem.errors import (
+    DestinationExistsError,
+    OptionError,
+    RunConflictError,
+    UsageError,
+    VolumeFormatError,
+)
 from floodem.flooding.addresses import Outputs, require_apart
 from floodem.flooding.request import SegmentRequest
 from floodem.flooding.run_folder import RunFolder, RunStatus
@@ -305,3 +311,18 @@ def test_a_remote_destination_is_not_the_image_nor_around_it(output, image, is_l
         return
     with pytest.raises(DestinationExistsError, match="is the image of this run"):
         check()
+
+
+@pytest.mark.parametrize("may_be_remote", [True, False])
+def test_addresses_that_are_only_read_are_refused(may_be_remote):
+    with pytest.raises(VolumeFormatError, match="is remote and, as an http address, for reading"):
+        Outputs(labels="zarr://https://host/seg").require_possible(may_be_remote=may_be_remote)
+
+
+def test_an_uncut_run_to_a_server_is_told_to_be_cut():
+    with pytest.raises(VolumeFormatError, match=r"is remote, where .* give --block z,y,x"):
+        Outputs(labels="s3://bucket/seg.zarr").require_possible()
+    with pytest.raises(VolumeFormatError, match="probabilities are written to local"):
+        Outputs(labels="seg.zarr", probabilities="s3://bucket/p.zarr").require_possible(
+            may_be_remote=True
+        )

@@ -25,7 +25,7 @@ from floodem.flooding.request import SegmentRequest
 from floodem.flooding.seeds.explicit import EXPLICIT
 from floodem.volumes import open_volume
 from floodem.volumes.location import Location, parse_location
-from floodem.volumes.servers.addresses import split_address
+from floodem.volumes.servers.addresses import HTTP_SCHEMES, split_address
 from floodem.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -93,6 +93,11 @@ class Outputs:
             raise VolumeFormatError(
                 f"{location.uri} is remote, and probabilities are written to local addresses only: "
                 "choose one of these"
+            )
+        if split_address(location.path)[0] in HTTP_SCHEMES:
+            raise VolumeFormatError(
+                f"{location.uri} is remote and, as an http address, for reading only: segment to "
+                "s3:// or gs://, or to a local address and copy it with `floodem convert`"
             )
         if not may_be_remote:
             raise VolumeFormatError(
