@@ -18,7 +18,7 @@ from floodem.assembly.sources import ImageSource, InitialLabels
 from floodem.assembly.stages import run_stages
 from floodem.cluster import ALONE, Crew
 from floodem.cluster.holding import holding
-from floodem.errors import OptionError
+from floodem.errors import OptionError, RunConflictError
 from floodem.flooding.addresses import Outputs, require_apart
 from floodem.flooding.job import MEMORY_BYTES_PER_VOXEL
 from floodem.flooding.request import Segmentation, SegmentRequest
@@ -200,9 +200,19 @@ def is_cut(
         return True
     if parse_location(destination).is_remote:
         return True
+    if not request.overwrite and _was_cut(destination):
+        return True
     box = request.box or _box(image)
     free = available_memory()
     return free is not None and box.size * MEMORY_BYTES_PER_VOXEL > free
+
+
+def _was_cut(destination: str | Path) -> bool:
+    """Tell whether a run that is cut was begun there, whatever memory is free by now."""
+    try:
+        return RunRecord(str(destination)).read() is not None
+    except RunConflictError:
+        return False
 
 
 def _box(image: str | Path | Volume | ImageSource) -> Box:
