@@ -14,6 +14,7 @@
     meshes     `floodem mesh` on the shared FIB-25 segmentation, against marching cubes alone
     skeletons  `floodem skeletonize` and `measure` on it as well, against distances alone
     evaluation scores of volumes block by block, against scores of arrays in memory
+    stitching  blocks compared, joined and numbered, against reading their labels
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
@@ -45,6 +46,7 @@ def main() -> int:
     import record_speed
     import skeleton_speed
     import start_time
+    import stitching_speed
     import torch
     import training_speed
     import viewer_latency
@@ -64,6 +66,7 @@ def main() -> int:
         "meshes": mesh_speed.run,
         "skeletons": skeleton_speed.run,
         "evaluation": evaluation_speed.run,
+        "stitching": stitching_speed.run,
     }
     names = sys.argv[1:] or list(benchmarks)
     unknown = [name for name in names if name not in benchmarks]

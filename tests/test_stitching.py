@@ -77,7 +77,7 @@ def cases(draw):
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(case=cases())
 def test_a_volume_cut_into_blocks_and_stitched_equals_the_uncut_segmentation(
@@ -96,7 +96,7 @@ def test_a_volume_cut_into_blocks_and_stitched_equals_the_uncut_segmentation(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(case=cases(), data=st.data())
 def test_carried_objects_keep_their_ids_and_stay_one_wherever_they_come(

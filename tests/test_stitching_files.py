@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from floodem.assembly.block_store import BlockStore
 from floodem.assembly.blocks import BlockPlan
 from floodem.assembly.columns import pack_columns, unpack_columns
-from floodem.assembly.joins_table import COLUMNS, JoinsTable, read_pairs
+from floodem.assembly.joins_table import COLUMNS, JoinsTable, read_pairs, write_pairs
 from floodem.assembly.numbering import number_segments
 from floodem.assembly.pairs import PairTask, compare_block_task
 from floodem.errors import (
@@ -206,6 +206,20 @@ def test_pairs_of_other_blocks_are_refused(cut_in_two):
     os.replace(folder / "0000-0000-0000.npz", folder / "0000-0000-0001.npz")
     with pytest.raises(VolumeFormatError, match="no neighbours"):
         read_pairs(store, PLAN.block(1), objects=open_store(store.address))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("a", 0), ("b", 99), ("carried_a", 7), ("carried_b", 2**64 - 1)]
+)
+def test_pairs_of_segments_that_are_not_there_are_refused(cut_in_two, column, value):
+    store, floods, _ = cut_in_two
+    stitch(store, floods)
+    block = PLAN.block(0)
+    pairs = read_pairs(store, block, objects=open_store(store.address))
+    getattr(pairs, column)[0] = value
+    write_pairs(store, block, pairs=[pairs])
+    with pytest.raises(VolumeFormatError, match="name segments that their blocks do not have"):
+        number(store, floods)
 
 
 def test_labels_beyond_the_table_are_refused(tmp_path):

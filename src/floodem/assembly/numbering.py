@@ -43,9 +43,9 @@ from floodem.volumes.servers.transport import open_store
 _PASSES = 3
 """Pairs to join, what lies in cores, ids to write; one more where something is carried."""
 
-_AT_ONCE = 8
+_AT_ONCE = 16
 """Small objects read or written at once, as most of that time is waiting."""
-_AHEAD = 32
+_AHEAD = 64
 """Blocks read before they are needed."""
 
 _NODES_AT_ONCE = 2**22
@@ -183,7 +183,16 @@ class _Blocks:
         return table
 
     def _pairs(self, block: Block) -> BlockPairs:
-        return read_pairs(self.store, block, objects=self.objects)
+        pairs = read_pairs(self.store, block, objects=self.objects)
+        if not (
+            self.counts.has(block.index, pairs.a, outside=pairs.carried_a)
+            and self.counts.has(pairs.neighbour, pairs.b, outside=pairs.carried_b)
+        ):
+            raise VolumeFormatError(
+                f"pairs of block {block.key} name segments that their blocks do not have: begin "
+                "again with --overwrite"
+            )
+        return pairs
 
     def _pairs_and_carried(self, block: Block) -> tuple[BlockPairs, Ids]:
         carries = self.counts.carried[block.index] > 0

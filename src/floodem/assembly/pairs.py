@@ -3,22 +3,23 @@
 Two blocks are compared in their zone: where both halos, each less `trim` voxels at its
 faces inside the box, overlap::
 
-    |<- halo of A -------------------->|
-                        |<- halo of B -------------------->|
-    A's core           t|  |         |  |t          B's core
-                           |<- zone->|
+    |<----------- halo of A ---------->|
+                      |<----------- halo of B ---------->|
+                      | t |<-zone->| t |
+                               ^ where the cores meet
 
 Each pair of neighbours is compared once, by the one with the lower number, and from
 each of the two only the zone is read.
 
-Why nothing is lost: let every block hold the connected parts, within its halo, of
-each true object, and let the trim be less than the margin on every axis that is cut.
-Zones are boxes, so both blocks have the same pieces in a zone, namely the connected parts
-of the object in it: all pairs agree wholly, and only parts of one object are joined.
-And any two neighbouring voxels u, v of an object come together. Say u lies in the core
-of A and v in that of B: v is at most one voxel outside of A's core, so it is in the
-trimmed halos of both, hence in their zone; A holds u and v in one segment, B holds v,
-and the two pieces at v agree. So a volume that is cut and joined equals the uncut one.
+Why nothing is lost: let every block hold the connected parts (by faces, edges and
+corners), within its halo, of each true object, let the trim be less than the margin on
+every axis that is cut, and let one shared voxel be enough. Then both blocks have the same
+pieces in a zone, namely the connected parts of each object in it: all that meet agree
+wholly, and only parts of one object are joined. And any two neighbouring voxels u, v of
+an object come together. Say u lies in the core of A and v in that of B: v is at most one
+voxel outside of A's core, so it is in the trimmed halos of both, hence in their zone; A
+holds u and v in one segment, B holds v, and the two pieces at v agree. So a volume that is
+cut and joined equals the uncut one.
 """
 
 from __future__ import annotations

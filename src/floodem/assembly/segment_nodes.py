@@ -32,6 +32,17 @@ class BlockCounts:
     segments: Int64[np.ndarray, "blocks"]
     carried: Int64[np.ndarray, "blocks"]
 
+    def has(
+        self,
+        block: int | Int64[np.ndarray, "segments"],
+        ids: Integer[np.ndarray, "segments"],
+        *,
+        outside: UInt64[np.ndarray, "segments"],
+    ) -> bool:
+        """Tell whether blocks have such segments; the arguments are those of `SegmentNodes.of`."""
+        is_there = (ids > 0) & (ids <= self.segments[block])
+        return bool(np.all(is_there & ((ids <= self.carried[block]) == (outside != 0))))
+
 
 class SegmentNodes:
     """The nodes of all blocks.
