@@ -24,8 +24,9 @@ from flood_cases import SHAPE, SMALL, flood_tasks, read_labels, record
 from floodem.assembly import floods
 from floodem.assembly.floods import FloodTask, flood_block_task
 from floodem.assembly.sources import close_sources
+from floodem.cluster import Crew, Task, run_tasks
 from floodem.cluster.context import TaskContext, entering
-from floodem.errors import FloodemError, StoppedError
+from floodem.errors import FloodemError, StoppedError, TasksFailedError
 from floodem.flooding.masks import parse_mask
 from floodem.flooding.predictor import Predictor
 from floodem.flooding.request import SegmentRequest
@@ -319,3 +320,42 @@ def test_a_failed_block_lets_the_next_flood(tmp_path, monkeypatch):
     assert flood_block_task(second)["segments"] > 0
     assert json.dumps(flood_block_task(first))
     assert np.count_nonzero(read_labels(first))
+
+
+def test_a_checkpoint_that_breaks_off_half_way_leaves_nothing_behind(tmp_path, whole):
+    task = flood_tasks(tmp_path)[1]
+    with entering(stopping_after(60)), pytest.raises(StoppedError):
+        flood_block_task(task)
+    checkpoint = task.checkpoint()
+    assert checkpoint is not None
+    with np.load(checkpoint) as saved:
+        arrays = dict(saved)
+    state = json.loads(arrays["state"].tobytes())
+    del state["overlaps"]
+    arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    np.savez(checkpoint, **arrays)
+    assert left_by(task, flood_block_task(task)) == whole
+    assert "the checkpoint is not taken" in record(task, "log")
+
+
+def test_a_run_does_two_blocks_at_a_time_and_goes_on_past_a_block_that_fails(tmp_path):
+    image = bright_tubes(SHAPE)[0].astype(np.float32)
+    image[0, 0, -1] = np.nan
+    cases = flood_tasks(tmp_path, image=image)
+    reported = set()
+    tasks = [Task(key=case.block.key, argument=case) for case in cases]
+    run = {
+        "receipts": tmp_path / "receipts",
+        "identity": {"of": "a test"},
+        "crew": Crew(slots=2),
+        "keeps_going": True,
+        "reported": lambda key, values: reported.add(key),
+    }
+    with pytest.raises(TasksFailedError, match=cases[1].block.key) as told:
+        run_tasks(flood_block_task, tasks, **run)
+    assert list(told.value.failures) == [cases[1].block.key]
+    assert "such voxels" in told.value.failures[cases[1].block.key]
+    assert reported == {case.block.key for case in cases}
+    again = flood_tasks(tmp_path, work=str(tmp_path / "again.floodem"))[0]
+    done = json.loads((tmp_path / "receipts" / f"{cases[0].block.key}.json").read_text())
+    assert left_by(cases[0], done["result"]) == left_by(again, flood_block_task(again))

@@ -15,18 +15,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from floodem.assembly.block_store import BlockStore
 from floodem.assembly.blocks import Block
 from floodem.flooding.block import BlockFlooder
 from floodem.flooding.results import origins_record, overlaps_record, rejected_seeds
-from floodem.volumes.servers.transport import open_store
+from floodem.volumes.servers.transport import Store
 
 _MOST_LOG_BYTES = 2**20
 """A block that is begun and killed without end keeps what was logged last."""
 
 
-def write_record(store: BlockStore, block: Block, *, flooder: BlockFlooder) -> None:
+def write_record(objects: Store, block: Block, *, flooder: BlockFlooder) -> None:
     """Write origins, overlaps and rejected seeds of a flooded block.
+
+    Parameters
+    ----------
+    objects
+        The run's folder.
 
     Raises
     ------
@@ -39,7 +43,6 @@ def write_record(store: BlockStore, block: Block, *, flooder: BlockFlooder) -> N
         "overlaps.json": json.dumps(overlaps_record(flooder), indent=1) + "\n",
         "seeds.csv": rejected_seeds(flooder, corner=corner),
     }
-    objects = open_store(store.address)
     for ending, text in files.items():
         objects.write(f"blocks/{block.key}.{ending}", text.encode())
 
@@ -50,11 +53,13 @@ class BlockLog:
 
     Attributes
     ----------
-    store, block
+    objects
+        The run's folder.
+    block
         Whose it is.
     """
 
-    store: BlockStore
+    objects: Store
     block: Block
 
     def add(self, *lines: str) -> None:
@@ -67,9 +72,9 @@ class BlockLog:
         """
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         added = "".join(f"{stamp} {line}\n" for line in lines).encode()
-        objects, name = open_store(self.store.address), f"blocks/{self.block.key}.log"
-        before = objects.read(name) or b""
-        objects.write(name, (before + added)[-_MOST_LOG_BYTES:])
+        name = f"blocks/{self.block.key}.log"
+        before = self.objects.read(name) or b""
+        self.objects.write(name, (before + added)[-_MOST_LOG_BYTES:])
 
 
 def host() -> str:

@@ -131,7 +131,8 @@ class _Attempt:
     def __init__(self, task: FloodTask) -> None:
         self.task = task
         self.context: TaskContext = task_context()
-        self.log = BlockLog(store=task.store, block=task.block)
+        self.objects = open_store(task.store.address)
+        self.log = BlockLog(objects=self.objects, block=task.block)
         self.seconds: dict[str, float] = {}
         self.where: dict[str, str] = {"host": host()}
         self.notices: tuple[str, ...] = ()
@@ -257,7 +258,7 @@ class _Attempt:
         with self._part("writing"):
             task.store.write(block, labels, table=table)
             if flooder is not None:
-                write_record(task.store, block, flooder=flooder)
+                write_record(self.objects, block, flooder=flooder)
         return {
             "segments": len(table),
             "carried": len(carried),
@@ -278,10 +279,10 @@ class _Attempt:
     def _require_same_kind(self) -> None:
         """Refuse a device whose numbers differ from those of the run's other blocks."""
         kind = f"{self.where['device']} in {self.where['dtype']}"
-        objects, name = open_store(self.task.store.address), "blocks/computed-on.txt"
-        found = objects.read(name)
-        if found is None and not objects.write(name, kind.encode(), only_new=True):
-            found = objects.read(name)
+        name = "blocks/computed-on.txt"
+        found = self.objects.read(name)
+        if found is None and not self.objects.write(name, kind.encode(), only_new=True):
+            found = self.objects.read(name)
         if found is not None and found != kind.encode():
             raise DeviceError(
                 f"{self.where['host']} computes on {kind}, and other blocks of this run on "

@@ -149,7 +149,7 @@ def prepare_job(
 
     description = model.description
     box = image.box if request.box is None else request.box
-    _check_box(request.box, image=image, fov=description.fov)
+    require_box_holds_fov(request.box, image=image, fov=description.fov)
     _require_room(box, folder=folder)
     chosen = choose_device(request.device)
     dtype = choose_dtype(request.dtype, chosen.device)
@@ -180,7 +180,7 @@ def prepare_job(
         about=_about(image, model, request=request, voxel_size=voxel_size),
         notices=tuple(
             notice
-            for notice in (chosen.notice, _voxel_size_notice(image, description))
+            for notice in (chosen.notice, voxel_size_notice(image, description))
             if notice is not None
         ),
     )
@@ -266,7 +266,7 @@ def _require_room(box: Box, *, folder: Path | None) -> None:
         )
 
 
-def _voxel_size_notice(image: Volume, description: ModelDescription) -> str | None:
+def voxel_size_notice(image: Volume, description: ModelDescription) -> str | None:
     """Say what a user should know when image and network do not share a voxel size."""
     if image.voxel_size is None:
         return (
@@ -297,7 +297,19 @@ def voxel_size_mismatch(edges: VoxelSize, description: ModelDescription, *, uri:
     )
 
 
-def _check_box(box: Box | None, *, image: Volume, fov: Zyx) -> None:
+def require_box_holds_fov(box: Box | None, *, image: Volume, fov: Zyx) -> None:
+    """Refuse a box outside of an image, or one in which a field of view has no room.
+
+    Parameters
+    ----------
+    box
+        Part of the image, or None for all of it.
+
+    Raises
+    ------
+    GeometryError
+        Saying which.
+    """
     if box is not None and not image.box.contains(box):
         raise GeometryError(
             f"box {box} is not inside {image.uri}, which holds {image.box} (z,y,x): give a part "
