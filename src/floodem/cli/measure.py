@@ -136,12 +136,13 @@ def _working(csv: Path | None, work: Path | None) -> Iterator[Path]:
 
 
 def _measured(source: Any, work: Path, how: Mapping[str, Any]) -> Measures:
+    from floodem.cluster.dask_crew import keeping_cluster
     from floodem.shapes.measures.measure import measure as run
     from floodem.shapes.skeletons.job import skeletonize
     from floodem.shapes.skeletons.request import SkeletonRequest
 
     crew = how["crew"]
-    with finishing_tasks(overwrite=False) as working:
+    with finishing_tasks(overwrite=False) as working, keeping_cluster(crew):
         found = run(source, voxel_size=how["size"], crew=crew, work=work / "counts", **working)
         if not how["length"]:
             return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from floodem.cluster.crew import ALONE, Crew
+from floodem.cluster.dask_crew import keeping_cluster
 from floodem.errors import LabelError, OptionError
 from floodem.evaluation.alignment import BLOCK_VOXELS, Alignment, LabelArray, align
 from floodem.evaluation.blocks import TABLE_VERSION, Comparison
@@ -31,6 +33,7 @@ from floodem.geometry import Box, Zyx
 from floodem.labels.runs import Labels
 from floodem.progress import ProgressListener
 from floodem.shapes.source import LabelSource
+from floodem.volumes.servers.addresses import is_remote
 from floodem.volumes.volume import Volume
 
 FORMAT_VERSION = 1
@@ -184,12 +187,13 @@ def evaluate(
         else:
             if work is None:
                 work = opened.enter_context(tempfile.TemporaryDirectory(prefix="floodem-"))
+            opened.enter_context(keeping_cluster(crew))
             passes = PassesInTasks(
                 Comparison(
                     segmentation=sources[0],
                     truth=sources[1],
                     blocks=alignment.blocks,
-                    work=str(work),
+                    work=_absolute(work),
                 ),
                 crew=crew,
                 identity=_identity(alignment, sources),
@@ -275,6 +279,11 @@ def _crew_for(alignment: Alignment, crew: Crew) -> Crew:
     """Return the crew, or this process alone where others would take longer to start."""
     is_small = alignment.box.size < PAYS_VOXELS or len(alignment.blocks) == 1
     return replace(crew, workers=1) if is_small and crew.cluster is None else crew
+
+
+def _absolute(work: str | Path) -> str:
+    """Return an address that means the same to workers elsewhere."""
+    return str(work) if is_remote(str(work)) else os.path.abspath(work)
 
 
 def _identity(alignment: Alignment, sources: tuple[LabelSource, LabelSource]) -> dict[str, Any]:

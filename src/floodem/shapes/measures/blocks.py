@@ -124,6 +124,7 @@ def count_source(
         When it was told to stop.
     """
     found = blocks_of(volume, directions=directions)
+    work = work.absolute()  # workers may be elsewhere
     tables = [work / f"{number}.npy" for number in range(len(found))]
     tasks = [
         Task(

@@ -88,7 +88,7 @@ class MeshDestination:
                     f"{self.uri} is on a server: give a local folder for working files with "
                     "--work, and no file format"
                 )
-            self.folder = work
+            self.folder = work.absolute()  # workers may be elsewhere
         else:
             self.path = Path(os.path.abspath(text))
             if not self.path.name or not text.strip():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from floodem.cluster import ALONE, Crew, Task, run_tasks
+from floodem.cluster.dask_crew import keeping_cluster
 from floodem.cluster.holding import taking_rest
 from floodem.cluster.sharing import share_rest
 from floodem.errors import FloodemError
@@ -176,7 +177,7 @@ def mesh_segmentation(
         progress=progress,
         should_stop=should_stop,
     )
-    with place.hold(identity, crew=crew):
+    with place.hold(identity, crew=crew), keeping_cluster(crew):
         try:
             result = stages.make()
         except (FloodemError, OSError) as error:

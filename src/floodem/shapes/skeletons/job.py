@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from floodem.cluster import ALONE, Crew, Task, run_tasks
+from floodem.cluster.dask_crew import keeping_cluster
 from floodem.cluster.holding import holding, taking_rest
 from floodem.cluster.sharing import share_rest
 from floodem.errors import DestinationExistsError, FloodemError, RunConflictError
@@ -122,7 +123,7 @@ def skeletonize(
         labels = source.identity(volume)
         identity = {"version": _VERSION, "labels": labels, "request": request.identity()}
         _require_ours(destination, work)
-        with holding(work, crew=crew, what=str(destination)):
+        with holding(work, crew=crew, what=str(destination)), keeping_cluster(crew):
             values = json.loads(json.dumps(identity))
             if crew.shard is None:
                 _begin(destination, work, identity=values, again=overwrite)
@@ -130,8 +131,8 @@ def skeletonize(
                 _join(destination, work, identity=values)
             run = _Run(
                 source=source,
-                destination=destination,
-                work=work,
+                destination=destination.absolute(),  # workers may be elsewhere
+                work=work.absolute(),
                 request=request,
                 identity=identity,
                 crew=crew,
@@ -149,7 +150,7 @@ def skeletonize(
                 should_stop=should_stop,
             )
             ways = readings(volume, voxel_size=size, is_fixed=request.is_level_fixed)
-            return run.make(objects, ways)
+            return dataclasses.replace(run.make(objects, ways), destination=destination)
 
 
 def _require_ours(destination: Path, work: Path) -> None:
