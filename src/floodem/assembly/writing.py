@@ -132,7 +132,9 @@ def _renumbered(
             f"{what} holds label {largest}, and its mapping ends with {len(ids) - 1}: one of both "
             "is of another run; begin again with --overwrite"
         )
-    found: UInt64[np.ndarray, "z y x"] = ids[labels]
+    found = np.empty(labels.shape, np.uint64)
+    for local, final in zip(labels, found, strict=True):
+        np.take(ids, local, out=final, mode="clip")  # without looking again whether they fit
     return found
 
 
