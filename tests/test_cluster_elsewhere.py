@@ -53,8 +53,8 @@ def test_only_who_has_a_certificate_of_the_same_authority_gets_in(
     others = DaskPrograms(tmp_path / "others")
     with pytest.raises(ResourceError, match="same authority"):
         run(note_down, tasks, tmp_path / "b", cluster=programs.toml(certificates=others))
+    plain = programs.address.replace("tls", "tcp")
     with pytest.raises(ResourceError, match="no scheduler answers"):
-        plain = programs.address.replace("tls", "tcp")
         run(note_down, tasks, tmp_path / "c", cluster=plain, insecure=True)
     with pytest.raises(OptionError, match=r"\[scheduler\] address, ca_file"):
         run(note_down, tasks, tmp_path / "d", cluster=programs.address)

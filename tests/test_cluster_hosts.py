@@ -19,6 +19,8 @@ from floodem.cluster import Crew, run_tasks
 
 pytest.importorskip("distributed")
 
+pytestmark = pytest.mark.slow
+
 SUBNET = "10.213.77"
 BRIDGE = "floodem-br"
 HOSTS = ("floodem-a", "floodem-b")
@@ -52,7 +54,18 @@ def two_hosts() -> Iterator[dict[str, str]]:
             ip("link", "set", BRIDGE, "up")
             for number, host in enumerate(HOSTS, start=2):
                 ip("netns", "add", host)
-                ip("link", "add", f"{host}-0", "type", "veth", "peer", "name", "eth0", "netns", host)
+                ip(
+                    "link",
+                    "add",
+                    f"{host}-0",
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    "eth0",
+                    "netns",
+                    host,
+                )
                 ip("link", "set", f"{host}-0", "master", BRIDGE, "up")
                 ip("-n", host, "addr", "add", f"{SUBNET}.{number}/24", "dev", "eth0")
                 ip("-n", host, "link", "set", "lo", "up")
@@ -100,5 +113,7 @@ def test_a_host_that_is_cut_off_costs_only_what_was_in_flight(tmp_path: Path, tw
         assert sum(done.values()) - 30 <= in_flight
         both = {line for log in tmp_path.glob("*.log") for line in log.read_text().split()}
         assert len(both) == 2, "both hosts worked"
-        assert any("1 worker lost, whose tasks are done again: 1 worker now" in one for one in notes)
+        assert any(
+            "1 worker lost, whose tasks are done again: 1 worker now" in one for one in notes
+        )
     assert "handshake failed" not in programs.log("scheduler")

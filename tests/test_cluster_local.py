@@ -35,7 +35,6 @@ from cluster_cases import (
     wait_for_stop,
 )
 from floodem.cluster import Crew, Task, run_tasks
-from floodem.cluster.dask_clusters import worker_environment
 from floodem.cluster.dask_crew import _OPEN, keeping_cluster
 from floodem.cluster.dask_worker import Sealed, is_leaving, worker_number
 from floodem.cluster.receipts import Receipts
@@ -46,6 +45,7 @@ from floodem.errors import (
     StoppedError,
     TasksFailedError,
 )
+from floodem.volumes.parallel import usable_threads
 
 pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
@@ -70,13 +70,9 @@ def run(function, tasks, folder, *, crew=CREW, **options):
 
 
 def worker_pids():
-    """The processes that do tasks, not those that watch them."""
-    with dask_client() as client:
-        return sorted(worker["pid"] for worker in client.run(_pid).values())
-
-
-def _pid():
-    return {"pid": os.getpid()}
+    """The processes that do tasks: this one started them, and watches them itself."""
+    children = psutil.Process().children()
+    return sorted(child.pid for child in children if "spawn_main" in " ".join(child.cmdline()))
 
 
 @contextlib.contextmanager
@@ -86,6 +82,51 @@ def dask_client():
         yield client
     finally:
         client.close()
+
+
+def listening():
+    """Ports of this process and those that it started, by address."""
+    here = psutil.Process()
+    for process in [here, *here.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for socket in process.net_connections(kind="inet"):
+                if socket.status == psutil.CONN_LISTEN:
+                    yield socket.laddr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for sockets")
+def test_everything_listens_here_only_and_lets_nobody_in_without_a_certificate():
+    ports = list(listening())
+    assert {address.ip for address in ports} == {"127.0.0.1"}
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    stranger.check_hostname = False
+    stranger.verify_mode = ssl.CERT_NONE
+    cluster = _OPEN[CREW.cluster, CREW.slots].cluster
+    friend = cluster.security.get_connection_args("client")["ssl_context"]
+    encrypted = 0
+    for address in ports:
+        heard = _knock(address.port, friend)
+        if heard is None:  # a page, without bokeh: only whether it lives
+            for page in ("info/main/workers.html", "json/counts.json", "metrics", "status"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(f"http://127.0.0.1:{address.port}/{page}", timeout=30)
+        else:
+            encrypted += 1
+            assert heard, "it greets a friend"
+            assert _knock(address.port, stranger) == b""
+    assert encrypted >= 1 + 2 * WORKERS  # the scheduler, and each worker with who watches it
+
+
+def _knock(port, context):
+    """Return what is said to one who comes in; None where nothing is encrypted."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
+        try:
+            with context.wrap_socket(plain) as tls:
+                return tls.recv(1)
+        except ssl.SSLError as error:
+            return None if "WRONG_VERSION_NUMBER" in str(error) else b""
+        except ConnectionError:
+            return b""
 
 
 def test_every_task_is_done_once_and_results_come_in_the_order_of_the_tasks(tmp_path):
@@ -185,7 +226,7 @@ def test_workers_killed_at_random_cost_no_more_than_what_was_in_flight(tmp_path)
     def kill_now_and_then():
         nonlocal kills
         while not is_over.wait(0.7) and kills < 4:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(IndexError, ProcessLookupError, psutil.NoSuchProcess):
                 os.kill(chance.choice(worker_pids()), signal.SIGKILL)
                 kills += 1
 
@@ -230,62 +271,16 @@ def _reprs_of_tasks(dask_scheduler):
     return [(repr(task), repr(task.run_spec)) for task in dask_scheduler.tasks.values()]
 
 
-def listening():
-    """Ports of this process and those that it started, by address."""
-    here = psutil.Process()
-    for process in [here, *here.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for socket in process.net_connections(kind="inet"):
-                if socket.status == psutil.CONN_LISTEN:
-                    yield socket.laddr
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for sockets")
-def test_everything_listens_here_only_and_lets_nobody_in_without_a_certificate():
-    with dask_client() as client:  # those that an earlier test killed are back
-        client.wait_for_workers(WORKERS, timeout=30)
-    ports = list(listening())
-    assert {address.ip for address in ports} == {"127.0.0.1"}
-    refused = 0
-    for address in ports:
-        told = _knock(address.port)
-        if told is None:  # a page, without bokeh: only whether it lives
-            for page in ("info/main/workers.html", "json/counts.json", "metrics", "status"):
-                with pytest.raises(urllib.error.HTTPError, match="404"):
-                    urllib.request.urlopen(f"http://127.0.0.1:{address.port}/{page}", timeout=5)
-        else:
-            refused += 1
-            assert "CERTIFICATE_REQUIRED" in told or "certificate required" in told
-    assert refused >= 1 + 2 * WORKERS  # the scheduler, and each worker with who watches it
-
-
-def _knock(port):
-    """Return what is said to one that shows no certificate; None where nothing is encrypted."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
-        try:
-            tls = context.wrap_socket(plain)
-        except ssl.SSLError as error:
-            assert "WRONG_VERSION_NUMBER" in str(error) or "RECORD_LAYER" in str(error), error
-            return None
-        with tls:
-            try:
-                tls.sendall(b"x" * 64)
-                tls.recv(1)
-            except OSError as error:
-                return str(error)
-    return "nothing"
-
-
-def test_each_worker_gets_its_share_of_cores_and_its_own_card(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    found = [worker_environment(number, workers=3, cards=["0", "GPU-7"]) for number in range(3)]
-    assert [one["CUDA_VISIBLE_DEVICES"] for one in found] == ["0", "GPU-7", "0"]
-    assert {one["OMP_NUM_THREADS"] for one in found} == {"2"}
-    assert "CUDA_VISIBLE_DEVICES" not in worker_environment(0, workers=3, cards=["0"])
+def test_workers_get_their_share_of_cores_and_the_cards_of_this_machine(tmp_path, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7")
+    tasks = [Task(key=str(number), argument=None) for number in range(6)]
+    # cards that are no cards: nothing here asks for one
+    found = run(environment, tasks, tmp_path, crew=Crew(cluster="local:2", slots=2))
+    assert {one["CUDA_VISIBLE_DEVICES"] for one in found} <= {"3", "GPU-7"}
+    share = max(1, usable_threads() // 2)
+    assert {one["OMP_NUM_THREADS"] for one in found} == {str(share)}
 
 
 def test_a_worker_of_a_job_leaves_before_the_jobs_time_is_over(monkeypatch):

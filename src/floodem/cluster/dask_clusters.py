@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -22,12 +21,14 @@ from typing import Any, Protocol
 from floodem.cluster.addresses import LocalWorkers, SchedulerAddress
 from floodem.cluster.certificates import make_certificates
 from floodem.cluster.slurm import SlurmOptions
+from floodem.cluster.surroundings import visible_cards, worker_environment
 from floodem.errors import OptionError, ResourceError
 from floodem.volumes.packages import require_package
 
 CONNECT_S = 30.0
 """For a scheduler to answer."""
-_CLOSE_S = 10.0
+_CLOSE_S = 30.0
+"""For workers to end, and for batch jobs to be given back."""
 _ONLY_HERE = "127.0.0.1:0"
 _PRELOAD = "floodem.cluster.dask_worker"
 
@@ -242,7 +243,8 @@ def closing(cluster: Any) -> Iterator[Any]:
     try:
         yield cluster
     finally:
-        cluster.close(timeout=_CLOSE_S)
+        with contextlib.suppress(TimeoutError):  # workers end by themselves without a scheduler
+            cluster.close(timeout=_CLOSE_S)
 
 
 def scheduler_options() -> dict[str, Any]:
@@ -272,7 +274,7 @@ def _start_local(workers: int, *, slots: int) -> Any:
     cards = visible_cards()
     specs = {}
     for number in range(workers):
-        environment = worker_environment(number, workers=workers, cards=cards)
+        environment = worker_environment(number, workers=workers)
         gpu = {"resources": {"GPU": 1}} if cards else {}
         specs[number] = {"cls": distributed.Nanny, "options": {**worker, **gpu, "env": environment}}
     try:
@@ -287,27 +289,3 @@ def _start_local(workers: int, *, slots: int) -> Any:
         raise ResourceError(
             f"{workers} workers do not start ({first_line(error)}): give fewer (local:N)"
         ) from error
-
-
-def visible_cards() -> list[str]:
-    """Return the cards that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [card.strip() for card in named.split(",") if card.strip()]
-    return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def worker_environment(number: int, *, workers: int, cards: list[str]) -> dict[str, str]:
-    """Return what one of several workers of this machine finds in its environment.
-
-    Its share of the cores, and its own card where there are several.
-    """
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
-    found = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    if len(cards) > 1:
-        found["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]
-    return found

@@ -21,7 +21,8 @@ from typing import Any
 from floodem.cluster.addresses import parse_cluster
 from floodem.cluster.crew import Crew
 from floodem.cluster.dask_clusters import CONNECT_S, Cluster, opening
-from floodem.cluster.dask_worker import Left, Sealed, do_sealed, stop_run, topic_of, unseal
+from floodem.cluster.dask_watch import TOPIC, Watch
+from floodem.cluster.dask_worker import Left, Sealed, do_sealed, topic_of, unseal
 from floodem.cluster.events import Done, Event, Failed, Reported
 from floodem.cluster.receipts import Receipts
 from floodem.cluster.task import Task, TaskFunction
@@ -33,15 +34,8 @@ RETURN_DEADLINE_S = 600.0
 _LONGEST_PAUSE_S = 15.0
 _ASKED_EVERY_S = 0.5
 """How long a stop may go unheard while all workers compute."""
-_COUNTED_EVERY_S = 5.0
-_NOTED_EVERY_S = 1.0
 _FETCH_S = 10.0
 """For a result, which is text of a few kilobytes, to come from its worker."""
-ANSWER_S = 30.0
-"""A scheduler that answers no question for so long hangs, and is as good as lost."""
-
-_ALL = "all"
-"""Dask's topic of what happens to workers."""
 
 _OPEN: dict[tuple[str, int], Cluster] = {}
 """Clusters that several stages of a run share."""
@@ -120,185 +114,128 @@ class _Run:
     most_deaths: int
     waiting: deque[Task]
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
-    client: Any = None
+    watch: Watch | None = None
     suspects: deque[Task] = field(default_factory=deque)
     deaths: dict[str, int] = field(default_factory=dict)
     flights: dict[int, _Flight] = field(default_factory=dict)
     inbox: queue.SimpleQueue[tuple[str, Any]] = field(default_factory=queue.SimpleQueue)
     submitted: int = 0
-    workers: int = 0
-    threads: int = 0
-    joined: int = 0
-    lost: int = 0
-    counted_s: float = -_COUNTED_EVERY_S
-    noted_s: float = -_NOTED_EVERY_S
-    told_s: float = -_COUNTED_EVERY_S
-    is_hung: bool = False
 
     def events(self) -> Iterator[Event]:
         if not self.waiting:
             return
-        self._connect(timeout_s=CONNECT_S)
-        yield self._note(f"{self.cluster.what} has {counted(self.workers, 'worker')}")
+        watch = self._connect(timeout_s=CONNECT_S)
+        yield watch.note(f"{self.cluster.what} has {counted(watch.workers, 'worker')}")
         while True:
             is_stopping = self.should_stop()
-            if self.client.status != "running" or self.is_hung:
+            watch.look()
+            if watch.is_lost:
                 yield from self._wait_for_scheduler()
-                if self.client is None:  # told to stop meanwhile
+                if self.watch is None:  # told to stop meanwhile
                     return
-            self._look_at_workers()
+                watch = self.watch
             self.cluster.tend()
+            watch.retire([flight.future.key for flight in self.flights.values()])
             if is_stopping:
-                self._tell_stop()
+                watch.tell_stop()
             else:
-                self._submit()
+                self._submit(watch)
             if not self.flights and (is_stopping or not (self.waiting or self.suspects)):
                 return
-            yield from self._hear()
+            yield from self._hear(watch)
 
     def close(self) -> None:
         """Give up what is with the cluster, and the connection to it."""
-        if self.client is None:
-            return
-        if self.flights and self.client.status == "running":
-            self.told_s = -_COUNTED_EVERY_S
-            self._tell_stop()
-            self.flights.clear()
+        if self.watch is not None and self.flights and not self.watch.is_lost:
+            self.watch.tell_stop(at_once=True)
+        self.flights.clear()
         self._disconnect()
 
-    def _connect(self, *, timeout_s: float) -> None:
-        self.client = self.cluster.connect(timeout_s=timeout_s)
-        self.is_hung = False
+    def _connect(self, *, timeout_s: float) -> Watch:
+        client = self.cluster.connect(timeout_s=timeout_s)
         inbox = self.inbox = queue.SimpleQueue()
-        self.client.subscribe_topic(
-            topic_of(self.name), lambda event: inbox.put(("report", event[1]))
-        )
-        self.client.subscribe_topic(_ALL, lambda event: inbox.put(("cluster", event[1])))
-        self.counted_s = -_COUNTED_EVERY_S
-        self._look_at_workers()
+        client.subscribe_topic(topic_of(self.name), lambda event: inbox.put(("report", event[1])))
+        client.subscribe_topic(TOPIC, lambda event: inbox.put(("cluster", event[1])))
+        self.watch = Watch(client=client, run=self.name)
+        self.watch.look()
+        return self.watch
 
     def _disconnect(self) -> None:
-        client, self.client = self.client, None
+        if self.watch is None:
+            return
+        client, self.watch = self.watch.client, None
         with contextlib.suppress(OSError, TimeoutError):  # nothing is lost with it
             if client.status == "running":
-                for topic in (topic_of(self.name), _ALL):
+                for topic in (topic_of(self.name), TOPIC):
                     client.unsubscribe_topic(topic)
             client.close(timeout=_FETCH_S)
 
-    def _look_at_workers(self) -> None:
-        """Count workers, now and then, as tidings of them may get lost with a connection."""
-        if time.monotonic() - self.counted_s < _COUNTED_EVERY_S:
-            return
-        self.counted_s = time.monotonic()
-        try:
-            threads = self.client.nthreads(callback_timeout=ANSWER_S)
-        except TimeoutError:
-            self.is_hung = True
-        except OSError:  # lost: the next round notices
-            return
-        else:
-            self.workers, self.threads = len(threads), sum(threads.values())
+    def _submit(self, watch: Watch) -> None:
+        while self.waiting and len(self.flights) < watch.room:
+            self._begin(self.waiting.popleft(), watch=watch, is_alone=False)
+        if self.suspects and watch.room and not self.flights:
+            self._begin(self.suspects.popleft(), watch=watch, is_alone=True)
 
-    def _submit(self) -> None:
-        while self.waiting and len(self.flights) < self.threads + self.workers:
-            self._begin(self.waiting.popleft(), is_alone=False)
-        if self.suspects and self.workers and not self.flights:
-            self._begin(self.suspects.popleft(), is_alone=True)
-
-    def _begin(self, task: Task, *, is_alone: bool) -> None:
+    def _begin(self, task: Task, *, watch: Watch, is_alone: bool) -> None:
         self.submitted += 1
         number = self.submitted
         sealed = Sealed(function=self.function, task=task, receipts=self.receipts, run=self.name)
-        future = self.client.submit(
+        future = watch.client.submit(
             do_sealed, sealed, key=("floodem", self.name, task.key, number), pure=False, retries=0
         )
         self.flights[number] = _Flight(task=task, future=future, is_alone=is_alone)
-        inbox = self.inbox
-        future.add_done_callback(lambda _: inbox.put(("ended", number)))
+        self._wait_for(number)
 
-    def _hear(self) -> Iterator[Event]:
+    def _wait_for(self, number: int) -> None:
+        inbox = self.inbox
+        self.flights[number].future.add_done_callback(lambda _: inbox.put(("ended", number)))
+
+    def _hear(self, watch: Watch) -> Iterator[Event]:
         """Take one message, and all that wait behind it."""
-        try:
-            message = self.inbox.get(timeout=_ASKED_EVERY_S)
-        except queue.Empty:
-            yield from self._note_changes()
-            return
+        timeout = _ASKED_EVERY_S
         while True:
-            kind, told = message
+            try:
+                kind, told = self.inbox.get(timeout=timeout)
+            except queue.Empty:
+                break
+            timeout = 0
             if kind == "ended":
-                yield from self._land(told)
+                yield from self._land(told, watch=watch)
             elif kind == "report":
                 yield Reported(key=told["key"], values=json.loads(told["values"]))
             else:
-                self._count_change(told)
-            try:
-                message = self.inbox.get_nowait()
-            except queue.Empty:
-                break
-        yield from self._note_changes()
+                watch.hear(told)
+        yield from watch.changes()
 
-    def _count_change(self, told: Any) -> None:
-        action = told.get("action") if isinstance(told, dict) else None
-        if action == "add-worker":
-            self.joined += 1
-        elif action == "remove-worker" and not told.get("expected"):
-            self.lost += 1
-        if action in {"add-worker", "remove-worker"}:
-            self.counted_s = -_COUNTED_EVERY_S
-
-    def _note_changes(self) -> Iterator[Reported]:
-        if not (self.joined or self.lost) or time.monotonic() - self.noted_s < _NOTED_EVERY_S:
-            return
-        self.noted_s = time.monotonic()
-        self.counted_s = -_COUNTED_EVERY_S
-        self._look_at_workers()
-        parts = [f"{counted(self.joined, 'worker')} joined"] if self.joined else []
-        if self.lost:
-            parts.append(f"{counted(self.lost, 'worker')} lost, whose tasks are done again")
-        self.joined = self.lost = 0
-        yield self._note(f"{' and '.join(parts)}: {counted(self.workers, 'worker')} now")
-
-    def _note(self, sentence: str) -> Reported:
-        return Reported(key="", values={"note": sentence, "workers": self.workers})
-
-    def _land(self, number: int) -> Iterator[Event]:
+    def _land(self, number: int, *, watch: Watch) -> Iterator[Event]:
         """Say what became of a task whose future has ended."""
         from distributed.scheduler import KilledWorker
 
-        flight = self.flights[number]
-        if flight.future.cancelled():  # with the connection to the scheduler, or a lost future
-            if self.client.status == "running":
-                del self.flights[number]
-                self.waiting.append(flight.task)
+        flight = self.flights.pop(number)
+        task, future = flight.task, flight.future
+        if future.cancelled():  # nobody does that, but a client that lost its scheduler
+            watch.is_lost = True
+            self.waiting.append(task)
             return
         try:
-            text = flight.future.result(timeout=_FETCH_S)
+            text = future.result(timeout=_FETCH_S)
         except KilledWorker as error:
-            del self.flights[number]
             yield from self._count_death(flight, error.allowed_failures + 1)
             return
-        except (TimeoutError, OSError) as error:
-            if flight.future.status == "error":
-                del self.flights[number]
-                yield Failed.of(flight.task.key, error)
-                return
-            # Its worker was lost before the result was fetched, and Dask has it done again.
-            inbox = self.inbox
-            flight.future.add_done_callback(lambda _: inbox.put(("ended", number)))
-            return
         except Exception as error:  # noqa: BLE001 - what Dask says of a task goes to that task
-            del self.flights[number]
-            yield Failed.of(flight.task.key, error)
+            if future.status == "error":
+                yield Failed.of(task.key, error)
+            else:  # its worker was lost before the result was fetched: Dask has it done again
+                self.flights[number] = flight
+                self._wait_for(number)
             return
-        del self.flights[number]
-        event = unseal(flight.task.key, text)
+        event = unseal(task.key, text)
         if not isinstance(event, Left):
             yield event
-        else:
-            self.waiting.append(flight.task)
-            if event.worker is not None:
-                with contextlib.suppress(OSError, TimeoutError):  # it leaves by itself, later
-                    self.client.retire_workers([event.worker], callback_timeout=ANSWER_S)
+            return
+        self.waiting.append(task)
+        if event.worker is not None:
+            watch.leaving.setdefault(event.worker, self.submitted)
 
     def _count_death(self, flight: _Flight, deaths: int) -> Iterator[Event]:
         task = flight.task
@@ -315,21 +252,6 @@ class _Run:
         else:
             self.waiting.append(task)
 
-    def _tell_stop(self) -> None:
-        """Let tasks hear that they are to stop; again and again, as workers may join."""
-        if time.monotonic() - self.told_s < _COUNTED_EVERY_S:
-            return
-        self.told_s = time.monotonic()
-        with contextlib.suppress(OSError, TimeoutError):  # lost: its tasks do not end by asking
-            # what `client.run` does, which would wait for ever for a worker that hangs
-            self.client.sync(
-                self.client._run,  # noqa: SLF001
-                stop_run,
-                self.name,
-                on_error="ignore",
-                callback_timeout=ANSWER_S,
-            )
-
     def _wait_for_scheduler(self) -> Iterator[Event]:
         """Connect again, and give again what has no receipt.
 
@@ -339,27 +261,28 @@ class _Run:
         begun = [flight.task for flight in self.flights.values()]
         self.flights.clear()
         self._disconnect()
-        self.workers = self.threads = 0
-        deadline = time.monotonic() + RETURN_DEADLINE_S
         if not self.cluster.may_return:
             raise ResourceError(f"{what} has ended: run the same command again to go on")
-        yield self._note(f"{what} is lost: waiting for it for {RETURN_DEADLINE_S / 60:g} minutes")
+        minutes = f"{RETURN_DEADLINE_S / 60:g} minutes"
+        deadline = time.monotonic() + RETURN_DEADLINE_S
+        told = {"note": f"{what} is lost: waiting for it for {minutes}", "workers": 0}
+        yield Reported(key="", values=told)
         pause_s = _ASKED_EVERY_S
-        while self.client is None:
+        while self.watch is None:
             if self.should_stop():
                 return
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise ResourceError(
-                    f"{what} did not come back within {RETURN_DEADLINE_S / 60:g} minutes: start it "
-                    "and run the same command again, which does only what is not done"
+                    f"{what} did not come back within {minutes}: start it and run the same command "
+                    "again, which does only what is not done"
                 )
             try:
                 self._connect(timeout_s=min(pause_s, left_s))
             except ResourceError:
                 time.sleep(min(_ASKED_EVERY_S, left_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        yield self._note(f"{what} is back with {counted(self.workers, 'worker')}")
+        yield self.watch.note(f"{what} is back with {counted(self.watch.workers, 'worker')}")
         for task in begun:
             result = self.receipts.read(task.key)
             if result is None:

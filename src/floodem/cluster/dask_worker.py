@@ -26,6 +26,9 @@ from floodem.errors import DependencyError, FloodemError, StoppedError
 _STOPPED: set[str] = set()
 """Runs that were told to stop, as far as this worker knows."""
 
+DECLINED_S = 0.5
+"""A worker that takes nothing more looks idle to Dask: declining takes it some time."""
+
 SECONDS_VARIABLE = "FLOODEM_WORKER_SECONDS"
 BEGAN_VARIABLE = "FLOODEM_WORKER_BEGAN"
 """How long a worker of a batch job takes tasks, and since when (seconds since 1970)."""
@@ -87,6 +90,7 @@ def do_sealed(sealed: Sealed) -> str:
         worker.log_event(topic_of(sealed.run), {"key": key, "values": json.dumps(dict(values))})
 
     if is_to_stop():
+        time.sleep(DECLINED_S)
         return _stopped(sealed, worker.address)
     context = TaskContext(
         key=key, worker=worker_number(worker.name), asks=is_to_stop, tells=seldom(tell)

@@ -33,8 +33,6 @@ SAVING_S = 300
 """Before a job's time is over its task is told to stop, and has so long to save its state."""
 _SAVING_SHARE = 0.2
 """Of short jobs, this part of their time."""
-_LAST_S = 30
-"""A worker that has not ended by then ends itself, so that SLURM need not kill it."""
 _DEATH_TIMEOUT_S = 120
 """A worker that finds no scheduler for so long gives its job back."""
 
@@ -134,7 +132,11 @@ class SlurmOptions:
 
     @property
     def saving_seconds(self) -> int:
-        """How long before its end a job's task is told to stop."""
+        """How long before its end a job's task is told to stop.
+
+        After two thirds of it a worker that is still there ends itself, so that SLURM need
+        not kill it.
+        """
         return int(min(SAVING_S, self.seconds * _SAVING_SHARE))
 
 
@@ -239,7 +241,7 @@ def job_script(
     words += ["--name", name, "--nthreads", str(slots), "--nworkers", "1", "--nanny"]
     words += ["--memory-limit", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     words += ["--death-timeout", str(_DEATH_TIMEOUT_S)]
-    words += ["--lifetime", f"{max(1, options.seconds - _LAST_S)}s"]
+    words += ["--lifetime", f"{options.seconds - options.saving_seconds // 3}s"]
     words += ["--preload", "floodem.cluster.dask_worker", "--protocol", "tls"]
     words += ["--tls-ca-file", str(files.ca), "--tls-cert", str(files.certificate)]
     words += ["--tls-key", str(files.key)]

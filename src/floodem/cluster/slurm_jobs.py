@@ -26,10 +26,23 @@ _MOST_LOST_JOBS = 3
 
 @dataclass(slots=True, kw_only=True)
 class Jobs(Owned):
-    """Workers that are jobs of SLURM."""
+    """Workers that are jobs of SLURM.
+
+    Attributes
+    ----------
+    options, files
+        Of the jobs.
+    came
+        Names of the jobs whose worker has come.
+    lost
+        Jobs in a row that ended before their worker came.
+    next_s
+        When jobs are looked at again.
+    """
 
     options: SlurmOptions
     files: WorkerFiles
+    came: set[str] = field(default_factory=set)
     lost: int = 0
     next_s: float = field(default_factory=lambda: time.monotonic() + _TENDED_EVERY_S)
 
@@ -41,12 +54,13 @@ class Jobs(Owned):
         living = _living_jobs()
         if living is None:  # the controller does not answer: jobs live without it
             return
-        connected = {worker["name"] for worker in self.cluster.scheduler_info["workers"].values()}
-        self.lost = 0 if connected else self.lost
+        connected = {str(state.name) for state in list(self.cluster.scheduler.workers.values())}
         for name, job in list(self.cluster.workers.items()):
             if name not in connected and job.job_id is not None and job.job_id not in living:
+                job.status = require("distributed").core.Status.closed
                 del self.cluster.workers[name]
-                self.lost += 1
+                self.lost = 0 if name in self.came else self.lost + 1
+                self.came.discard(name)
         if self.lost >= _MOST_LOST_JOBS and not connected:
             raise ResourceError(
                 f"{self.lost} jobs of SLURM ended before they could work: see what they wrote to "
@@ -111,12 +125,23 @@ def submitting(options: SlurmOptions, *, slots: int) -> Iterator[Jobs]:
         cluster = stack.enter_context(
             closing(_start_jobs(options, files, security=security, slots=slots))
         )
-        yield Jobs(
-            what="the SLURM cluster",
-            cluster=cluster,
-            options=options,
-            files=files,
-        )
+        jobs = Jobs(what="the SLURM cluster", cluster=cluster, options=options, files=files)
+        _note_arrivals(cluster.scheduler, jobs.came)
+        yield jobs
+
+
+def _note_arrivals(scheduler: Any, came: set[str]) -> None:
+    """Collect the names of the workers that come."""
+    distributed = require("distributed")
+
+    class Arrivals(distributed.SchedulerPlugin):  # type: ignore[misc,name-defined]
+        name = "floodem-arrivals"
+
+        def add_worker(self, scheduler: Any, worker: str) -> None:
+            came.add(str(scheduler.workers[worker].name))
+
+    scheduler.add_plugin(Arrivals())
+    came.update(str(state.name) for state in list(scheduler.workers.values()))
 
 
 def _start_jobs(options: SlurmOptions, files: WorkerFiles, *, security: Any, slots: int) -> Any:
@@ -126,12 +151,17 @@ def _start_jobs(options: SlurmOptions, files: WorkerFiles, *, security: Any, slo
     quoting them; what is submitted is `floodem.cluster.slurm.job_script`.
     """
     jobqueue = require("dask_jobqueue")
+    closed = require("distributed").core.Status.closed
 
     class Job(jobqueue.slurm.SLURMJob):  # type: ignore[misc,name-defined]
         def job_script(self) -> str:
             return job_script(
                 options, scheduler=self.scheduler, name=str(self.name), slots=slots, files=files
             )
+
+        async def close(self) -> None:
+            await super().close()
+            self.status = closed  # which dask-jobqueue leaves to chance, and Dask asks for
 
         @contextlib.contextmanager
         def job_file(self) -> Iterator[str]:
