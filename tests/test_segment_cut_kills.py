@@ -107,9 +107,10 @@ def test_workers_of_a_cluster_killed_at_random_cost_the_blocks_in_flight(folder,
     kills = 0
     while process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(moments.uniform(8, 14))
+            process.wait(moments.uniform(3, 6))
         workers = _workers(process.pid)
-        if workers and kills < 3:
+        has_begun = any(Path(f"{destination}.floodem").glob("receipts/floods/*.json"))
+        if workers and has_begun and kills < 3:
             os.kill(moments.choice(workers), signal.SIGKILL)
             kills += 1
     assert process.returncode == 0
@@ -120,9 +121,9 @@ def test_workers_of_a_cluster_killed_at_random_cost_the_blocks_in_flight(folder,
 
 
 def _workers(parent: int) -> list[int]:
-    """Return the processes in which a nanny's tasks run: grandchildren that Python spawned."""
+    """Return the processes in which tasks run: children that Python spawned."""
     listed = subprocess.run(
-        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
     ).stdout
     found = []
     for row in listed.splitlines()[1:]:

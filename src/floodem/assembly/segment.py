@@ -7,6 +7,7 @@ asked for otherwise; everything else goes through the stages of `floodem.assembl
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,7 @@ def segment(
     for sentence in prepared.notices:
         say(sentence)
     with holding(record.address, crew=crew, what=record.destination):
-        return run_stages(
+        made = run_stages(
             prepared,
             record,
             uri=uri,
@@ -129,9 +130,10 @@ def segment(
             levels=cut.levels,
             crew=crew,
             progress=progress,
-            notices=notices,
+            notice=say,
             should_stop=should_stop,
         )
+    return replace(made, notices=tuple(notices))
 
 
 def prepare_cut(

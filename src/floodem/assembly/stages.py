@@ -52,7 +52,7 @@ def run_stages(
     levels: int | Literal["auto"],
     crew: Crew,
     progress: ProgressListener | None,
-    notices: Sequence[str],
+    notice: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> Segmentation:
     """Do everything that is not done yet; only for who holds the run's folder.
@@ -63,6 +63,8 @@ def run_stages(
         What the blocks have in common.
     uri
         Where the labels go.
+    notice
+        Called with what is to be known of the crew, such as the loss of a worker.
 
     Raises
     ------
@@ -86,6 +88,7 @@ def run_stages(
         work=record.address,
         crew=crew,
         progress=progress,
+        notice=notice,
         should_stop=should_stop,
     )
     begun = record.begin(
@@ -105,7 +108,6 @@ def run_stages(
         folder=Path(record.address),
         summary=summary,
         was_finished=was_finished,
-        notices=tuple(notices),
     )
 
 
@@ -137,6 +139,7 @@ class _Run:
     work: str
     crew: Crew
     progress: ProgressListener | None
+    notice: Callable[[str], None]
     should_stop: Callable[[], bool]
 
     @property
@@ -183,6 +186,13 @@ class _Run:
         listener = None
         if self.progress is not None:
             listener = FloodProgress(self.prepared.plan, self.progress)
+
+        def hear(key: str, values: Mapping[str, Any]) -> None:
+            if not key:  # it is about the crew
+                self.notice(str(values["note"]))
+            elif listener is not None:
+                listener.reported(key, values)
+
         try:
             return run_tasks(
                 flood_block_task,
@@ -191,7 +201,7 @@ class _Run:
                 identity=self.prepared.floods,
                 crew=replace(self.crew, slots=FLOOD_SLOTS),
                 progress=None if listener is None else listener.done,
-                reported=None if listener is None else listener.reported,
+                reported=hear,
                 should_stop=self.should_stop,
                 keeps_going=True,
             )
