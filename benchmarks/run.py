@@ -15,6 +15,7 @@
     skeletons  `floodem skeletonize` and `measure` on it as well, against distances alone
     evaluation scores of volumes block by block, against scores of arrays in memory
     stitching  blocks compared, joined and numbered, against reading their labels
+    tasks      what a task costs beside its work, and reading many receipts again
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
@@ -47,6 +48,7 @@ def main() -> int:
     import skeleton_speed
     import start_time
     import stitching_speed
+    import task_overhead
     import torch
     import training_speed
     import viewer_latency
@@ -65,6 +67,7 @@ def main() -> int:
         "records": record_speed.run,
         "meshes": mesh_speed.run,
         "skeletons": skeleton_speed.run,
+        "tasks": task_overhead.run,
         "evaluation": evaluation_speed.run,
         "stitching": stitching_speed.run,
     }

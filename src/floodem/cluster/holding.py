@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from floodem.cluster.crew import Crew, Shard
-from floodem.cluster.leases import Lease, leasing
+from floodem.cluster.leases import Lease, Waiting, leasing
 from floodem.errors import RunConflictError, ShardDoneError
 from floodem.files import exclusive, is_held, making_folders
 from floodem.volumes.servers.addresses import is_remote, without_secrets
@@ -63,6 +63,7 @@ def holding(
     crew: Crew,
     what: str,
     should_stop: Callable[[], bool] = lambda: False,
+    notice: Callable[[str], None] | None = None,
 ) -> Iterator[Hold]:
     """Work at a place alone, or beside other shards, while the body runs.
 
@@ -77,6 +78,8 @@ def holding(
     should_stop
         Asked while another run's lease on a server is watched, which may take
         `floodem.cluster.leases.EXPIRES_AFTER_S` when that run was killed on another machine.
+    notice
+        Told in a sentence for whom it waits.
 
     Raises
     ------
@@ -94,9 +97,8 @@ def holding(
 
     if is_remote(str(place)):
         store = RemoteStore(str(place))
-        with leasing(
-            store, name, what=what, conflicts=conflicts, prefix=_LOCK, should_stop=should_stop
-        ) as lease:
+        waiting = Waiting(what=what, should_stop=should_stop, notice=notice)
+        with leasing(store, name, waiting=waiting, conflicts=conflicts, prefix=_LOCK) as lease:
             yield Hold(crew=crew, lease=lease)
         return
     folder = Path(place)

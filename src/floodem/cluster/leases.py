@@ -126,14 +126,15 @@ class Lease:
         The place.
     name
         Of the lease's object in it.
-    what
-        What messages call the place.
+    waiting
+        For holders of other leases.
     """
 
-    def __init__(self, store: RemoteStore, name: str, *, what: str) -> None:
+    def __init__(self, store: RemoteStore, name: str, *, waiting: Waiting) -> None:
         self._store = store
         self._name = name
-        self._what = without_secrets(what)
+        self._waiting = waiting
+        self._what = without_secrets(waiting.what)
         self._holder = Holder.ours()
         self._stamp = b""
         self._renewed = time.monotonic()
@@ -141,7 +142,7 @@ class Lease:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_end, daemon=True)
 
-    def take(self, should_stop: Callable[[], bool]) -> None:
+    def take(self) -> None:
         """Take the lease, from a holder that is gone where it must be.
 
         Raises
@@ -153,7 +154,7 @@ class Lease:
         StorageError
             When the server refuses.
         """
-        watch = _Watch(what=self._what)
+        watch = _Watch(self._waiting)
         while True:
             began = time.monotonic()
             data, before = self._store.read_stamped(self._name)
@@ -164,11 +165,9 @@ class Lease:
                     self._stamp, self._renewed = stamp, began
                     self._thread.start()
                     return
-            _pause(should_stop, self._what)
+            watch.pause()
 
-    def require_alone(
-        self, conflicts: Callable[[str], bool], prefix: str, *, should_stop: Callable[[], bool]
-    ) -> None:
+    def require_alone(self, conflicts: Callable[[str], bool], prefix: str) -> None:
         """Refuse to work beside holders of leases that do not go with this one.
 
         Parameters
@@ -184,7 +183,7 @@ class Lease:
             As `take`.
         """
         names = [name for name in self._store.names(prefix) if conflicts(name)]
-        watch = _Watch(what=self._what)
+        watch = _Watch(self._waiting)
         with ThreadPoolExecutor(_READERS) as pool:
             while True:
                 found = list(pool.map(self._store.read, names))
@@ -195,7 +194,7 @@ class Lease:
                 ]
                 if not names:
                     return
-                _pause(should_stop, self._what)
+                watch.pause()
 
     def is_lost(self) -> bool:
         """Tell whether another process may work here by now."""
@@ -270,11 +269,31 @@ class Lease:
         return stamp if there is not None and there.token == self._holder.token else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """How to go about waiting for others.
+
+    Attributes
+    ----------
+    what
+        What messages call the place.
+    should_stop
+        Asked now and then.
+    notice
+        Told once for whom it waits.
+    """
+
+    what: str
+    should_stop: Callable[[], bool] = lambda: False
+    notice: Callable[[str], None] | None = None
+
+
 class _Watch:
     """What was seen of leases, and for how long by our own clock."""
 
-    def __init__(self, *, what: str) -> None:
-        self._what = what
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self._what = without_secrets(waiting.what)
         self._seen: dict[str, tuple[bytes, float]] = {}
 
     def is_free(self, name: str, data: bytes | None) -> bool:
@@ -288,6 +307,11 @@ class _Watch:
         holder = None if data is None else Holder.parse(data)
         if data is None or (holder is not None and holder.is_gone()):
             return True
+        if not self._seen and self._waiting.notice is not None:
+            self._waiting.notice(
+                f"{self._what} was worked on by {holder or 'an unknown process'}: looking for up "
+                f"to {EXPIRES_AFTER_S:.0f} s whether it is alive"
+            )
         now = time.monotonic()
         before, since = self._seen.setdefault(name, (data, now))
         if data != before:
@@ -297,14 +321,14 @@ class _Watch:
             )
         return now - since > EXPIRES_AFTER_S
 
-
-def _pause(should_stop: Callable[[], bool], what: str) -> None:
-    time.sleep(LOOKED_EVERY_S)
-    if should_stop():
-        raise StoppedError(
-            f"stopped while waiting for the last process that worked on {what}: run the same "
-            "command again"
-        )
+    def pause(self) -> None:
+        """Wait a little before the next look."""
+        time.sleep(LOOKED_EVERY_S)
+        if self._waiting.should_stop():
+            raise StoppedError(
+                f"stopped while waiting for the last process that worked on {self._what}: run the "
+                "same command again"
+            )
 
 
 def _this_machine() -> str:
@@ -323,16 +347,15 @@ def leasing(
     store: RemoteStore,
     name: str,
     *,
-    what: str,
+    waiting: Waiting,
     conflicts: Callable[[str], bool],
     prefix: str,
-    should_stop: Callable[[], bool],
 ) -> Iterator[Lease]:
     """Hold a lease while the body runs; see `Lease.take` and `Lease.require_alone`."""
-    lease = Lease(store, name, what=what)
+    lease = Lease(store, name, waiting=waiting)
     try:
-        lease.take(should_stop)
-        lease.require_alone(conflicts, prefix, should_stop=should_stop)
+        lease.take()
+        lease.require_alone(conflicts, prefix)
         yield lease
     finally:
         lease.release()
