@@ -227,6 +227,18 @@ def test_branches_that_meet_outside_the_zone_are_one_segment(tmp_path):
     assert numbering.joined == 2
 
 
+@pytest.mark.parametrize("trim", [0, 1])
+def test_what_crosses_a_corner_of_eight_blocks_is_one_segment(tmp_path, trim):
+    truth = np.zeros((8, 8, 8), np.int64)
+    # Two voxels that touch at a corner alone, in blocks that do so too.
+    truth[3, 3, 4] = truth[4, 4, 3] = 5
+    plan = BlockPlan(box=Box.from_shape((8, 8, 8)), core=(4, 4, 4), margin=(2, 2, 2))
+    store, floods = cut(truth, plan, folder=tmp_path / "work")
+    numbering = stitch(store, floods, rule=JoinRule(min_shared=1, trim=(trim,) * 3))
+    assert numbering.segments == 1
+    np.testing.assert_array_equal(final_volume(store), truth // 5)
+
+
 def test_what_lies_in_halos_alone_is_no_segment(tmp_path):
     # Segment 2 of the left block lies in its halo, where the right one found nothing.
     store, floods = two_blocks(
