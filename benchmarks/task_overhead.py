@@ -71,6 +71,7 @@ def print_overhead(place: Callable[[], Path]) -> None:
         return do
 
     processes = Crew(workers=WORKERS)
+    dask = Crew(cluster=f"local:{WORKERS}")
     seconds = interleaved(
         {
             "receipts alone": alone,
@@ -78,6 +79,8 @@ def print_overhead(place: Callable[[], Path]) -> None:
             "2 threads of it": by(Crew(slots=2)),
             "2 processes, started": by(processes, 2),
             "2 processes": by(processes),
+            "Dask, 2 workers here, started": by(dask, 2),
+            "Dask, 2 workers here": by(dask),
             "Python's pool of 2, started": pool(2),
             "Python's pool of 2": pool(),
         },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import sys
 import threading
 import time
@@ -10,7 +12,8 @@ import pytest
 
 from cluster_cases import IDENTITY, note_down, note_down_slowly, squares, tasks_for, times_done
 from dask_programs import DaskPrograms, wait_until
-from floodem.cluster import Crew, dask_clusters, dask_crew, run_tasks
+from floodem.cluster import Crew, dask_clusters, dask_crew, dask_watch, run_tasks
+from floodem.cluster.addresses import SchedulerAddress
 from floodem.errors import OptionError, ResourceError, StoppedError
 
 dask = pytest.importorskip("dask")
@@ -144,15 +147,19 @@ def test_a_scheduler_that_does_not_come_back_ends_the_run_with_how_to_go_on(
     assert sum(times_done(tmp_path).values()) <= 8 + 1
 
 
-def test_while_it_waits_for_a_scheduler_it_can_be_stopped(tmp_path, programs):
+def test_a_scheduler_that_hangs_is_as_good_as_lost_and_who_waits_for_it_can_be_stopped(
+    tmp_path, programs, monkeypatch
+):
+    monkeypatch.setattr(dask_watch, "ANSWER_S", 1.0)
+    monkeypatch.setattr(dask_watch, "COUNTED_EVERY_S", 0.5)
     programs.scheme = "tcp"
-    programs.start_scheduler()
+    scheduler = programs.start_scheduler()
     programs.start_worker()
     notes = []
 
-    def end_cluster(done, total):
+    def freeze(done, total):
         if done == 1:
-            programs.end(*programs.running, kill=True)
+            scheduler.send_signal(signal.SIGSTOP)
 
     with pytest.raises(StoppedError):
         run(
@@ -161,7 +168,17 @@ def test_while_it_waits_for_a_scheduler_it_can_be_stopped(tmp_path, programs):
             tmp_path,
             cluster=programs.address,
             insecure=True,
-            progress=end_cluster,
+            progress=freeze,
             reported=lambda key, values: notes.append(values["note"]),
             should_stop=lambda: any("is lost" in note for note in notes),
         )
+
+
+def test_who_takes_connections_and_says_nothing_is_no_scheduler():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cluster = dask_clusters.Elsewhere(
+            what="it",
+            address=SchedulerAddress(address=f"tcp://127.0.0.1:{silent.getsockname()[1]}"),
+        )
+        with pytest.raises(ResourceError, match="no scheduler answers"):
+            cluster.connect(timeout_s=0.5)

@@ -7,6 +7,7 @@ interrupts it and whoever does it (`Crew`).
 
 from floodem.cluster.context import TaskContext, task_context
 from floodem.cluster.crew import ALONE, Crew, Shard
+from floodem.cluster.dask_crew import keeping_cluster
 from floodem.cluster.task import Task, TaskFunction
 from floodem.cluster.tasks import run_tasks
 
@@ -17,6 +18,7 @@ __all__ = [
     "Task",
     "TaskContext",
     "TaskFunction",
+    "keeping_cluster",
     "run_tasks",
     "task_context",
 ]

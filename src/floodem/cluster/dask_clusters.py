@@ -119,14 +119,23 @@ class Owned:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Elsewhere:
-    """A scheduler that somebody else started."""
+class Elsewhere:
+    """A scheduler that somebody else started, and may start again.
+
+    Attributes
+    ----------
+    what, may_return
+        See `Cluster`.
+    address
+        Where it is, and with which certificates.
+    """
 
     what: str
     address: SchedulerAddress
     may_return: bool = True
 
     def connect(self, *, timeout_s: float) -> Any:
+        """Return a new client."""
         security = _security_of(self.address)
         try:
             return _in_time(
@@ -226,7 +235,7 @@ def opening(
     silent = _distributed().utils.silence_logging_cmgr(logging.CRITICAL)
     with silent, require("dask").config.set(_SETTINGS):
         if isinstance(address, SchedulerAddress):
-            yield _Elsewhere(what=f"the scheduler at {address.address}", address=address)
+            yield Elsewhere(what=f"the scheduler at {address.address}", address=address)
         elif isinstance(address, LocalWorkers):
             with closing(_start_local(address.workers, slots=slots)) as cluster:
                 yield Owned(what="the local cluster", cluster=cluster)
