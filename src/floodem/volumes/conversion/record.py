@@ -188,6 +188,9 @@ class ConversionRecord:
         self._store.delete(f"{_RUNNING}{_CONVERSION}")
         self.journal.clear()
         self._store.delete(f"{_RUNNING}{_TABLE}")
+        if isinstance(self._store, LocalStore):
+            with contextlib.suppress(OSError):
+                (self._store.folder / _RUNNING).rmdir()
 
     def forget_finished(self) -> None:
         """Remove all of the finished conversion; conversion.json goes first."""
