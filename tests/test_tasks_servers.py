@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import task_cases
 from floodem.cluster import Crew, Task, leases, run_tasks
 from floodem.cluster.holding import holding
-from floodem.cluster.leases import Holder
+from floodem.cluster.lease_holder import Holder
 from floodem.cluster.receipts import Receipts, identity_digest
 from floodem.errors import (
     RunConflictError,
@@ -373,5 +374,5 @@ def test_a_dead_process_of_this_machine_is_known_to_be_gone():
     process.wait()
     here = Holder.ours()
     assert not here.is_gone()
-    assert leases.replace(here, process=process.pid).is_gone()
-    assert not leases.replace(here, process=process.pid, machine="another boot").is_gone()
+    assert replace(here, process=process.pid).is_gone()
+    assert not replace(here, process=process.pid, machine="another boot").is_gone()

@@ -10,19 +10,13 @@ until it changes, which shows that its holder is alive, or until it has expired.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import secrets
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, replace
 
+from floodem.cluster.lease_holder import Holder
 from floodem.errors import RunConflictError, StoppedError, StorageError
 from floodem.volumes.servers.addresses import REMOTE_DEADLINE_S, without_secrets
 from floodem.volumes.servers.transport import RemoteStore
@@ -40,81 +34,6 @@ _RELEASE_WAITS_S = 5.0
 """A renewal that hangs longer is not waited for at the end: the lease expires by itself."""
 
 _READERS = 16
-_LEASE_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """Who works at a place.
-
-    Attributes
-    ----------
-    host, process
-        For whoever wonders who that is.
-    token
-        Random; tells two processes apart whatever they are called.
-    started
-        When the work began, by the holder's clock.
-    machine
-        Within what process numbers mean something: a boot of a system and a process
-        namespace; empty where that cannot be told.
-    beats
-        Counts the renewals.
-    is_released
-        The holder has ended.
-    version
-        Of this description.
-    """
-
-    host: str
-    process: int
-    token: str
-    started: str
-    machine: str = ""
-    beats: int = 0
-    is_released: bool = False
-    version: int = _LEASE_VERSION
-
-    @classmethod
-    def ours(cls) -> Holder:
-        """Describe this process, under a new token."""
-        return cls(
-            host=socket.gethostname(),
-            process=os.getpid(),
-            token=secrets.token_hex(16),
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            machine=_this_machine(),
-        )
-
-    @classmethod
-    def parse(cls, data: bytes) -> Holder | None:
-        """Read a lease, or return None where that is none: it then counts as a stranger's."""
-        try:
-            found = cls(**json.loads(data))
-        except (ValueError, TypeError, RecursionError):
-            return None
-        return found if found.version == _LEASE_VERSION else None
-
-    def encoded(self) -> bytes:
-        """Return what is written."""
-        return json.dumps(asdict(self)).encode()
-
-    def is_gone(self) -> bool:
-        """Tell whether the holder has ended for certain; False also where nobody can know."""
-        if self.is_released:
-            return True
-        if not self.machine or self.machine != _this_machine():
-            return False
-        try:
-            os.kill(self.process, 0)  # asks, and kills nothing
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
-
-    def __str__(self) -> str:
-        return f"process {self.process} on {self.host}, since {self.started}"
 
 
 class Lease:
@@ -329,17 +248,6 @@ class _Watch:
                 f"stopped while waiting for the last process that worked on {self._what}: run the "
                 "same command again"
             )
-
-
-def _this_machine() -> str:
-    """Name the system's boot and the namespace in which process numbers hold (Linux only)."""
-    if sys.platform != "linux":
-        return ""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
 
 
 @contextlib.contextmanager
