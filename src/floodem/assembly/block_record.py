@@ -14,11 +14,13 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from floodem.assembly.blocks import Block
-from floodem.flooding.block import BlockFlooder
-from floodem.flooding.results import origins_record, overlaps_record, rejected_seeds
 from floodem.volumes.servers.transport import Store
+
+if TYPE_CHECKING:
+    from floodem.flooding.block import BlockFlooder
 
 _MOST_LOG_BYTES = 2**20
 """A block that is begun and killed without end keeps what was logged last."""
@@ -37,6 +39,8 @@ def write_record(objects: Store, block: Block, *, flooder: BlockFlooder) -> None
     StorageError
         When the disk or the server refuses.
     """
+    from floodem.flooding.results import origins_record, overlaps_record, rejected_seeds
+
     corner = block.halo.start
     files = {
         "origins.json": json.dumps(origins_record(flooder, corner=corner), indent=1) + "\n",

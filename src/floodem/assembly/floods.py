@@ -30,8 +30,7 @@ from floodem.assembly.block_store import BlockStore, SegmentTable
 from floodem.assembly.blocks import Block
 from floodem.assembly.sources import ImageSource, InitialLabels, read_image, task_model
 from floodem.cluster.context import TaskContext, task_context
-from floodem.cluster.receipts import identity_digest
-from floodem.errors import DeviceError, FloodemError, RunConflictError, StoppedError
+from floodem.errors import DeviceError, StoppedError
 from floodem.files import PARTIAL_SUFFIX
 from floodem.flooding.request import SegmentRequest
 from floodem.geometry import VoxelSize
@@ -226,7 +225,16 @@ class _Attempt:
             )
 
     def _flooder(self, job: Job) -> BlockFlooder:
-        flooding = _Flooding(self.task, job, context=self.context)
+        from floodem.assembly.block_flooding import BlockFlooding
+
+        flooding = BlockFlooding(
+            job,
+            name=self.task.block.key,
+            checkpoint=self.task.checkpoint(),
+            save_seconds=self.task.request.checkpoint_seconds,
+            time_limit_s=self.task.time_limit_s,
+            context=self.context,
+        )
         with self._part("seeds"):
             flooding.begin(self.log)
         self.notices = flooding.notices
@@ -311,103 +319,6 @@ class _Attempt:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
-
-
-class _Flooding:
-    """The floods of one block, with their checkpoint, limit and reports."""
-
-    def __init__(self, task: FloodTask, job: Job, *, context: TaskContext) -> None:
-        from floodem.flooding.drive import new_flooder
-
-        self.task, self.job, self.context = task, job, context
-        self.flooder = new_flooder(job)
-        self.checkpoint = task.checkpoint()
-        self.made_from = identity_digest(job.identity)
-        self.notices: tuple[str, ...] = ()
-        self.seconds_before = 0.0
-        self._began = time.monotonic()
-
-    def begin(self, log: BlockLog) -> None:
-        """Take up the checkpoint, or find the seeds."""
-        from floodem.flooding.checkpoint import load_checkpoint
-        from floodem.flooding.drive import add_seeds, new_flooder
-
-        if self.checkpoint is not None and self.checkpoint.exists():
-            try:
-                self.seconds_before = load_checkpoint(
-                    self.checkpoint, self.flooder, made_from=self.made_from
-                )
-            except RunConflictError as error:
-                log.add(f"the checkpoint is not taken: {error}")
-                self.flooder = new_flooder(self.job)
-            else:
-                done, seeds = self.flooder.seeds_done, len(self.flooder.seeds)
-                log.add(f"resumed: {done} of {seeds} seeds are done")
-                return
-        self.notices = tuple(add_seeds(self.job, self.flooder))
-
-    def go_on(self) -> None:
-        """Flood to the end.
-
-        Raises
-        ------
-        StoppedError
-            When the run was told to stop.
-        FloodemError
-            When the time is over.
-        """
-        from floodem.flooding.drive import flood_on
-
-        self._began = time.monotonic()
-        is_done = flood_on(
-            self.flooder,
-            save=self._save,
-            save_seconds=self.task.request.checkpoint_seconds,
-            report=self._report,
-            should_stop=lambda: self.context.should_stop() or self._is_late(),
-        )
-        if is_done:
-            return
-        done = f"{self.flooder.seeds_done} of {len(self.flooder.seeds)} seeds are done"
-        if self._is_late() and not self.context.should_stop():
-            raise FloodemError(
-                f"block {self.task.block.key} was flooded for {self.task.time_limit_s:g} s, the "
-                f"limit of a block, and {done}: give a larger limit, smaller blocks (--block), or "
-                "limit single floods with --max-calls"
-            )
-        saved = "nothing of the block is saved" if self.checkpoint is None else "all is saved"
-        raise StoppedError(f"stopped, {saved}, {done}: run the same command again to go on")
-
-    def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self._began
-
-    def _is_late(self) -> bool:
-        limit = self.task.time_limit_s
-        return limit is not None and self._seconds() > limit
-
-    def _save(self) -> None:
-        from floodem.flooding.checkpoint import save_checkpoint
-
-        if self.checkpoint is not None:
-            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            save_checkpoint(
-                self.checkpoint,
-                self.flooder,
-                made_from=self.made_from,
-                seconds=self._seconds(),
-            )
-
-    def _report(self) -> None:
-        from floodem.flooding.drive import voxels_done
-
-        self.context.report(
-            {
-                "part": "flooding",
-                "voxels": voxels_done(self.flooder),
-                "of": self.flooder.canvas.segmentation.size,
-                "network_calls": self.flooder.counters["network_calls"],
-            }
-        )
 
 
 def segment_table(

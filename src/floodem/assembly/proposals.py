@@ -29,6 +29,9 @@ def default_halo(fov: Zyx) -> Zyx:
 
     Two blocks then overlap by two. Within half a field of view of a halo's face no field
     of view is centred, so that a whole one is left in which both have seen everything.
+    On 128 x 96 x 96 voxels of FIB-25 cut in two, 0.4 % of the voxels are labelled in one of
+    cut and uncut only; with three quarters of a field of view it is 1.0 %, for 10 % fewer
+    network calls, and scores against the truth do not tell the two apart.
     """
     return fov
 
