@@ -14,11 +14,14 @@ from floodem.assembly.levels import parse_levels, parse_models, segment_levels
 from floodem.assembly.request import CutOptions
 from floodem.assembly.segment import segment
 from floodem.assembly.sources import ImageSource
+from floodem.cluster import Crew
+from floodem.cluster.crew import Shard
 from floodem.errors import (
     DestinationExistsError,
     GeometryError,
     OptionError,
     RunConflictError,
+    ShardDoneError,
     StoppedError,
     VolumeNotFoundError,
 )
@@ -74,7 +77,7 @@ def request(**changes):
 
 
 def chain(made, destination, *, levels=(1, 0), models=None, **changes):
-    of_run = {"cut", "should_stop", "notice", "progress"} & set(changes)
+    of_run = {"cut", "crew", "should_stop", "notice", "progress"} & set(changes)
     asked = {name: changes.pop(name) for name in of_run}
     return segment_levels(
         ImageSource(uri=str(changes.pop("image", made / "em.zarr"))),
@@ -185,6 +188,22 @@ def test_a_chain_goes_on_where_it_was_stopped_and_repeats_no_level(tmp_path, mad
     assert after == before
     assert (read(destination) == read(whole.uri)).all()
     assert chain(made, destination, cut=cut).was_finished
+
+
+def test_shards_started_once_for_each_level_leave_what_one_process_leaves(tmp_path, made):
+    cut = CutOptions(block=(12, 40, 64), halo=(6, 16, 16))
+    whole = chain(made, tmp_path / "a.zarr", cut=cut)
+    destination, ended = tmp_path / "b.zarr", []
+    for _level in (1, 0):
+        for number in (1, 2):
+            crew = Crew(shard=Shard(number=number, count=2))
+            try:
+                chain(made, destination, cut=cut, crew=crew)
+            except ShardDoneError as done:
+                ended.append(str(done))
+    # Each shard ends once; the last one of a level goes on, and nobody does a block twice.
+    assert ["shard 1/2 is done" in sentence for sentence in ended] == [True, False]
+    assert (read(destination) == read(whole.uri)).all()
 
 
 def test_other_options_are_refused_and_overwriting_begins_every_level_again(tmp_path, made):
