@@ -45,6 +45,7 @@ _RUN = "run.json"
 RECEIPTS = "receipts/"
 _DATA = (
     *("blocks/", "pairs/", "mapping/", "labels.", "joins.csv", "destination.", "running/"),
+    "scratch-",
     *("conversion.json", "receipts.txt", "relabel.csv"),
     *(name for name in RUN_FILES if name != _RUN),
 )

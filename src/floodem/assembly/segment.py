@@ -90,6 +90,7 @@ def segment(
     """
     request = SegmentRequest() if request is None else request
     cut = CutOptions() if cut is None else cut
+    Outputs(labels=str(destination)).require_possible(may_be_remote=True)
     if not is_cut(image, destination, request=request, cut=cut, crew=crew, initial=initial):
         return segment_block(
             image.open() if isinstance(image, ImageSource) else image,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +32,7 @@ from floodem.assembly.sources import close_sources
 from floodem.assembly.summary import summarise
 from floodem.assembly.writing import write_core_task, write_tasks
 from floodem.cluster import Crew, Task, run_tasks
+from floodem.errors import StoppedError
 from floodem.flooding.request import Segmentation
 from floodem.flooding.run_folder import RunStatus
 from floodem.progress import Progress, ProgressListener
@@ -116,16 +116,24 @@ class _NumberTask:
     store: BlockStore
     floods: Sequence[Mapping[str, Any]]
     progress: ProgressListener | None
+    should_stop: Callable[[], bool]
+
+    def tell(self, report: Progress) -> None:
+        """Pass progress on, and end the work when it is to stop; it is then repeated whole."""
+        if self.should_stop():
+            raise StoppedError("stopped while ids were given: run the same command again to go on")
+        if self.progress is not None:
+            self.progress(report)
 
 
 def _number(task: _NumberTask) -> dict[str, Any]:
-    with ExitStack() as made:
-        if is_remote(task.store.address):
-            scratch = Path(made.enter_context(tempfile.TemporaryDirectory(prefix="floodem-")))
-        else:
-            scratch = Path(task.store.address)
+    """Give all segments their ids, with large files on a local disk."""
+    is_elsewhere = is_remote(task.store.address)
+    with tempfile.TemporaryDirectory(
+        prefix="scratch-", dir=None if is_elsewhere else task.store.address
+    ) as scratch:
         found = number_segments(
-            task.store, floods=task.floods, scratch=scratch, progress=task.progress
+            task.store, floods=task.floods, scratch=Path(scratch), progress=task.tell
         )
     return asdict(found)
 
@@ -210,7 +218,12 @@ class _Run:
 
     def _numbers(self, floods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Give all segments their ids, in this process: that needs a local disk."""
-        task = _NumberTask(store=self.prepared.store, floods=floods, progress=self.progress)
+        task = _NumberTask(
+            store=self.prepared.store,
+            floods=floods,
+            progress=self.progress,
+            should_stop=self.should_stop,
+        )
         done = run_tasks(
             _number,
             [Task(key="all", argument=task)],

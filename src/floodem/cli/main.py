@@ -51,7 +51,7 @@ COMMANDS = {
     "fetch": "Bring a published network and its sample volumes.",
     "models": "List the networks at hand, and those that can be fetched.",
     "import-model": "Turn a TensorFlow checkpoint of a flood-filling network into a model file.",
-    "segment": "Segment an image with a flood-filling network.",
+    "segment": "Segment an image of any size with a flood-filling network.",
     "open-results": "Turn a folder of the older programs' results into one volume.",
     "evaluate": "Score a segmentation against the truth.",
     "mesh": "Make meshes of the objects of a segmentation.",

@@ -25,7 +25,12 @@ def segment(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image: a path or address.")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="Where the labels go.")],
     *,
-    model: Annotated[str, typer.Option(help="Model file (.safetensors).")],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="MODEL", help="Model file (.safetensors) or name; LEVEL=MODEL with --levels."
+        ),
+    ],
     network: Annotated[
         str | None,
         typer.Option(metavar="PACKAGE:FACTORY", help="Code of the model's network, if not ours."),
@@ -102,6 +107,10 @@ def segment(
         float, typer.Option(help="Part of two blocks' pieces that must be shared to be one.")
     ] = 0.6,
     min_shared: Annotated[int, typer.Option(help="Least voxels that such pieces share.")] = 10,
+    levels: Annotated[
+        str | None,
+        typer.Option(metavar="2,1", help="Levels of IMAGE, from coarse to fine, DST the last."),
+    ] = None,
     pyramid: options.Pyramid = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print blocks, hours and bytes, and do nothing.")
@@ -131,7 +140,8 @@ def segment(
 
     What does not fit in memory is cut into blocks, which are flooded apart and joined
     where they agree; --block, --workers, --cluster and --shard cut smaller ones too.
-    docs/large-volumes.md says how, and what it costs.
+    docs/large-volumes.md says how, and what it costs. With --levels a coarser level is
+    segmented first and the finer one fills what is left.
 
     A mask is the address of a volume (not 0: masked), volume:ADDRESS,values=1|3,
     image:min=0,max=10 of raw grey levels, or "where: z < 10 and x > 5" in voxels of
@@ -141,9 +151,7 @@ def segment(
     PolicyMaxPeaks, PolicyGrid3d, PolicyFillEmptySpace and others, with their
     arguments in JSON; docs/segmenting.md lists them.
     """
-    from floodem.assembly.planning import planned
     from floodem.assembly.request import CutOptions
-    from floodem.assembly.segment import segment as run
     from floodem.flooding.masks import parse_mask
     from floodem.flooding.options import FloodOptions
     from floodem.flooding.request import SegmentRequest
@@ -174,16 +182,12 @@ def segment(
         overwrite=overwrite,
         checkpoint_seconds=checkpoint_seconds,
     )
-    if network is not None:
-        from floodem.network.registry import register_network
-
-        register_network(network)
     cut = CutOptions(
         block=option_value("--block", parse_zyx, text=block),
         halo=option_value("--halo", parse_zyx, text=halo),
         agreement=agreement,
         min_shared=min_shared,
-        levels=_levels(pyramid),
+        levels=_levels_of_result(pyramid),
         block_seconds=None if block_time_limit is None else block_time_limit * SECONDS_PER_HOUR,
     )
     crew = options.chosen_crew(
@@ -193,24 +197,64 @@ def segment(
         insecure=insecure,
         overwrite=overwrite,
     )
+    chosen = {"request": request, "cut": cut, "crew": crew, "network": network}
+    job = _job(image, destination, model, levels=levels) | chosen
     _warn_of_labels(image)
-    what: dict[str, Any] = {
-        "model": model,
-        "request": request,
-        "cut": cut,
-        "crew": crew,
-        "network": network,
-    }
     if plan:
-        print_plan(planned(image, destination, **what), as_json=as_json)
-        return
-    with saving_state(overwrite=overwrite) as listening:
+        _plan(job, as_json=as_json)
+    else:
+        _run(job, time_limit=time_limit, as_json=as_json)
+
+
+def _job(image: str, destination: str, models: list[str], *, levels: str | None) -> dict[str, Any]:
+    """Return what is segmented where and with which networks: one level, or several."""
+    from floodem.assembly.levels import parse_levels, parse_models
+    from floodem.assembly.sources import ImageSource
+
+    place = {"image": ImageSource(uri=image), "destination": destination}
+    if levels is not None:
+        numbers = option_value("--levels", parse_levels, text=levels)
+        return {**place, "levels": numbers, "models": parse_models(models, levels=numbers)}
+    if len(models) > 1:
+        raise OptionError(
+            f"{len(models)} models are given, {', '.join(models)}, and one level is segmented: "
+            "give one, or --levels"
+        )
+    return {**place, "model": models[0]}
+
+
+def _plan(job: dict[str, Any], *, as_json: bool) -> None:
+    from floodem.assembly.planning import planned
+
+    if "levels" in job:
+        raise OptionError(
+            "--plan is made for one level at a time: leave --levels out, or plan each level as "
+            "an image of its own"
+        )
+    _register(job["network"])
+    print_plan(planned(**job), as_json=as_json)
+
+
+def _run(job: dict[str, Any], *, time_limit: float | None, as_json: bool) -> None:
+    from floodem.assembly.levels import segment_levels
+    from floodem.assembly.segment import segment as segment_one
+
+    _register(job["network"])
+    with saving_state(overwrite=job["request"].overwrite) as listening:
         should_stop = _until(time_limit, listening.pop("should_stop"))
-        made = run(image, destination, should_stop=should_stop, **what, **listening)
+        run = segment_levels if "levels" in job else segment_one
+        made = run(**job, should_stop=should_stop, **listening)
     if as_json:
         print(json.dumps(made.to_json()))
     else:
         print_segmentation(made)
+
+
+def _register(network: str | None) -> None:
+    if network is not None:
+        from floodem.network.registry import register_network
+
+        register_network(network)
 
 
 def _one_for_each_card() -> int:
@@ -219,7 +263,7 @@ def _one_for_each_card() -> int:
     return max(1, len(visible_cards()))
 
 
-def _levels(pyramid: str | None) -> int | Literal["auto"]:
+def _levels_of_result(pyramid: str | None) -> int | Literal["auto"]:
     levels = parse_pyramid(pyramid)
     return "auto" if levels is None else levels
 

@@ -35,12 +35,16 @@ def verify(
     and box (z,y,x). Of a conversion that was stopped, what is written so far is
     checked. Ends with 3 when something is wrong.
     """
+    from floodem.assembly.verification import is_cut_run, verify_cut_run
     from floodem.cli.progress import progress_bar
     from floodem.volumes.conversion.verification import verify as verify_conversion
 
     found: SegmentationCheck | Verification
     with progress_bar() as progress:
-        if _is_segmentation(destination):
+        if is_cut_run(destination):
+            found = verify_cut_run(destination, progress=progress)
+            text = _about_segmentation(found)
+        elif _is_segmentation(destination):
             from floodem.flooding.verification import verify_segmentation
 
             found = verify_segmentation(destination, progress=progress)
