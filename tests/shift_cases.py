@@ -15,7 +15,7 @@ def tissue(depth: int, *, edge: int, seed: int = 0, noise: float = 8.0) -> np.nd
     shape = (depth, edge + 2 * ROOM, edge + 2 * ROOM)
     field = ndimage.gaussian_filter(rng.normal(size=shape), (3, 6, 6), mode="wrap")
     field /= field.std()
-    image = 150 - 90 * np.exp(-((field / 0.25) ** 2))
+    image = 200 - 150 * np.exp(-((field / 0.25) ** 2))
     return image + rng.normal(0, noise, shape)
 
 

@@ -60,7 +60,9 @@ def test_it_names_the_shifted_sections_and_a_mask_that_can_be_used(capsys):
     assert "100.0%" in row
     mask = told.splitlines()[-1].strip().removeprefix('--mask "').removesuffix('"')
     assert mask == "shift:f.zarr,threshold=4,window=-3:3,-4:5,-4:5,scale=16"
-    check_masks([parse_mask(mask)], box=Box((0, 0, 0), (DEPTH, 80, 80)), voxel_size=VoxelSize(30, 6, 6))
+    check_masks(
+        [parse_mask(mask)], box=Box((0, 0, 0), (DEPTH, 80, 80)), voxel_size=VoxelSize(30, 6, 6)
+    )
     assert run(*words) == 0
     assert "was finished by an earlier run" in capsys.readouterr().out
 
