@@ -23,11 +23,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from floodem.assembly.level_ratio import level_ratio
+from floodem.assembly.preparation import FLOOD_SLOTS
 from floodem.assembly.request import CutOptions
 from floodem.assembly.run_record import RunRecord, is_taken
 from floodem.assembly.segment import segment
 from floodem.assembly.sources import ImageSource, InitialLabels
-from floodem.cluster import ALONE, Crew
+from floodem.cluster import ALONE, Crew, keeping_cluster
 from floodem.errors import DestinationExistsError, GeometryError, OptionError
 from floodem.flooding.job import require_box_holds_fov
 from floodem.flooding.masks import CoordinateMask, MaskRule, ShiftMask, VolumeMask
@@ -196,22 +197,23 @@ def segment_levels(
     chain = _chain(image, destination, levels=levels, models=models, request=request)
     carried: InitialLabels | None = None
     made: Segmentation | None = None
-    for number, step in enumerate(chain):
-        is_last = number == len(chain) - 1
-        made = segment_level(
-            step.image,
-            step.destination,
-            model=step.model,
-            request=step.request,
-            cut=cut if is_last else replace(cut, levels=0),
-            crew=crew,
-            network=network,
-            initial=carried,
-            progress=_telling(progress, step.image.level),
-            notice=_saying(notice, step.image.level),
-            should_stop=should_stop,
-        )
-        carried = InitialLabels(uri=step.destination, ratio=step.ratio_below)
+    with keeping_cluster(replace(crew, slots=FLOOD_SLOTS)):
+        for number, step in enumerate(chain):
+            is_last = number == len(chain) - 1
+            made = segment_level(
+                step.image,
+                step.destination,
+                model=step.model,
+                request=step.request,
+                cut=cut if is_last else replace(cut, levels=0),
+                crew=crew,
+                network=network,
+                initial=carried,
+                progress=_telling(progress, step.image.level),
+                notice=_saying(notice, step.image.level),
+                should_stop=should_stop,
+            )
+            carried = InitialLabels(uri=step.destination, ratio=step.ratio_below)
     assert made is not None
     return made
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from floodem.assembly.blocks import BlockPlan
-from floodem.assembly.preparation import Prepared, prepare
+from floodem.assembly.preparation import FLOOD_SLOTS, Prepared, prepare
 from floodem.assembly.request import CutOptions
 from floodem.assembly.run_record import RunRecord
 from floodem.assembly.sources import ImageSource, InitialLabels
 from floodem.assembly.stages import run_stages
-from floodem.cluster import ALONE, Crew
+from floodem.cluster import ALONE, Crew, keeping_cluster
 from floodem.cluster.holding import holding
 from floodem.errors import OptionError, RunConflictError
 from floodem.flooding.addresses import Outputs, require_apart
@@ -122,7 +122,8 @@ def segment(
     )
     for sentence in prepared.notices:
         say(sentence)
-    with holding(record.address, crew=crew, what=record.destination):
+    crew = replace(crew, slots=FLOOD_SLOTS)
+    with holding(record.address, crew=crew, what=record.destination), keeping_cluster(crew):
         made = run_stages(
             prepared,
             record,

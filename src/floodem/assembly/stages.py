@@ -26,7 +26,7 @@ from floodem.assembly.numbering import number_segments
 from floodem.assembly.output_levels import level_tasks, write_level_task
 from floodem.assembly.pairs import PairTask, compare_block_task
 from floodem.assembly.placing import finish
-from floodem.assembly.preparation import FLOOD_SLOTS, Prepared
+from floodem.assembly.preparation import Prepared
 from floodem.assembly.run_record import RunRecord
 from floodem.assembly.sources import close_sources
 from floodem.assembly.summary import summarise
@@ -207,7 +207,7 @@ class _Run:
                 self.prepared.flood_tasks(),
                 receipts=self._receipts("floods"),
                 identity=self.prepared.floods,
-                crew=replace(self.crew, slots=FLOOD_SLOTS),
+                crew=self.crew,
                 progress=None if listener is None else listener.done,
                 reported=hear,
                 should_stop=self.should_stop,
