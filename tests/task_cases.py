@@ -140,6 +140,11 @@ def wait_long(argument):
     return {}
 
 
+def slow_square(number):
+    time.sleep(0.5)
+    return {"square": number * number}
+
+
 def write_result_twice(argument):
     """Do as if another host had finished the same task a moment ago."""
     receipts, key = argument

@@ -21,16 +21,7 @@ from floodem.errors import (
     StoppedError,
     VolumeFormatError,
 )
-
-IDENTITY = {"source": "em.zarr", "threshold": 0.6}
-
-
-def note_down(argument):
-    """Append a line to a file, so that a test can count how often a task was done."""
-    folder, number = argument
-    with open(Path(folder) / f"{number}.log", "a", encoding="ascii") as log:
-        log.write(f"{os.getpid()}\n")
-    return {"square": number * number}
+from task_cases import IDENTITY, is_running, note_down, tasks_for, times_done
 
 
 def refuse(argument):
@@ -42,17 +33,6 @@ def refuse(argument):
 def die(argument):
     os.kill(os.getpid(), signal.SIGKILL)
     return {}
-
-
-def tasks_for(folder, count):
-    return [Task(key=f"task-{number}", argument=(str(folder), number)) for number in range(count)]
-
-
-def times_done(folder):
-    return {
-        int(log.stem): len(log.read_text(encoding="ascii").splitlines())
-        for log in Path(folder).glob("*.log")
-    }
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -169,32 +149,17 @@ def test_two_tasks_of_one_key_and_no_worker_are_refused(tmp_path):
         Crew(workers=0)
 
 
-def wait_long(argument):
-    folder, number = argument
-    (Path(folder) / f"{number}.pid").write_text(str(os.getpid()), encoding="ascii")
-    time.sleep(0.2 if number < 2 else 60)
-    return {}
-
-
 SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_tasks import IDENTITY, wait_long, tasks_for
+from task_cases import IDENTITY, wait_long, tasks_for
 from floodem.cluster import Crew, run_tasks
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     run_tasks(wait_long, tasks_for(folder, 4), receipts=folder / "r", identity=IDENTITY,
               crew=Crew(workers=2))
 """
-
-
-def is_running(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
@@ -217,16 +182,11 @@ def test_workers_end_with_a_killed_parent_and_finished_tasks_keep_their_receipts
     assert json.loads((tmp_path / "r" / "task-0.json").read_text(encoding="utf-8"))["result"] == {}
 
 
-def slow_square(number):
-    time.sleep(0.5)
-    return {"square": number * number}
-
-
 GROUP = """
 import os, signal, sys, threading
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_tasks import IDENTITY, slow_square
+from task_cases import IDENTITY, slow_square
 from floodem.cluster import Crew, Task, run_tasks
 from floodem.errors import StoppedError
 if __name__ == "__main__":
