@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bright import bright_model
@@ -41,6 +41,7 @@ def test_a_block_smaller_than_the_field_of_view_takes_no_calls():
     assert expected_calls((32, 100, 100), fov=FOV, deltas=DELTAS) == 0
 
 
+@settings(deadline=None)
 @given(
     shape=st.tuples(*[st.integers(1, 300)] * 3),
     core=st.tuples(*[st.integers(40, 120)] * 3),
