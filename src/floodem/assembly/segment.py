@@ -123,7 +123,16 @@ def segment(
     for sentence in prepared.notices:
         say(sentence)
     crew = replace(crew, slots=FLOOD_SLOTS)
-    with holding(record.address, crew=crew, what=record.destination), keeping_cluster(crew):
+    with (
+        holding(
+            record.address,
+            crew=crew,
+            what=record.destination,
+            should_stop=should_stop,
+            notice=say,
+        ) as hold,
+        keeping_cluster(crew),
+    ):
         made = run_stages(
             prepared,
             record,
@@ -133,7 +142,7 @@ def segment(
             crew=crew,
             progress=progress,
             notice=say,
-            should_stop=should_stop,
+            should_stop=lambda: should_stop() or hold.is_lost(),
         )
     return replace(made, notices=tuple(notices))
 

@@ -32,6 +32,7 @@ from floodem.assembly.sources import close_sources
 from floodem.assembly.summary import summarise
 from floodem.assembly.writing import write_core_task, write_tasks
 from floodem.cluster import Crew, Task, run_tasks
+from floodem.cluster.holding import taking_rest
 from floodem.errors import StoppedError
 from floodem.flooding.request import Segmentation
 from floodem.flooding.run_folder import RunStatus
@@ -157,8 +158,25 @@ class _Run:
 
     def make(self, destination: LabelDestination, record: RunRecord) -> dict[str, Any]:
         """Do the stages that are left and return the summary."""
-        store, plan = self.prepared.store, self.prepared.plan
         floods = self._floods()
+        with taking_rest(
+            self._receipts("rest"),
+            crew=self.crew,
+            what=destination.uri,
+            should_stop=self.should_stop,
+        ) as hold:
+            rest = replace(self, crew=hold.crew)
+            return rest.assemble(destination, record, floods=floods)
+
+    def assemble(
+        self,
+        destination: LabelDestination,
+        record: RunRecord,
+        *,
+        floods: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        """Make one segmentation of blocks that are flooded, and return the summary."""
+        store, plan = self.prepared.store, self.prepared.plan
         pairs = [
             Task(
                 key=block.key,
@@ -229,9 +247,7 @@ class _Run:
             [Task(key="all", argument=task)],
             receipts=self._receipts(_NUMBERS),
             identity=self.identity,
-            crew=Crew(shard=self.crew.shard),
             should_stop=self.should_stop,
-            takes_rest=True,
         )
         return done[0]
 
@@ -256,7 +272,6 @@ class _Run:
             crew=self.crew,
             progress=tell,
             should_stop=self.should_stop,
-            takes_rest=True,
         )
 
     def _receipts(self, stage: str) -> str:
