@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from mesh_speed import cpu_seconds
 
 from floodem.cluster import Crew
 from floodem.evaluation import comparison, evaluate
@@ -58,8 +60,11 @@ def lines() -> Iterator[str]:
         f"load before {os.getloadavg()[0]:.1f}. Medians of {ROUNDS}, in turn."
     )
     yield ""
-    yield "| voxels | what | seconds | M voxels/s | of the floor's time | memory (MB) |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| voxels | what | seconds | CPU s | M voxels/s | of the floor's time | of its CPU s | "
+        "memory (MB) |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
     for repeats in REPEATS:
         with tempfile.TemporaryDirectory() as folder:
             make(Path(folder), repeats)
@@ -74,18 +79,22 @@ def lines() -> Iterator[str]:
 
 def rows(folder: str, voxels: int) -> Iterator[str]:
     """Give one line for each case."""
-    took: dict[str, list[tuple[float, float]]] = {name: [] for name in CASES}
+    took: dict[str, list[dict[str, float]]] = {name: [] for name in CASES}
     for _, name in itertools.product(range(ROUNDS), CASES):
         command = [sys.executable, __file__, "--case", name, "--folder", folder]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found = json.loads(printed.splitlines()[-1])
-        took[name].append((found["seconds"], found["megabytes"]))
-    floor = sorted(took[FLOOR])[ROUNDS // 2][0]
-    for name, runs in took.items():
-        seconds, memory = sorted(runs)[ROUNDS // 2]
+        took[name].append(json.loads(printed.splitlines()[-1]))
+    medians = {
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        for name, runs in took.items()
+    }
+    floor = medians[FLOOR]
+    for name, found in medians.items():
+        seconds, cpu = found["seconds"], found["cpu"]
         yield (
-            f"| {voxels / 1e6:.0f} M | {name} | {seconds:.2f} | {voxels / 1e6 / seconds:.1f} | "
-            f"{seconds / floor:.1f} | {memory:.0f} |"
+            f"| {voxels / 1e6:.0f} M | {name} | {seconds:.2f} | {cpu:.2f} | "
+            f"{voxels / 1e6 / seconds:.1f} | {seconds / floor['seconds']:.1f} | "
+            f"{cpu / floor['cpu']:.1f} | {found['megabytes']:.0f} |"
         )
 
 
@@ -157,12 +166,12 @@ CASES = {
 def one(name: str, folder: str) -> None:
     """Time one case, and print its seconds and the memory of its largest process."""
     work = CASES[name](folder)
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), cpu_seconds()
     work()
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, cpu_seconds() - worked
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     memory = max(resource.getrusage(one).ru_maxrss for one in who) / 1e3
-    print(json.dumps({"seconds": seconds, "megabytes": memory}))
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "megabytes": memory}))
 
 
 if __name__ == "__main__":

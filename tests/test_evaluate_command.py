@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from floodem.cli.evaluate import evaluate, parse_ids
-from floodem.cli.main import EXIT_PIPE_CLOSED
+from floodem.cli.main import EXIT_PIPE_CLOSED, main
 from floodem.errors import OptionError
+from floodem.evaluation import comparison
 from floodem.volumes import create_volume
 
 SEGMENTATION = np.repeat(np.uint64([[[1, 1, 1, 2, 2, 0, 3, 3]]]), 4, axis=1)
+SMALL_BLOCKS = {**comparison.evaluate.__kwdefaults__, "block_voxels": 8}
 TRUTH = np.repeat(np.uint64([[[7, 7, 7, 7, 7, 7, 8, 0]]]), 4, axis=1)
 
 
@@ -89,6 +91,29 @@ def test_json_is_all_that_is_printed(files, capsys):
     assert result["ignore"] == [0, 8]
     assert result["all_truth"]["voxels"] == 12
     assert result["worst_splits"][0]["object"] == 7
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return int(ended.value.code or 0)
+
+
+def test_shards_leave_their_part_in_the_work_folder_and_the_last_prints_scores(
+    files, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(comparison.evaluate, "__kwdefaults__", SMALL_BLOCKS)
+    evaluate(*files, as_json=True)
+    wanted = json.loads(capsys.readouterr().out)
+    words = ("evaluate", *files, "--json", "--work", tmp_path / "work")
+    assert run(*words, "--shard", "2/2") == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err.startswith("shard 2/2 is done; ")) == ("", True)
+    assert run(*words, "--shard", "1/2") == 0
+    assert json.loads(capsys.readouterr().out) == wanted
+    # Whoever asks again is answered from what is there.
+    assert run(*words) == 0
+    assert json.loads(capsys.readouterr().out) == wanted
 
 
 def test_a_segmentation_without_labels_is_said_so(files, capsys):

@@ -7,14 +7,14 @@ import json
 import h5py
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from floodem.errors import GeometryError, LabelError, OptionError
 from floodem.evaluation import evaluate
-from floodem.evaluation.alignment import LabelArray
 from floodem.geometry import Box, VoxelSize
+from floodem.volumes.in_memory import ArrayVolume
 from reference.scores import rand_precision_and_recall, voi_split_and_merge
 
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=4)
@@ -31,12 +31,7 @@ def two_labelings(draw):
 
 
 def volume(labels, *, start=(0, 0, 0), voxel_size=None):
-    made = LabelArray(np.asarray(labels), name="memory")
-    made.box = Box.from_shape(made.box.shape, start=start)
-    made._labels = np.asarray(labels)
-    made._read = lambda box: made._labels[box.slices(origin=start)]
-    made.voxel_size = voxel_size
-    return made
+    return ArrayVolume(np.asarray(labels), offset=start, voxel_size=voxel_size)
 
 
 def row(*labels):
@@ -66,6 +61,7 @@ def test_scores_equal_those_of_their_definitions(labelings):
 
 
 @given(two_labelings())
+@settings(deadline=None)  # scikit-image is imported at its first call
 def test_variation_of_information_equals_that_of_scikit_image(labelings):
     metrics = pytest.importorskip("skimage.metrics")
     segmentation, truth = labelings

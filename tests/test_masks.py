@@ -24,25 +24,10 @@ from floodem.flooding.masks import (
     parse_mask,
 )
 from floodem.geometry import Box, VoxelSize
-from floodem.volumes.volume import Volume
+from floodem.volumes.in_memory import ArrayVolume
 from reference import masks as twin
 
 IMAGE_NM = VoxelSize(8.0, 4.0, 4.0)
-
-
-class ArrayVolume(Volume):
-    """A volume in memory, for rules that read one."""
-
-    def __init__(self, array, *, offset=(0, 0, 0), voxel_size=None):
-        self.uri, self.array, self.voxel_size = "mask.h5@tissue", array, voxel_size
-        self.box = Box.from_shape(array.shape, start=offset)
-        self.dtype, self.chunks = array.dtype, array.shape
-
-    def _read(self, box):
-        return self.array[box.slices(origin=self.box.start)].copy()
-
-    def _write(self, box, array):
-        raise NotImplementedError
 
 
 def held_by(volume):

@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 
 def test_an_info_that_is_no_json_is_refused(tmp_path):
     (tmp_path / "info").write_text("{")
-    with pytest.raises(VolumeFormatError, match="no JSON"):
+    with pytest.raises(VolumeFormatError, match="cannot be read as JSON"):
         shapes_of_volume(tmp_path)
 
 

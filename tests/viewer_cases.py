@@ -26,9 +26,6 @@ class MemoryVolume(Volume):
         self.boxes_read.append(box)
         return self.array[box.slices(origin=self.offset)].copy()
 
-    def _write(self, box, array):
-        raise NotImplementedError
-
 
 def noise(dtype, *, shape=(20, 30, 40)):
     return np.random.default_rng(0).integers(40, 210, shape).astype(dtype)

@@ -21,27 +21,6 @@ BLOCK_VOXELS = 2**24  # two uint64 blocks and what counting them needs: about 0.
 _SAME_SIZE = 1e-3  # relative; formats round voxel sizes differently
 
 
-class LabelArray(Volume):
-    """A label array (z, y, x) in memory, its first voxel at 0, 0, 0."""
-
-    def __init__(self, labels: Labels, *, name: str) -> None:
-        if labels.ndim != 3:
-            raise GeometryError(f"the {name} has shape {labels.shape}; expected three axes z, y, x")
-        z, y, x = labels.shape
-        self.uri = name
-        self.box = Box.from_shape((z, y, x))
-        self.dtype = labels.dtype
-        self.voxel_size = None
-        self.chunks = (z, y, x)
-        self._labels = labels
-
-    def _read(self, box: Box) -> Labels:
-        return self._labels[box.slices()].copy()
-
-    def _write(self, box: Box, array: Labels) -> None:
-        self._labels[box.slices()] = array
-
-
 @dataclass(frozen=True, slots=True)
 class Alignment:
     """A segmentation and truth over the box they share.

@@ -23,7 +23,7 @@ import numpy as np
 from floodem.cluster.crew import ALONE, Crew
 from floodem.cluster.dask_crew import keeping_cluster
 from floodem.errors import LabelError, OptionError
-from floodem.evaluation.alignment import BLOCK_VOXELS, Alignment, LabelArray, align
+from floodem.evaluation.alignment import BLOCK_VOXELS, Alignment, align
 from floodem.evaluation.blocks import TABLE_VERSION, Comparison
 from floodem.evaluation.mistakes import Mistake, worst_mergers, worst_splits
 from floodem.evaluation.passes import Passes, PassesHere, PassesInTasks
@@ -33,6 +33,7 @@ from floodem.geometry import Box, Zyx
 from floodem.labels.runs import Labels
 from floodem.progress import ProgressListener
 from floodem.shapes.source import LabelSource
+from floodem.volumes.in_memory import ArrayVolume
 from floodem.volumes.servers.addresses import is_remote
 from floodem.volumes.volume import Volume
 
@@ -272,7 +273,7 @@ def _opening(labels: Labelled, *, name: str) -> AbstractContextManager[Volume]:
     if isinstance(labels, Volume):
         return contextlib.nullcontext(labels)
     assert isinstance(labels, np.ndarray)
-    return contextlib.nullcontext(LabelArray(labels, name=name))
+    return contextlib.nullcontext(ArrayVolume(labels, uri=name))
 
 
 def _crew_for(alignment: Alignment, crew: Crew) -> Crew:

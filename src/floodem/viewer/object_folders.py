@@ -7,7 +7,6 @@ A folder may be one of meshes, skeletons or properties itself, hold such folders
 from __future__ import annotations
 
 import enum
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from floodem.errors import (
     VolumeNotFoundError,
 )
 from floodem.files import storage_error
+from floodem.shapes.precomputed.folders import read_json
 
 _One = TypeVar("_One")
 
@@ -161,14 +161,5 @@ def _type_of(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise UnsafeFileError(f"{path} is larger than any description of a volume: not opened")
-        values = json.loads(path.read_bytes())
-    except UnsafeFileError:
-        raise
-    except OSError as error:
-        raise storage_error("read", path, error) from error
-    except (ValueError, RecursionError) as error:
-        raise VolumeFormatError(f"{path} is no JSON text: check what wrote it") from error
+    values = read_json(path, max_bytes=_MOST_BYTES)
     return values if isinstance(values, dict) else {}

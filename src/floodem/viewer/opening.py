@@ -14,7 +14,6 @@ import numpy as np
 from floodem.errors import OptionError
 from floodem.geometry import VoxelSize
 from floodem.viewer.addresses import Address, is_mesh_file, parse_address, with_format
-from floodem.viewer.array_volume import ArrayVolume
 from floodem.viewer.first_look import AnyLayer, Look
 from floodem.viewer.layers import (
     MESHES_AT_FIRST,
@@ -31,6 +30,7 @@ from floodem.viewer.running import LOCAL_ONLY, USUAL_WINDOW_WH, Viewer
 from floodem.viewer.scenes.scene import Scene, is_scene, open_scene
 from floodem.viewer.shape_extent import extent_of
 from floodem.volumes import open_volume
+from floodem.volumes.in_memory import ArrayVolume
 from floodem.volumes.location import parse_location
 from floodem.volumes.volume import Array, Volume
 

@@ -19,7 +19,7 @@ from floodem.volumes.declared import DEFAULT_CHUNKS, fit_chunks
 from floodem.volumes.description import Description
 from floodem.volumes.registry import OpenRequest
 from floodem.volumes.staging import Staged
-from floodem.volumes.volume import Array, Volume
+from floodem.volumes.volume import Volume, read_only
 
 _NOTHING_KNOWN = Description()
 
@@ -91,19 +91,9 @@ class StoredVolume(Volume):
 
     def _release(self) -> None: ...
 
-    def _write(self, box: Box, array: Array) -> None:
-        raise _read_only(self.uri)
-
     def _require_writable(self) -> None:
         if not self._writable:
-            raise _read_only(self.uri)
-
-
-def _read_only(uri: str) -> StorageError:
-    return StorageError(
-        f"{uri} is open for reading only: open a chunked store with writable=True, "
-        "or create a new volume"
-    )
+            raise read_only(self.uri)
 
 
 def refuse_writing(request: OpenRequest) -> None:

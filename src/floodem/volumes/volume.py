@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from floodem.errors import GeometryError, LabelError
+from floodem.errors import GeometryError, LabelError, StorageError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.memory import require_memory
 
@@ -123,7 +123,7 @@ class Volume(ABC):
         LabelError
             When a value does not fit the volume's type.
         StorageError
-            When the file system refuses.
+            When the volume is open for reading only, or the file system refuses.
         """
         self._require_inside(box)
         if array.shape != box.shape:
@@ -142,8 +142,8 @@ class Volume(ABC):
     @abstractmethod
     def _read(self, box: Box) -> Array: ...
 
-    @abstractmethod
-    def _write(self, box: Box, array: Array) -> None: ...
+    def _write(self, box: Box, array: Array) -> None:
+        raise read_only(self.uri)
 
     def _require_inside(self, box: Box) -> None:
         if not self.box.contains(box):
@@ -164,6 +164,14 @@ class Volume(ABC):
             self.close()
         else:
             self.discard()
+
+
+def read_only(uri: str) -> StorageError:
+    """Return the sentence for a volume that cannot be written."""
+    return StorageError(
+        f"{uri} is open for reading only: open a chunked store with writable=True, "
+        "or create a new volume"
+    )
 
 
 def _mantissa_limit(dtype: np.dtype[Any]) -> int:

@@ -111,9 +111,6 @@ class OldImage(Volume):
         matched: Array = match_histogram(raw, self._lut, ignored=ignored)
         return np.ascontiguousarray(matched[box.slices(origin=self.box.start)])
 
-    def _write(self, box: Box, array: Array) -> None:
-        raise AssertionError("an image of a request is only read")
-
     def close(self) -> None:
         """Let go of the image."""
         self._source.close()

@@ -197,9 +197,6 @@ class BlockwiseVolume(Volume):
         )
         return found
 
-    def _write(self, box: Box, array: Array) -> None:
-        raise NotImplementedError
-
 
 class CoarserVolume(Volume):
     """The next coarser level of a volume, computed where it is read.
@@ -235,9 +232,6 @@ class CoarserVolume(Volume):
             factors=self._factors,
             kind=self._downsampled_as,
         )
-
-    def _write(self, box: Box, array: Array) -> None:
-        raise NotImplementedError
 
 
 def bytes_of(shape: Zyx, dtype: np.dtype[Any]) -> int:
