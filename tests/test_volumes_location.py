@@ -413,3 +413,18 @@ def test_a_folder_that_is_no_volume_says_what_is_in_it(tmp_path: Path) -> None:
     )
     create_volume(f"n5://{tmp_path / 'd'}", shape=(2, 3, 4), dtype="uint8").close()
     assert "holds a.npy, b.npz, c.zarr and more: give one" in said()
+
+
+@pytest.mark.parametrize("name", ["em.zarr", "em.h5@raw", "sections", "zarr3://em", "em.npy"])
+def test_an_absolute_address_means_the_same_from_every_folder(tmp_path, monkeypatch, name):
+    array = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    made = f"png://{name}" if name == "sections" else name
+    with create_volume(made, shape=array.shape, dtype=array.dtype) as volume:
+        volume.write(volume.box, array)
+    absolute = parse_location(name).absolute
+    monkeypatch.chdir(tmp_path / "there")
+    with open_volume(absolute) as volume:
+        np.testing.assert_array_equal(volume.read(), array)

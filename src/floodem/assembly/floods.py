@@ -16,7 +16,7 @@ import dataclasses
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ from floodem.volumes.servers.transport import open_store
 if TYPE_CHECKING:
     from floodem.flooding.block import BlockFlooder
     from floodem.flooding.job import Job
+    from floodem.flooding.masks import MaskRule
     from floodem.network.model_file import Model
 
 ASKED_EVERY_S = 0.2
@@ -353,17 +354,26 @@ def _voxels(labels: UInt32[np.ndarray, "z y x"], *, count: int) -> Any:
 
 
 def floods_identity(task: FloodTask) -> Mapping[str, Any]:
-    """Return what decides the blocks of a run besides the image, as JSON values."""
+    """Return what decides the blocks of a run besides voxels, as JSON values.
+
+    Names of files are no part of it: a folder may be moved.
+    """
     request, initial = task.request, task.initial_labels()
     return {
         "model": task.model_digest,
         "options": request.options.to_json(),
-        "masks": [rule.to_json() for rule in request.masks],
-        "seed_masks": [rule.to_json() for rule in request.seed_masks],
-        "barriers": [rule.to_json() for rule in request.barriers],
+        "masks": _nameless(request.masks),
+        "seed_masks": _nameless(request.seed_masks),
+        "barriers": _nameless(request.barriers),
         "initial": None
         if initial is None
-        else {"uri": initial.uri, "level": initial.level, "ratio": list(initial.ratio)},
+        else {"level": initial.level, "ratio": list(initial.ratio)},
         "device": request.device,
         "dtype": request.dtype,
     }
+
+
+def _nameless(rules: Sequence[MaskRule]) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in rule.to_json().items() if name != "uri"} for rule in rules
+    ]

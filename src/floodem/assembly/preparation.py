@@ -6,8 +6,9 @@ identity by which a later call knows whether it may go on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import floodem
@@ -21,9 +22,10 @@ from floodem.assembly.request import CutOptions
 from floodem.assembly.run_record import image_identity
 from floodem.assembly.sources import ImageSource, InitialLabels
 from floodem.cluster import Crew, Task
+from floodem.cluster.addresses import LocalWorkers, parse_cluster
 from floodem.errors import OptionError
 from floodem.flooding.job import require_box_holds_fov, voxel_size_notice
-from floodem.flooding.masks import check_masks
+from floodem.flooding.masks import MaskRule, check_masks
 from floodem.flooding.masks.rules import VolumeMask
 from floodem.flooding.masks.shift import ShiftMask
 from floodem.flooding.request import SegmentRequest
@@ -31,7 +33,8 @@ from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.memory import available_memory
 from floodem.volumes import open_volume
 from floodem.volumes.conversion.fingerprint import fingerprint
-from floodem.volumes.servers.addresses import without_secrets
+from floodem.volumes.location import parse_location
+from floodem.volumes.servers.addresses import is_remote
 
 if TYPE_CHECKING:
     from floodem.network.model_file import Model
@@ -128,6 +131,7 @@ def prepare(
         box = volume.box if request.box is None else request.box
         voxel_size = volume.voxel_size or description.voxel_size
         seen = image_identity(volume, box=box, voxel_size=volume.voxel_size)
+        shown = seen.pop("uri")
         stated = volume.voxel_size
         notice = voxel_size_notice(volume, description)
     rules = [*request.masks, *request.seed_masks, *request.barriers]
@@ -136,12 +140,12 @@ def prepare(
     rule = cut.rule(description.fov)
     require_zones(plan, trim=rule.trim)
     common = FloodTask(
-        image=image,
+        image=replace(image, uri=_anywhere(image.uri)),
         voxel_size=stated,
-        model=model,
+        model=os.path.abspath(model) if os.path.exists(model) else model,
         model_digest=loaded.digest(),
-        request=request,
-        store=BlockStore(address=work, plan=plan),
+        request=_request_anywhere(request),
+        store=BlockStore(address=work if is_remote(work) else os.path.abspath(work), plan=plan),
         block=plan.block(0),
         initial=initial,
         network=network,
@@ -166,12 +170,20 @@ def prepare(
         joins={"trim": list(rule.trim), **cut.to_json()},
         about={
             "floodem": floodem.__version__,
-            "image": image.uri,
+            "image": shown,
             "model": description.to_json(),
             "voxel_size_nm_zyx": list(voxel_size.zyx_nm),
         },
         notices=() if notice is None else (notice,),
     )
+
+
+def workers_here(crew: Crew) -> int:
+    """Return how many workers share the memory of this machine, as far as that is known."""
+    if crew.cluster is None:
+        return crew.workers
+    address = parse_cluster(crew.cluster, is_insecure=crew.is_insecure)
+    return address.workers if isinstance(address, LocalWorkers) else 1
 
 
 def _plan(
@@ -181,7 +193,7 @@ def _plan(
     if is_same and earlier is not None and not cut.is_asked:
         return earlier
     free = available_memory()
-    share = crew.workers * FLOOD_SLOTS
+    share = workers_here(crew) * FLOOD_SLOTS
     return propose_plan(
         box,
         fov=fov,
@@ -192,13 +204,40 @@ def _plan(
 
 
 def _beside(request: SegmentRequest, labels: InitialLabels | None) -> dict[str, Any]:
-    """Return by what the volumes beside the image are known."""
+    """Return by what the volumes beside the image are known, in the order of the rules."""
     rules = (*request.masks, *request.seed_masks, *request.barriers)
-    uris: dict[str, int | None] = {rule.uri: 0 for rule in rules if isinstance(rule, ShiftMask)}
-    uris |= {rule.uri: rule.selections[0].channel for rule in rules if isinstance(rule, VolumeMask)}
-    if labels is not None:
-        uris |= {labels.uri: None}
-    return {without_secrets(uri): _seen(uri, channel) for uri, channel in sorted(uris.items())}
+    return {
+        "masks": [
+            _seen(rule.uri, 0 if isinstance(rule, ShiftMask) else rule.selections[0].channel)
+            for rule in rules
+            if isinstance(rule, VolumeMask | ShiftMask)
+        ],
+        "initial": None if labels is None else _seen(labels.uri, None),
+    }
+
+
+def _anywhere(uri: str) -> str:
+    """Return an address that workers understand, which may work in other folders."""
+    return parse_location(uri).absolute
+
+
+def _request_anywhere(request: SegmentRequest) -> SegmentRequest:
+    def named(rules: Sequence[MaskRule]) -> tuple[MaskRule, ...]:
+        return tuple(
+            replace(rule, uri=_anywhere(rule.uri))
+            if isinstance(rule, VolumeMask | ShiftMask)
+            else rule
+            for rule in rules
+        )
+
+    initial = request.init_segmentation
+    return replace(
+        request,
+        masks=named(request.masks),
+        seed_masks=named(request.seed_masks),
+        barriers=named(request.barriers),
+        init_segmentation=None if initial is None else _anywhere(str(initial)),
+    )
 
 
 def _seen(uri: str, channel: int | None) -> dict[str, Any]:

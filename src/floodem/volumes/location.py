@@ -80,6 +80,15 @@ class Location:
         """The path of a local volume."""
         return Path(self.path)
 
+    @property
+    def absolute(self) -> str:
+        """An address that means the same in whatever folder a process works."""
+        if self.is_remote:
+            return f"{self.format}://{self.path}" if self.format else self.path
+        prefix = f"{self.format}://" if self.format else ""
+        dataset = f"@{self.dataset}" if self.dataset else ""
+        return f"{prefix}{os.path.abspath(self.path)}{dataset}"
+
     def is_same(self, other: Location) -> bool:
         """Tell whether two addresses may mean one volume, however they are written."""
         if self.is_remote or other.is_remote:
