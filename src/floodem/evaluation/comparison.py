@@ -39,8 +39,9 @@ from floodem.volumes.volume import Volume
 
 FORMAT_VERSION = 1
 
-PAYS_VOXELS = 2**26
-"""From here on several processes are faster than one (benchmarks/results/evaluation.md)."""
+PAYS_VOXELS = 2**27
+"""Fewer are compared in the seconds that other processes take to start, as one process decodes
+chunks in several threads (benchmarks/results/evaluation.md)."""
 
 Labelled = Volume | Labels | LabelSource | str | Path
 """Labels in memory, open, or by their address."""
