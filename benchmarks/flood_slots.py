@@ -15,7 +15,8 @@ import torch
 from bright import bright_model, bright_tubes
 from flood_cases import flood_tasks, write_volume
 from floodem.assembly.floods import FloodTask, flood_block_task
-from floodem.assembly.sources import ImageSource, close_sources
+from floodem.assembly.sources import close_sources
+from floodem.volumes.source import VolumeSource
 from servers.s3 import S3Server
 
 SHAPE = (24, 64, 384)
@@ -55,7 +56,7 @@ def measure(folder: Path) -> None:
     for slots in (1, 2):
         work = f"s3://bucket/slots-{slots}.floodem"
         tasks = flood_tasks(folder, model=model, image=image, core=CORE, margin=MARGIN, work=work)
-        tasks = [dataclasses.replace(task, image=ImageSource(uri=uri)) for task in tasks]
+        tasks = [dataclasses.replace(task, image=VolumeSource(uri=uri)) for task in tasks]
         walls[slots], made = timed(tasks, slots)
         parts = {part: sum(one["seconds"][part] for one in made) for part in made[0]["seconds"]}
         told = ", ".join(f"{name} {value:.1f}" for name, value in parts.items())

@@ -11,12 +11,12 @@ from bright import bright_model, bright_tubes
 from floodem.assembly.block_store import BlockStore
 from floodem.assembly.blocks import BlockPlan
 from floodem.assembly.floods import FloodTask
-from floodem.assembly.sources import ImageSource
 from floodem.flooding.options import FloodOptions
 from floodem.flooding.request import SegmentRequest
 from floodem.geometry import Box, VoxelSize
 from floodem.network.model_file import Model, load_model, save_model
 from floodem.volumes import create_volume
+from floodem.volumes.source import VolumeSource
 
 OFFSET = (100, 200, 300)
 VOXEL_SIZE = VoxelSize(30, 6, 6)
@@ -56,7 +56,7 @@ def flood_tasks(
     return [
         FloodTask(
             **{
-                "image": ImageSource(uri=str(uri)),
+                "image": VolumeSource(uri=str(uri)),
                 "voxel_size": VOXEL_SIZE,
                 "model": str(model_path),
                 "model_digest": load_model(model_path).digest(),

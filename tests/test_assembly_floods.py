@@ -23,7 +23,7 @@ from flood_cases import (
     write_volume,
 )
 from floodem.assembly.floods import FloodTask, flood_block_task
-from floodem.assembly.sources import ImageSource, InitialLabels, close_sources
+from floodem.assembly.sources import InitialLabels, close_sources
 from floodem.cluster.context import TaskContext, entering
 from floodem.errors import (
     DeviceError,
@@ -41,6 +41,7 @@ from floodem.network.model_file import load_model, save_model
 from floodem.network.shipped import SHIPPED
 from floodem.volumes import open_volume
 from floodem.volumes.servers.transport import open_store
+from floodem.volumes.source import VolumeSource
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +160,7 @@ def test_what_is_left_of_a_block_does_not_depend_on_when_or_what_else_was_floode
 def test_a_wholly_masked_block_is_never_opened_and_leaves_an_empty_table(tmp_path, kind):
     task = flood_tasks(tmp_path, request=asking(**{kind: ["where: x < 400"]}))[0]
     made = flood_block_task(
-        dataclasses.replace(task, image=ImageSource(uri=str(tmp_path / "not there.zarr")))
+        dataclasses.replace(task, image=VolumeSource(uri=str(tmp_path / "not there.zarr")))
     )
     assert made["image_sha256"] is None
     assert (made["segments"], made["covered"], made["core_covered"]) == (0, 0, 0)
@@ -174,7 +175,7 @@ def test_masks_of_two_kinds_close_a_block_together(tmp_path):
     request = asking(masks=["where: y < 220"], seed_masks=["where: y >= 220"])
     task = flood_tasks(tmp_path, request=request)[0]
     made = flood_block_task(
-        dataclasses.replace(task, image=ImageSource(uri=str(tmp_path / "not there.zarr")))
+        dataclasses.replace(task, image=VolumeSource(uri=str(tmp_path / "not there.zarr")))
     )
     assert made["segments"] == 0
 
@@ -226,11 +227,11 @@ def test_an_image_that_cannot_be_read_is_said_and_logged(tmp_path):
     bad = np.full(SHAPE, np.nan, np.float32)
     uri = write_volume(tmp_path / "bad.zarr", bad)
     with pytest.raises(FloodemError, match="such voxels"):
-        flood_block_task(dataclasses.replace(task, image=ImageSource(uri=uri)))
+        flood_block_task(dataclasses.replace(task, image=VolumeSource(uri=uri)))
     assert "failed: VolumeFormatError" in record(task, "log")
     with pytest.raises(VolumeNotFoundError):
         flood_block_task(
-            dataclasses.replace(task, image=ImageSource(uri=str(tmp_path / "gone.zarr")))
+            dataclasses.replace(task, image=VolumeSource(uri=str(tmp_path / "gone.zarr")))
         )
     assert record(task, "log").count("failed: ") == 2
 
@@ -323,7 +324,7 @@ def test_a_masked_block_keeps_what_it_carries(tmp_path):
         tmp_path, initial=InitialLabels(uri=uri), request=asking(masks=["where: x >= 0"])
     )[0]
     made = flood_block_task(
-        dataclasses.replace(task, image=ImageSource(uri=str(tmp_path / "not there.zarr")))
+        dataclasses.replace(task, image=VolumeSource(uri=str(tmp_path / "not there.zarr")))
     )
     assert (made["segments"], made["carried"], made["image_sha256"]) == (3, 3, None)
     np.testing.assert_array_equal(

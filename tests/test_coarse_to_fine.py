@@ -13,7 +13,6 @@ from floodem.assembly.level_ratio import level_ratio
 from floodem.assembly.levels import parse_levels, parse_models, segment_levels
 from floodem.assembly.request import CutOptions
 from floodem.assembly.segment import segment
-from floodem.assembly.sources import ImageSource
 from floodem.cluster import Crew
 from floodem.cluster.crew import Shard
 from floodem.errors import (
@@ -32,6 +31,7 @@ from floodem.flooding.seeds import SeedPolicySpec
 from floodem.geometry import Box, VoxelSize
 from floodem.network.model_file import save_model
 from floodem.volumes import convert, create_volume, open_volume
+from floodem.volumes.source import VolumeSource
 
 SHAPE, OFFSET = (48, 80, 128), (4, 8, -6)
 NM = VoxelSize(10, 10, 10)
@@ -80,7 +80,7 @@ def chain(made, destination, *, levels=(1, 0), models=None, **changes):
     of_run = {"cut", "crew", "should_stop", "notice", "progress"} & set(changes)
     asked = {name: changes.pop(name) for name in of_run}
     return segment_levels(
-        ImageSource(uri=str(changes.pop("image", made / "em.zarr"))),
+        VolumeSource(uri=str(changes.pop("image", made / "em.zarr"))),
         str(destination),
         levels=levels,
         models=models or dict.fromkeys(levels, str(made / "model.safetensors")),
@@ -375,7 +375,7 @@ def test_levels_that_do_not_lie_over_each_other_are_refused(tmp_path):
 def test_one_level_is_an_ordinary_run(tmp_path, made):
     result = chain(made, tmp_path / "a.zarr", levels=(1,))
     other = segment(
-        ImageSource(uri=str(made / "em.zarr"), level=1),
+        VolumeSource(uri=str(made / "em.zarr"), level=1),
         tmp_path / "b.zarr",
         model=str(made / "model.safetensors"),
         request=request(),

@@ -15,7 +15,6 @@ import pytest
 
 import shift_cases
 from bright import bright_model
-from floodem.assembly.sources import ImageSource
 from floodem.cluster import Crew
 from floodem.cluster.crew import Shard
 from floodem.errors import (
@@ -35,6 +34,7 @@ from floodem.project.matching import Matching
 from floodem.project.shift_report import fov_window, masked_share, report_shifts
 from floodem.project.shifts import measure_shifts
 from floodem.volumes import convert, create_volume, open_volume
+from floodem.volumes.source import VolumeSource
 
 NM = VoxelSize(30, 6, 6)
 OFFSET = (10, 32, 16)
@@ -61,7 +61,7 @@ def image(tmp_path, sections):
 
 def measured(image, destination, **options):
     return measure_shifts(
-        ImageSource(uri=image, level=options.pop("level", 0)),
+        VolumeSource(uri=image, level=options.pop("level", 0)),
         str(destination),
         **{"matching": MATCHING, **options},
     )

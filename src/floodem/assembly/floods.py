@@ -28,7 +28,7 @@ from floodem.assembly.block_masks import BlockMasks, masks_without_image, with_i
 from floodem.assembly.block_record import BlockLog, host, told, write_record
 from floodem.assembly.block_store import BlockStore, SegmentTable
 from floodem.assembly.blocks import Block
-from floodem.assembly.sources import ImageSource, InitialLabels, read_image, task_model
+from floodem.assembly.sources import InitialLabels, read_image, task_model
 from floodem.cluster.context import TaskContext, task_context
 from floodem.errors import DeviceError, StoppedError
 from floodem.files import PARTIAL_SUFFIX
@@ -36,6 +36,7 @@ from floodem.flooding.request import SegmentRequest
 from floodem.geometry import VoxelSize
 from floodem.volumes.servers.addresses import is_remote
 from floodem.volumes.servers.transport import open_store
+from floodem.volumes.source import VolumeSource
 
 if TYPE_CHECKING:
     from floodem.flooding.block import BlockFlooder
@@ -75,7 +76,7 @@ class FloodTask:
         Longest flooding, in seconds, or None.
     """
 
-    image: ImageSource
+    image: VolumeSource
     voxel_size: VoxelSize | None
     model: str
     model_digest: str

@@ -27,7 +27,7 @@ from floodem.assembly.preparation import FLOOD_SLOTS
 from floodem.assembly.request import CutOptions
 from floodem.assembly.run_record import RunRecord, is_taken
 from floodem.assembly.segment import segment
-from floodem.assembly.sources import ImageSource, InitialLabels
+from floodem.assembly.sources import InitialLabels
 from floodem.cluster import ALONE, Crew, keeping_cluster
 from floodem.errors import DestinationExistsError, GeometryError, OptionError
 from floodem.flooding.job import require_box_holds_fov
@@ -38,6 +38,7 @@ from floodem.geometry import Box, Zyx
 from floodem.progress import Progress, ProgressListener
 from floodem.volumes import open_volume
 from floodem.volumes.pyramid_geometry import level_box
+from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
         def __call__(
             self,
-            image: ImageSource,
+            image: VolumeSource,
             destination: str,
             *,
             model: str,
@@ -144,7 +145,7 @@ def parse_models(texts: Sequence[str], *, levels: Sequence[int]) -> dict[int, st
 
 
 def segment_levels(
-    image: ImageSource,
+    image: VolumeSource,
     destination: str,
     *,
     levels: Sequence[int],
@@ -225,7 +226,7 @@ class _Step:
     `ratio_below` is how much coarser it is than the next one.
     """
 
-    image: ImageSource
+    image: VolumeSource
     destination: str
     model: str
     request: SegmentRequest
@@ -273,7 +274,7 @@ def _rules(request: SegmentRequest) -> tuple[MaskRule, ...]:
 
 
 def _chain(
-    image: ImageSource,
+    image: VolumeSource,
     destination: str,
     *,
     levels: Sequence[int],

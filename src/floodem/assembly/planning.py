@@ -11,9 +11,10 @@ from floodem.assembly.estimate import Estimate, estimate, time_calls
 from floodem.assembly.preparation import FLOOD_SLOTS, Prepared
 from floodem.assembly.request import CutOptions
 from floodem.assembly.segment import is_cut, prepare_cut
-from floodem.assembly.sources import ImageSource, InitialLabels
+from floodem.assembly.sources import InitialLabels
 from floodem.cluster import ALONE, Crew
 from floodem.flooding.request import SegmentRequest
+from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Volume
 
 
@@ -46,7 +47,7 @@ class Planned:
 
 
 def planned(
-    image: str | Path | Volume | ImageSource,
+    image: str | Path | Volume | VolumeSource,
     destination: str | Path,
     *,
     model: str | Path,
@@ -102,13 +103,13 @@ def planned(
 
 
 def _whole(
-    image: str | Path | Volume | ImageSource, request: SegmentRequest
+    image: str | Path | Volume | VolumeSource, request: SegmentRequest
 ) -> tuple[int, int, int]:
     """Return the edges of all that is segmented."""
     if request.box is not None:
         return request.box.shape
     if isinstance(image, Volume):
         return image.shape
-    source = image if isinstance(image, ImageSource) else ImageSource(uri=str(image))
+    source = image if isinstance(image, VolumeSource) else VolumeSource(uri=str(image))
     with source.open() as volume:
         return volume.shape

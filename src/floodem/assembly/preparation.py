@@ -20,7 +20,7 @@ from floodem.assembly.pairs import require_zones
 from floodem.assembly.proposals import propose_plan
 from floodem.assembly.request import CutOptions
 from floodem.assembly.run_record import image_identity
-from floodem.assembly.sources import ImageSource, InitialLabels
+from floodem.assembly.sources import InitialLabels
 from floodem.cluster import Crew, Task
 from floodem.cluster.addresses import LocalWorkers, parse_cluster
 from floodem.errors import OptionError
@@ -35,6 +35,7 @@ from floodem.volumes import open_volume
 from floodem.volumes.conversion.fingerprint import fingerprint
 from floodem.volumes.location import parse_location
 from floodem.volumes.servers.addresses import is_remote
+from floodem.volumes.source import VolumeSource
 
 if TYPE_CHECKING:
     from floodem.network.model_file import Model
@@ -91,7 +92,7 @@ class Prepared:
 
 
 def prepare(
-    image: ImageSource,
+    image: VolumeSource,
     model: str,
     *,
     loaded: Model,

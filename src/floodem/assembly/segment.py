@@ -15,7 +15,7 @@ from floodem.assembly.blocks import BlockPlan
 from floodem.assembly.preparation import FLOOD_SLOTS, Prepared, prepare
 from floodem.assembly.request import CutOptions
 from floodem.assembly.run_record import RunRecord
-from floodem.assembly.sources import ImageSource, InitialLabels
+from floodem.assembly.sources import InitialLabels
 from floodem.assembly.stages import run_stages
 from floodem.cluster import ALONE, Crew, keeping_cluster
 from floodem.cluster.holding import holding
@@ -28,6 +28,7 @@ from floodem.geometry import Box
 from floodem.memory import available_memory
 from floodem.progress import ProgressListener
 from floodem.volumes.location import parse_location
+from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def segment(
-    image: str | Path | Volume | ImageSource,
+    image: str | Path | Volume | VolumeSource,
     destination: str | Path,
     *,
     model: str | Path | Model,
@@ -93,7 +94,7 @@ def segment(
     Outputs(labels=str(destination)).require_possible(may_be_remote=True)
     if not is_cut(image, destination, request=request, cut=cut, crew=crew, initial=initial):
         return segment_block(
-            image.open() if isinstance(image, ImageSource) else image,
+            image.open() if isinstance(image, VolumeSource) else image,
             destination,
             model=model,
             request=request,
@@ -148,7 +149,7 @@ def segment(
 
 
 def prepare_cut(
-    image: str | Path | Volume | ImageSource,
+    image: str | Path | Volume | VolumeSource,
     destination: str | Path,
     *,
     model: str | Path | Model,
@@ -192,15 +193,15 @@ def prepare_cut(
     )
 
 
-def as_source(image: str | Path | Volume | ImageSource) -> ImageSource:
+def as_source(image: str | Path | Volume | VolumeSource) -> VolumeSource:
     """Return where an image lies, so that other processes can open it too."""
-    if isinstance(image, ImageSource):
+    if isinstance(image, VolumeSource):
         return image
-    return ImageSource(uri=image.uri if isinstance(image, Volume) else str(image))
+    return VolumeSource(uri=image.uri if isinstance(image, Volume) else str(image))
 
 
 def is_cut(
-    image: str | Path | Volume | ImageSource,
+    image: str | Path | Volume | VolumeSource,
     destination: str | Path,
     *,
     request: SegmentRequest,
@@ -228,7 +229,7 @@ def _was_cut(destination: str | Path) -> bool:
         return False
 
 
-def _box(image: str | Path | Volume | ImageSource) -> Box:
+def _box(image: str | Path | Volume | VolumeSource) -> Box:
     if isinstance(image, Volume):
         return image.box
     with as_source(image).open() as volume:

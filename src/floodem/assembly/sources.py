@@ -19,45 +19,11 @@ from floodem.geometry import Box, Zyx
 from floodem.labels.relabel import compact
 from floodem.volumes import open_volume
 from floodem.volumes.pyramid_geometry import level_box
+from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Array, Volume
 
 if TYPE_CHECKING:
     from floodem.network.model_file import Model
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSource:
-    """An image that any process can open again.
-
-    Attributes
-    ----------
-    uri, channel, axes, allow_external
-        As `floodem.open_volume` takes them.
-    level
-        Which level of a pyramid; 0 is the finest.
-    """
-
-    uri: str
-    level: int = 0
-    channel: int | None = None
-    axes: str | None = None
-    allow_external: bool = False
-
-    def open(self) -> Volume:
-        """Open the volume.
-
-        Raises
-        ------
-        VolumeNotFoundError, VolumeFormatError, UnsafeFileError, StorageError
-            As `floodem.open_volume`.
-        """
-        return open_volume(
-            self.uri,
-            level=self.level,
-            channel=self.channel,
-            axes=self.axes,
-            allow_external=self.allow_external,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,13 +135,13 @@ _reading = threading.Lock()
 """Held while volumes are opened and read: not every format bears two readers at once."""
 
 _loading = threading.Lock()
-_open: dict[ImageSource | InitialLabels, Volume] = {}
+_open: dict[VolumeSource | InitialLabels, Volume] = {}
 """Some files are unpacked whole when they are opened, which no block pays again."""
 _models: dict[tuple[str, str], Model] = {}
 """At most one."""
 
 
-def read_image(source: ImageSource, box: Box) -> Array:
+def read_image(source: VolumeSource, box: Box) -> Array:
     """Return the raw voxels of a box.
 
     Raises
@@ -223,7 +189,7 @@ def close_sources() -> None:
         _models.clear()
 
 
-def _opened(source: ImageSource | InitialLabels) -> Volume:
+def _opened(source: VolumeSource | InitialLabels) -> Volume:
     if source not in _open:
         for other in [one for one in _open if type(one) is type(source)]:
             _open.pop(other).close()

@@ -72,12 +72,12 @@ def doctor(
         return
     if image is None:
         raise UsageError("--shift-mask measures the shifts of an image: give IMAGE before it")
-    from floodem.assembly.sources import ImageSource
     from floodem.project.matching import Matching
     from floodem.project.shift_report import report_shifts
     from floodem.project.shifts import measure_shifts
+    from floodem.volumes.source import VolumeSource
 
-    source = ImageSource(
+    source = VolumeSource(
         uri=image, level=level, channel=channel, axes=axes, allow_external=allow_external
     )
     matching = Matching(stride=stride, patch=patch, search=search)

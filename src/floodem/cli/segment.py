@@ -209,9 +209,9 @@ def segment(
 def _job(image: str, destination: str, models: list[str], *, levels: str | None) -> dict[str, Any]:
     """Return what is segmented where and with which networks: one level, or several."""
     from floodem.assembly.levels import parse_levels, parse_models
-    from floodem.assembly.sources import ImageSource
+    from floodem.volumes.source import VolumeSource
 
-    place = {"image": ImageSource(uri=image), "destination": destination}
+    place = {"image": VolumeSource(uri=image), "destination": destination}
     if levels is not None:
         numbers = option_value("--levels", parse_levels, text=levels)
         return {**place, "levels": numbers, "models": parse_models(models, levels=numbers)}

@@ -20,7 +20,7 @@ from jaxtyping import Int16
 
 from floodem.assembly.level_ratio import level_ratio
 from floodem.assembly.run_record import RECEIPTS, RunRecord, image_identity, is_taken
-from floodem.assembly.sources import ImageSource, close_sources, read_image
+from floodem.assembly.sources import close_sources, read_image
 from floodem.cluster import ALONE, Crew, Task, run_tasks
 from floodem.cluster.holding import holding
 from floodem.errors import DestinationExistsError, OptionError, VolumeFormatError
@@ -34,6 +34,7 @@ from floodem.volumes import create_volume, open_volume
 from floodem.volumes.chunked.creation import empty_remote, put_into_place
 from floodem.volumes.location import Location, parse_location, require_format
 from floodem.volumes.pyramid_geometry import level_box, level_voxel_size
+from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Kind, Volume
 
 METHOD_VERSION = 1
@@ -85,7 +86,7 @@ class ShiftField:
 
 
 def measure_shifts(
-    image: ImageSource,
+    image: VolumeSource,
     destination: str,
     *,
     matching: Matching | None = None,
@@ -167,7 +168,7 @@ def measure_shifts(
 class _BlockTask:
     """One block of a field; it can be sent to other processes."""
 
-    image: ImageSource
+    image: VolumeSource
     image_box: Box
     target: str
     core: Box
@@ -225,7 +226,7 @@ class _Run:
     `voxel_size` is that of a voxel of the field.
     """
 
-    image: ImageSource
+    image: VolumeSource
     image_box: Box
     uri: str
     work: str
@@ -307,7 +308,7 @@ class _Run:
             put_into_place(self.growing, self.location, overwrite=replaces)
 
 
-def _prepare(image: ImageSource, destination: str, matching: Matching) -> _Run:
+def _prepare(image: VolumeSource, destination: str, matching: Matching) -> _Run:
     """Check everything before anything is written."""
     location = parse_location(destination)
     options = require_format(location).options
@@ -348,7 +349,7 @@ def _prepare(image: ImageSource, destination: str, matching: Matching) -> _Run:
         )
 
 
-def _step(volume: Volume, image: ImageSource) -> int:
+def _step(volume: Volume, image: VolumeSource) -> int:
     """Return how many voxels of the finest level lie along y and x of the level looked at."""
     z, y, x = level_ratio(volume, level=image.level)
     if z != 1 or y != x:

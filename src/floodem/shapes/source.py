@@ -19,47 +19,17 @@ from floodem.errors import FloodemError, OptionError
 from floodem.files import storage_error
 from floodem.geometry import VoxelSize, Zyx
 from floodem.shapes.precomputed.folders import INFO, MAX_INFO_BYTES, read_json
-from floodem.volumes import open_volume
 from floodem.volumes.conversion.fingerprint import fingerprint, stored_path
 from floodem.volumes.kinds import looks_like_labels
 from floodem.volumes.location import parse_location
 from floodem.volumes.servers.addresses import without_secrets
+from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Volume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelSource:
-    """A label volume that any process can open again.
-
-    Attributes
-    ----------
-    uri, channel, axes, allow_external
-        As `floodem.open_volume` takes them.
-    level
-        Which level of a pyramid; 0 is the finest.
-    """
-
-    uri: str
-    level: int = 0
-    channel: int | None = None
-    axes: str | None = None
-    allow_external: bool = False
-
-    def open(self) -> Volume:
-        """Open the volume.
-
-        Raises
-        ------
-        VolumeNotFoundError, VolumeFormatError, UnsafeFileError, StorageError
-            As `floodem.open_volume`.
-        """
-        return open_volume(
-            self.uri,
-            level=self.level,
-            channel=self.channel,
-            axes=self.axes,
-            allow_external=self.allow_external,
-        )
+class LabelSource(VolumeSource):
+    """A label volume that any process can open again."""
 
     def identity(self, volume: Volume) -> dict[str, Any]:
         """Return what tells these labels from others or changed ones, as JSON values.
@@ -88,18 +58,20 @@ _MOST_OPEN = 2
 def opened_source(source: LabelSource) -> Volume:
     """Return the open volume of a source; it stays open for the next block of this process.
 
-    Of more than two the one that was opened first is closed.
+    Of more than two the one that was asked for least lately is closed.
 
     Raises
     ------
     VolumeNotFoundError, VolumeFormatError, UnsafeFileError, StorageError
         As `floodem.open_volume`.
     """
-    if source not in _open:
+    volume = _open.pop(source, None)
+    if volume is None:
         while len(_open) >= _MOST_OPEN:
             _open.pop(next(iter(_open))).close()
-        _open[source] = source.open()
-    return _open[source]
+        volume = source.open()
+    _open[source] = volume
+    return volume
 
 
 def close_source() -> None:
