@@ -25,6 +25,7 @@ from floodem.errors import (
 from floodem.evaluation import alignment, blocks, comparison, evaluate, passes, places
 from floodem.evaluation.grid import chunk_grid
 from floodem.geometry import Box
+from floodem.shapes.source import LabelSource, close_source, opened_source
 from floodem.volumes import create_volume
 
 SHAPE = (6, 7, 8)
@@ -331,3 +332,18 @@ def test_a_mistake_in_a_volume_is_told_from_tasks_too(tmp_path, processes_pay):
     uris = stored(tmp_path, (labels, -labels))
     with pytest.raises(LabelError, match="the truth .* negative label -1"):
         evaluate(*uris, block_voxels=2, crew=Crew(workers=2))
+
+
+def test_a_process_that_compares_one_segmentation_with_several_truths_keeps_it_open(tmp_path):
+    labels = np.ones((2, 2, 2), np.uint8)
+    places = []
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        places += stored(tmp_path / str(number), (labels, labels))
+    shared, *others = (LabelSource(uri=uri) for uri in places)
+    try:
+        for other in others:
+            volumes = opened_source(shared), opened_source(other)
+            assert all((volume.read() == 1).all() for volume in volumes)
+    finally:
+        close_source()
