@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,9 +20,14 @@ HERE = Path(__file__).parent
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    """Return a port that the system gives to nobody else, as a restarted scheduler wants it again.
+
+    Those that it gives to callers begin at 32768 (Linux) or 49152.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server((host, port)):
+            return port
 
 
 @dataclass
