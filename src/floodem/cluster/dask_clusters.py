@@ -137,6 +137,8 @@ class Elsewhere:
     def connect(self, *, timeout_s: float) -> Any:
         """Return a new client."""
         security = _security_of(self.address)
+        is_tls = self.address.is_encrypted
+        of_one = ", and that the certificates are of the same authority" if is_tls else ""
         try:
             return _in_time(
                 lambda: _distributed().Client(
@@ -147,7 +149,7 @@ class Elsewhere:
         except (OSError, TimeoutError, ImportError) as error:
             raise ResourceError(
                 f"no scheduler answers at {self.address.address} ({first_line(error)}): see that "
-                "it runs, and that the certificates are of the same authority"
+                f"it runs{of_one}"
             ) from error
 
     def tend(self) -> None:
