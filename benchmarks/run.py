@@ -16,6 +16,7 @@
     evaluation scores of volumes block by block, against scores of arrays in memory
     stitching  blocks compared, joined and numbered, against reading their labels
     tasks      what a task costs beside its work, and reading many receipts again
+    slots      blocks flooded two at a time in a worker against one at a time, over a slow server
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
@@ -40,6 +41,7 @@ def main() -> int:
     import conversion_speed
     import evaluation_speed
     import flood_overhead
+    import flood_slots
     import mesh_speed
     import network_speed
     import partition_speed
@@ -68,6 +70,7 @@ def main() -> int:
         "meshes": mesh_speed.run,
         "skeletons": skeleton_speed.run,
         "tasks": task_overhead.run,
+        "slots": flood_slots.run,
         "evaluation": evaluation_speed.run,
         "stitching": stitching_speed.run,
     }

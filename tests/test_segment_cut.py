@@ -340,3 +340,68 @@ def test_a_shard_that_is_done_ends_well(folder, inputs, tmp_path):
     )
     assert printed.returncode == 0, printed.stderr
     assert "shard" in printed.stdout + printed.stderr
+
+
+def test_a_time_limit_stops_with_all_saved(folder, inputs, tmp_path):
+    stopped = subprocess.run(
+        command(folder, tmp_path / "seg.zarr", "--time-limit", "0.00001"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stopped.returncode == 4, stopped.stderr
+    assert "run the same command again" in stopped.stderr
+    assert not (tmp_path / "seg.zarr").exists()
+
+
+def test_the_command_segments_level_after_level(folder, inputs, tmp_path):
+    with open_volume(inputs["image"]) as volume:
+        image = volume.read()
+    with create_volume(
+        tmp_path / "em.zarr",
+        shape=SHAPE,
+        dtype=np.uint8,
+        voxel_size=VoxelSize(30, 6, 6),
+        levels=[(1, 1, 2)],
+    ) as made:
+        finest, coarse = made.levels
+        finest.write(finest.box, image)
+        coarse.write(coarse.box, image[..., ::2].copy())
+    line = command(folder, tmp_path / "seg.zarr", "--levels", "1,0")
+    line[line.index(str(folder / "em.zarr"))] = str(tmp_path / "em.zarr")
+    printed = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert printed.returncode == 0, printed.stderr
+    labels = labels_of(tmp_path / "seg.zarr")
+    carried = labels_of(tmp_path / "seg.zarr.floodem" / "level-1" / "labels.zarr")
+    upsampled = np.repeat(carried, 2, axis=2)
+    assert upsampled.any()
+    np.testing.assert_array_equal(labels[upsampled > 0], upsampled[upsampled > 0])
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--model", "other.safetensors"], "one level is segmented"),
+        (["--levels", "0,1"], "coarse to fine"),
+        (["--shard", "4/3"], "no shard"),
+        (["--cluster", "somewhere"], "local:N"),
+        (["--cluster", "tcp://127.0.0.1:1"], "--insecure"),
+        (["--agreement", "0.5"], "agreement 0.5"),
+        (["--time-limit", "0"], "leaves no time"),
+        (["--block", "64,64"], "64,64"),
+        (["--shard", "1/2", "--overwrite"], "--overwrite"),
+    ],
+)
+def test_impossible_options_are_refused_and_nothing_is_written(
+    folder, inputs, tmp_path, more, named
+):
+    printed = subprocess.run(
+        command(folder, tmp_path / "seg.zarr", *more),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert printed.returncode in {2, 3}, printed.stderr
+    assert named in printed.stderr
+    assert "Traceback" not in printed.stderr
+    assert not list(tmp_path.iterdir())
