@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -18,10 +17,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
-from floodem.cluster.addresses import LocalWorkers, SchedulerAddress
-from floodem.cluster.certificates import make_certificates
-from floodem.cluster.slurm import SlurmOptions
-from floodem.cluster.surroundings import visible_cards, worker_environment
+from floodem.cluster.addresses import SchedulerAddress
 from floodem.errors import OptionError, ResourceError
 from floodem.volumes.packages import require_package
 
@@ -29,21 +25,8 @@ CONNECT_S = 30.0
 """For a scheduler to answer."""
 _CLOSE_S = 30.0
 """For workers to end, and for batch jobs to be given back."""
-_ONLY_HERE = "127.0.0.1:0"
-_PRELOAD = "floodem.cluster.dask_worker"
-
-_SETTINGS = {
-    # A task's worker died: floodem.cluster.dask_crew counts, and does the last try alone.
-    "distributed.scheduler.allowed-failures": 0,
-    # The pages about tasks and logs that are served also without bokeh.
-    "distributed.scheduler.http.routes": ["distributed.http.health"],
-    "distributed.worker.http.routes": [],
-    # A worker that a nanny starts again, on a slow file system, is not lost yet.
-    "distributed.deploy.lost-worker-timeout": "120s",
-    # Samples of every thread's stack, a hundred a second, which nobody looks at.
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.system-monitor.gil.enabled": False,
-}
+ONLY_HERE = "127.0.0.1:0"
+PRELOAD = "floodem.cluster.dask_worker"
 
 
 def require(name: str) -> ModuleType:
@@ -57,7 +40,8 @@ def require(name: str) -> ModuleType:
     return require_package(name, purpose="--cluster", install="floodem[cluster]")
 
 
-def _distributed() -> ModuleType:
+def distributed_package() -> ModuleType:
+    """Import Dask's scheduler, workers and clients."""
     return require("distributed")
 
 
@@ -112,7 +96,7 @@ class Owned:
 
     def connect(self, *, timeout_s: float) -> Any:
         """Return a new client."""
-        return _distributed().Client(self.cluster, timeout=timeout_s, set_as_default=False)
+        return distributed_package().Client(self.cluster, timeout=timeout_s, set_as_default=False)
 
     def tend(self) -> None:
         """Nannies start workers again by themselves."""
@@ -141,7 +125,7 @@ class Elsewhere:
         of_one = ", and that the certificates are of the same authority" if is_tls else ""
         try:
             return _in_time(
-                lambda: _distributed().Client(
+                lambda: distributed_package().Client(
                     self.address.address, security=security, timeout=timeout_s, set_as_default=False
                 ),
                 seconds=2 * timeout_s,
@@ -183,7 +167,7 @@ def _in_time(connect: Callable[[], Any], *, seconds: float) -> Any:
 
 
 def _security_of(address: SchedulerAddress) -> Any:
-    make = _distributed().Security
+    make = distributed_package().Security
     if not address.is_encrypted:
         return make(require_encryption=False)
     files = address.ca_file, address.cert_file, address.key_file
@@ -213,42 +197,6 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def opening(
-    address: LocalWorkers | SchedulerAddress | SlurmOptions, *, slots: int
-) -> Iterator[Cluster]:
-    """Start a cluster, or find one, and end what was started.
-
-    Parameters
-    ----------
-    address
-        What `floodem.cluster.addresses.parse_cluster` returned.
-    slots
-        Tasks that a worker holds at once; at an address, that is the worker's own
-        number of threads.
-
-    Raises
-    ------
-    DependencyError
-        When dask, or SLURM's commands, are missing.
-    ResourceError
-        When it does not start.
-    """
-    # What goes wrong is told by floodem; Dask's own lines would run across the bar.
-    silent = _distributed().utils.silence_logging_cmgr(logging.CRITICAL)
-    with silent, require("dask").config.set(_SETTINGS):
-        if isinstance(address, SchedulerAddress):
-            yield Elsewhere(what=f"the scheduler at {address.address}", address=address)
-        elif isinstance(address, LocalWorkers):
-            with closing(_start_local(address.workers, slots=slots)) as cluster:
-                yield Owned(what="the local cluster", cluster=cluster)
-        else:
-            from floodem.cluster.slurm_jobs import submitting
-
-            with submitting(address, slots=slots) as jobs:
-                yield jobs
-
-
-@contextlib.contextmanager
 def closing(cluster: Any) -> Iterator[Any]:
     """End a cluster when the body ends."""
     try:
@@ -261,42 +209,4 @@ def closing(cluster: Any) -> Iterator[Any]:
 def scheduler_options() -> dict[str, Any]:
     """Return how a scheduler of this process listens, and where it shows its pages."""
     has_pages = importlib.util.find_spec("bokeh") is not None
-    return {"dashboard": has_pages, "dashboard_address": _ONLY_HERE, "protocol": "tls://"}
-
-
-def _start_local(workers: int, *, slots: int) -> Any:
-    distributed = _distributed()
-    security = make_certificates().security()
-    same = {
-        "host": "127.0.0.1",
-        "protocol": "tls://",
-        "security": security,
-    }
-    worker = {
-        **same,
-        "nthreads": slots,
-        # Dask would stop giving tasks to a worker that holds much memory, for ever.
-        "memory_limit": None,
-        "dashboard": False,
-        "dashboard_address": _ONLY_HERE,
-        "silence_logs": logging.CRITICAL,
-        "preload": [_PRELOAD],
-    }
-    cards = visible_cards()
-    specs = {}
-    for number in range(workers):
-        environment = worker_environment(number, workers=workers)
-        gpu = {"resources": {"GPU": 1}} if cards else {}
-        specs[number] = {"cls": distributed.Nanny, "options": {**worker, **gpu, "env": environment}}
-    try:
-        return distributed.SpecCluster(
-            scheduler={"cls": distributed.Scheduler, "options": {**scheduler_options(), **same}},
-            workers=specs,
-            security=security,
-            silence_logs=logging.CRITICAL,
-            name="floodem",
-        )
-    except (OSError, RuntimeError, TimeoutError) as error:
-        raise ResourceError(
-            f"{workers} workers do not start ({first_line(error)}): give fewer (local:N)"
-        ) from error
+    return {"dashboard": has_pages, "dashboard_address": ONLY_HERE, "protocol": "tls://"}

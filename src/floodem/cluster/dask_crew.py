@@ -20,7 +20,8 @@ from typing import Any
 
 from floodem.cluster.addresses import parse_cluster
 from floodem.cluster.crew import Crew
-from floodem.cluster.dask_clusters import CONNECT_S, Cluster, opening
+from floodem.cluster.dask_clusters import CONNECT_S, Cluster
+from floodem.cluster.dask_opening import opening
 from floodem.cluster.dask_watch import TOPIC, Watch
 from floodem.cluster.dask_worker import Left, Sealed, do_sealed, topic_of, unseal
 from floodem.cluster.events import Done, Event, Failed, Reported
