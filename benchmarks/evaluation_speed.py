@@ -75,7 +75,8 @@ def lines() -> Iterator[str]:
     yield (
         "Memory: the largest process. In memory the time to read the volumes is not counted. The "
         "worst mistakes take up to three passes more over the blocks that hold them. Load after "
-        f"{os.getloadavg()[0]:.1f}."
+        f"{os.getloadavg()[0]:.1f}: with more than there are cores, CPU seconds tell more than the "
+        "clock, and a second process gains nothing."
     )
 
 
