@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ from cut_runs import (
 )
 from floodem.assembly.planning import planned
 from floodem.assembly.request import CutOptions
+from floodem.assembly.sources import close_sources, read_image
 from floodem.cluster import Crew, Shard
 from floodem.errors import (
     DestinationExistsError,
@@ -40,6 +42,7 @@ from floodem.flooding.masks import parse_mask
 from floodem.flooding.request import SegmentRequest
 from floodem.geometry import Box, VoxelSize
 from floodem.volumes import create_volume, open_volume
+from floodem.volumes.source import VolumeSource
 
 
 @pytest.fixture(scope="module")
@@ -405,3 +408,61 @@ def test_impossible_options_are_refused_and_nothing_is_written(
     assert named in printed.stderr
     assert "Traceback" not in printed.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_result_that_was_removed_is_written_again_without_flooding(inputs, tmp_path, made):
+    found = run(inputs, tmp_path / "seg.zarr")
+    shutil.rmtree(tmp_path / "seg.zarr")
+    again = run(inputs, tmp_path / "seg.zarr")
+    np.testing.assert_array_equal(labels_of(again.uri), labels_of(made.uri))
+    assert set(times_begun(found.folder).values()) == {1}
+
+
+def test_blocks_are_joined_again_by_another_rule_without_flooding(inputs, tmp_path, made):
+    found = run(inputs, tmp_path / "seg.zarr", cut=replace(CUT, min_shared=10**6))
+    assert found.summary["joined"] == 0
+    assert found.segments > made.segments
+    again = run(inputs, tmp_path / "seg.zarr", cut=replace(CUT, joins_again=True))
+    np.testing.assert_array_equal(labels_of(again.uri), labels_of(made.uri))
+    assert set(times_begun(again.folder).values()) == {1}
+
+
+def test_there_must_be_blocks_to_be_joined_again(inputs, tmp_path):
+    with pytest.raises(OptionError, match="no flooded blocks"):
+        run(inputs, tmp_path / "seg.zarr", cut=replace(CUT, joins_again=True))
+
+
+def test_a_shard_without_blocks_of_its_own_is_refused(inputs, tmp_path):
+    with pytest.raises(OptionError, match="give --block to all of them"):
+        run(
+            inputs,
+            tmp_path / "seg.zarr",
+            cut=CutOptions(),
+            crew=Crew(shard=Shard(number=1, count=2)),
+        )
+
+
+def test_an_uncut_run_that_was_begun_goes_on_uncut(inputs, tmp_path, monkeypatch):
+    asked = iter([False] * 3 + [True] * 1000)
+    with pytest.raises(StoppedError):
+        run(inputs, tmp_path / "seg.zarr", cut=None, should_stop=lambda: next(asked))
+    monkeypatch.setattr("floodem.assembly.segment.available_memory", lambda: 10**6)
+    found = run(inputs, tmp_path / "seg.zarr", cut=None)
+    assert "blocks" not in found.summary
+
+
+def test_workers_read_a_file_anew_that_has_changed(tmp_path):
+    for grey in (1, 2):
+        np.save(tmp_path / "em.npy", np.full((4, 4, 4), grey, np.uint8))
+        found = read_image(VolumeSource(uri=str(tmp_path / "em.npy")), Box((0, 0, 0), (4, 4, 4)))
+        assert (found == grey).all()
+    close_sources()
+
+
+def test_what_killed_processes_left_half_written_is_removed(inputs, tmp_path):
+    blocks = tmp_path / "seg.zarr.floodem" / "blocks"
+    blocks.mkdir(parents=True)
+    (blocks / ".0000-0000-0001.zarr.4711-0.partial").mkdir()
+    (blocks / ".0000-0000-0001.npz.4711.partial").write_bytes(b"half")
+    run(inputs, tmp_path / "seg.zarr")
+    assert not list(blocks.glob(".*"))

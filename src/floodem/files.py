@@ -144,7 +144,10 @@ def remove_partial_files(folder: Path) -> None:
     """Remove what killed processes left half written; only for who holds the folder's lock."""
     for left in folder.glob(f".*{PARTIAL_SUFFIX}"):
         with contextlib.suppress(OSError):
-            left.unlink()
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from floodem.assembly.blocks import Block
+from floodem.volumes.servers.addresses import without_secrets
 from floodem.volumes.servers.transport import Store
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class BlockLog:
             When the disk or the server refuses.
         """
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        added = "".join(f"{stamp} {line}\n" for line in lines).encode()
+        added = "".join(f"{stamp} {without_secrets(line)}\n" for line in lines).encode()
         name = f"blocks/{self.block.key}.log"
         before = self.objects.read(name) or b""
         self.objects.write(name, (before + added)[-_MOST_LOG_BYTES:])

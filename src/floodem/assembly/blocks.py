@@ -14,6 +14,7 @@ its neighbours where two halos overlap. Blocks are numbered in C order.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -100,12 +101,7 @@ class BlockPlan:
     @property
     def grid(self) -> Zyx:
         """How many blocks there are along z, y, x."""
-        edges = zip(self.box.shape, self.core, self.least, strict=True)
-        z, y, x = (
-            max(1, size // edge + (size % edge >= least and size % edge > 0))
-            for size, edge, least in edges
-        )
-        return (z, y, x)
+        return _grid(self.box.shape, self.core, self.least)
 
     @property
     def largest_halo(self) -> Zyx:
@@ -114,6 +110,19 @@ class BlockPlan:
         shapes = [self.at(place).halo.shape for place in itertools.product(nz, ny, nx)]
         z, y, x = (max(edges) for edges in zip(*shapes, strict=True))
         return (z, y, x)
+
+    def halo_edges(self) -> list[list[int]]:
+        """Return the edges of halos along z, y and x; those along one do not depend on others."""
+        edges = []
+        for axis, count in enumerate(self.grid):
+            places = ([n if a == axis else 0 for a in range(3)] for n in range(count))
+            edges.append([self.at((z, y, x)).halo.shape[axis] for z, y, x in places])
+        return edges
+
+    @property
+    def voxels_with_halos(self) -> int:
+        """How many voxels all halos hold together."""
+        return math.prod(sum(edges) for edges in self.halo_edges())
 
     def __len__(self) -> int:
         return math.prod(self.grid)
@@ -176,4 +185,14 @@ class BlockPlan:
 
 def _zyx(values: Any) -> Zyx:
     z, y, x = (int(value) for value in values)
+    return (z, y, x)
+
+
+@functools.lru_cache(maxsize=64)
+def _grid(shape: Zyx, core: Zyx, least: Zyx) -> Zyx:
+    """Count blocks; asked for every block of a plan, which may have a million."""
+    z, y, x = (
+        max(1, size // edge + (size % edge >= low and size % edge > 0))
+        for size, edge, low in zip(shape, core, least, strict=True)
+    )
     return (z, y, x)

@@ -13,6 +13,7 @@ of the run, and the next one, finds them.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import uuid
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ _FINAL_DTYPES: tuple[np.dtype[Any], ...] = (LABEL_DTYPE, np.dtype(np.uint32), np
 
 GROWS_AS = "zarr3"
 """Format in which the labels of single files are collected."""
+
+MOST_CHUNK_FILES = 100_000
+"""Beyond that many files quotas and listings become the problem, and shards are taken."""
 
 _SHARDED = "zarr3"
 """Shards of precomputed volumes follow a curve, and so would lie in several cores."""
@@ -96,7 +100,7 @@ class LabelDestination:
         voxel_size: VoxelSize | None,
         levels: int | Literal["auto"] = "auto",
         overwrite: bool = False,
-        is_sharded: bool = False,
+        is_sharded: bool | None = None,
     ) -> LabelDestination:
         """Decide how labels are kept at an address; nothing is written.
 
@@ -105,8 +109,11 @@ class LabelDestination:
         levels
             How many coarser levels; ``"auto"``: as many as it takes, and none where the
             format has none.
-        overwrite, is_sharded
-            See `replaces` and `is_sharded`.
+        overwrite
+            See `replaces`.
+        is_sharded
+            See there; None: where a zarr 3 volume would have more than a hundred thousand
+            chunks.
 
         Raises
         ------
@@ -121,6 +128,8 @@ class LabelDestination:
                 f"{location.uri}: {location.format} volumes have no levels, and {levels} are asked "
                 "for: leave them out or choose another format"
             )
+        if is_sharded is None:
+            is_sharded = location.format == _SHARDED and _chunk_count(plan) > MOST_CHUNK_FILES
         if is_sharded and location.format != _SHARDED:
             raise OptionError(
                 f"{location.uri}: {location.format} volumes have no shards that blocks could be "
@@ -328,10 +337,10 @@ class LabelDestination:
         store, begun = open_store(self.work), time.monotonic()
         while store.read(_CLAIM):
             if time.monotonic() - begun > remote_deadline_s():
-                raise RunConflictError(
-                    f"another process empties {self.location.uri}, or was killed while it did: "
-                    "wait for it, or begin again with --overwrite"
-                )
+                # Whoever began is gone: only the holder of the run's lease gets here.
+                empty_remote(self.location)
+                store.write(_CLAIM, b"")
+                return
             time.sleep(_ASKED_EVERY_S)
 
     def _has_target(self) -> bool:
@@ -355,3 +364,9 @@ class LabelDestination:
     @property
     def _shown_target(self) -> str:
         return str(self.growing or self.location.uri)
+
+
+def _chunk_count(plan: BlockPlan) -> int:
+    return math.prod(
+        -(-size // edge) for size, edge in zip(plan.box.shape, chunks_of(plan), strict=True)
+    )

@@ -230,7 +230,7 @@ def estimate(
     FloodemError
         When a mask cannot be read.
     """
-    halos = _sums(plan)
+    halos = plan.voxels_with_halos
     masked, open_share = _masked(plan, request, fov=fov, voxel_size=voxel_size)
     steps = _steps(plan, fov=fov, deltas=deltas)
     uncut = _steps(dataclasses.replace(plan, core=plan.box.shape), fov=fov, deltas=deltas)
@@ -263,25 +263,11 @@ def estimate(
     )
 
 
-def _sums(plan: BlockPlan) -> int:
-    """Return the voxels of all halos; edges along one axis do not depend on the others."""
-    return math.prod(sum(edges) for edges in _halo_edges(plan))
-
-
 def _steps(plan: BlockPlan, *, fov: Zyx, deltas: Zyx) -> float:
-    along = zip(_halo_edges(plan), fov, deltas, strict=True)
+    along = zip(plan.halo_edges(), fov, deltas, strict=True)
     return math.prod(
         sum(max(edge - view + 1, 0) for edge in edges) / delta for edges, view, delta in along
     )
-
-
-def _halo_edges(plan: BlockPlan) -> list[list[int]]:
-    """Return the edges of halos along z, y and x."""
-    edges = []
-    for axis, count in enumerate(plan.grid):
-        places = ([n if a == axis else 0 for a in range(3)] for n in range(count))
-        edges.append([plan.at((z, y, x)).halo.shape[axis] for z, y, x in places])
-    return edges
 
 
 def _count(shape: Zyx, chunks: Zyx) -> int:

@@ -23,8 +23,7 @@ class FloodProgress:
     """
 
     def __init__(self, plan: BlockPlan, listener: ProgressListener) -> None:
-        self._voxels = {block.key: block.halo.size for block in plan}
-        self._total = sum(self._voxels.values())
+        self._total = plan.voxels_with_halos
         self._listener = listener
         self._blocks = self._finished = 0
         self._at_work: dict[str, tuple[int, int]] = {}
@@ -35,24 +34,19 @@ class FloodProgress:
     def done(self, finished: int, total: int) -> None:
         """Note how many of the blocks are finished."""
         with self._lock:
-            for _ in range(finished - self._finished):
-                # Which one has ended is not said; the one that was furthest has.
-                if self._at_work:
-                    key = max(self._at_work, key=self._share)
-                    self._calls += self._at_work.pop(key)[1]
             self._finished, self._blocks = finished, total
             self._tell()
 
     def reported(self, key: str, values: Mapping[str, Any]) -> None:
-        """Note how far one block is."""
+        """Note how far one block is, or that it has ended."""
         with self._lock:
+            if values.get("ended"):
+                self._calls += self._at_work.pop(key, (0, 0))[1]
+                return
             before = self._at_work.get(key, (0, 0))
             voxels = int(values.get("voxels", before[0]))
             self._at_work[key] = (voxels, int(values.get("network_calls", before[1])))
             self._tell()
-
-    def _share(self, key: str) -> float:
-        return self._at_work[key][0] / self._voxels[key]
 
     def _tell(self) -> None:
         done = self._total * self._finished // max(self._blocks, 1)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +30,6 @@ from floodem.assembly.blocks import Block
 from floodem.assembly.sources import InitialLabels, read_image, task_model
 from floodem.cluster.context import TaskContext, task_context
 from floodem.errors import DeviceError, StoppedError
-from floodem.files import PARTIAL_SUFFIX
 from floodem.flooding.request import SegmentRequest
 from floodem.geometry import VoxelSize
 from floodem.volumes.servers.addresses import is_remote
@@ -149,7 +147,6 @@ class _Attempt:
         except Exception as error:
             self.log.add(told(self.seconds), f"failed: {type(error).__name__}: {error}")
             raise
-        self._tidy()
         self.log.add(
             *(f"note: {notice}" for notice in self.notices),
             "computed on " + ", ".join(self.where.values()),
@@ -157,6 +154,7 @@ class _Attempt:
             f"counters: {told(result['counters'])}",
             f"done: {result['segments']} segments, {result['carried']} of them carried",
         )
+        self._forget_checkpoint()
         return result
 
     def _flooded(self) -> dict[str, Any]:
@@ -300,18 +298,11 @@ class _Attempt:
                 "--device and --dtype, or begin again with --overwrite"
             )
 
-    def _tidy(self) -> None:
-        """Remove the checkpoint, and what killed attempts left half written."""
+    def _forget_checkpoint(self) -> None:
         checkpoint = self.task.checkpoint()
-        if checkpoint is None:
-            return
-        with contextlib.suppress(OSError):  # it only takes space
-            checkpoint.unlink(missing_ok=True)
-            for left in checkpoint.parent.glob(f".{self.task.block.key}.*{PARTIAL_SUFFIX}"):
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                else:
-                    left.unlink(missing_ok=True)
+        if checkpoint is not None:
+            with contextlib.suppress(OSError):  # it only takes space
+                checkpoint.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _part(self, name: str) -> Iterator[None]:
@@ -357,7 +348,8 @@ def _voxels(labels: UInt32[np.ndarray, "z y x"], *, count: int) -> Any:
 def floods_identity(task: FloodTask) -> Mapping[str, Any]:
     """Return what decides the blocks of a run besides voxels, as JSON values.
 
-    Names of files are no part of it: a folder may be moved.
+    Names of files are no part of it: a folder may be moved. Nor is the device, on which the
+    first block decides (``blocks/computed-on.txt``).
     """
     request, initial = task.request, task.initial_labels()
     return {
@@ -369,8 +361,6 @@ def floods_identity(task: FloodTask) -> Mapping[str, Any]:
         "initial": None
         if initial is None
         else {"level": initial.level, "ratio": list(initial.ratio)},
-        "device": request.device,
-        "dtype": request.dtype,
     }
 
 

@@ -29,6 +29,7 @@ from floodem.assembly.run_record import RunRecord, is_taken
 from floodem.assembly.segment import segment
 from floodem.assembly.sources import InitialLabels
 from floodem.cluster import ALONE, Crew, keeping_cluster
+from floodem.cluster.holding import holding
 from floodem.errors import DestinationExistsError, GeometryError, OptionError
 from floodem.flooding.job import require_box_holds_fov
 from floodem.flooding.masks import CoordinateMask, MaskRule, ShiftMask, VolumeMask
@@ -38,6 +39,7 @@ from floodem.geometry import Box, Zyx
 from floodem.progress import Progress, ProgressListener
 from floodem.volumes import open_volume
 from floodem.volumes.pyramid_geometry import level_box
+from floodem.volumes.servers.transport import open_store
 from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Volume
 
@@ -79,6 +81,7 @@ _NAMED = re.compile(r"(\d{1,9})=(.*)", re.DOTALL)
 _BETWEEN = re.compile(r",(?=\d{1,9}=)")
 _LEVEL = re.compile(r"\d{1,9}")
 _LABELS = "labels.zarr"
+_REPLACES = "levels/replaces"
 
 
 def parse_levels(text: str) -> tuple[int, ...]:
@@ -198,14 +201,20 @@ def segment_levels(
     chain = _chain(image, destination, levels=levels, models=models, request=request)
     carried: InitialLabels | None = None
     made: Segmentation | None = None
-    with keeping_cluster(replace(crew, slots=FLOOD_SLOTS)):
+    record = RunRecord(destination)
+    place = f"{record.address.rstrip('/')}/levels"
+    with (
+        holding(place, crew=crew, what=record.destination, should_stop=should_stop),
+        keeping_cluster(replace(crew, slots=FLOOD_SLOTS)),
+    ):
+        replaces = _begin_again(record, request, crew=crew)
         for number, step in enumerate(chain):
             is_last = number == len(chain) - 1
             made = segment_level(
                 step.image,
                 step.destination,
                 model=step.model,
-                request=step.request,
+                request=replace(step.request, overwrite=replaces) if is_last else step.request,
                 cut=cut if is_last else replace(cut, levels=0),
                 crew=crew,
                 network=network,
@@ -217,6 +226,19 @@ def segment_levels(
             carried = InitialLabels(uri=step.destination, ratio=step.ratio_below)
     assert made is not None
     return made
+
+
+def _begin_again(record: RunRecord, request: SegmentRequest, *, crew: Crew) -> bool:
+    """Forget the last level's earlier run, and tell whether it is still to be begun again.
+
+    The coarser levels come first, and the chain may be stopped there: what was asked for is
+    kept until the last level begins.
+    """
+    store = open_store(record.address)
+    if request.overwrite:
+        record.clear(crew=crew)
+        store.write(_REPLACES, b"")
+    return store.read(_REPLACES) is not None and record.read() is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,7 +307,8 @@ def _chain(
     from floodem.network.model_file import load_model
 
     record = RunRecord(destination)
-    if not request.overwrite and record.read() is None and is_taken(destination):
+    may_replace = request.overwrite or open_store(record.address).read(_REPLACES) is not None
+    if not may_replace and record.read() is None and is_taken(destination):
         raise DestinationExistsError(
             f"{record.destination} exists already and no run of floodem made it: choose another "
             "destination or --overwrite"

@@ -19,10 +19,11 @@ from floodem.assembly.floods import FloodTask, floods_identity
 from floodem.assembly.pairs import require_zones
 from floodem.assembly.proposals import propose_plan
 from floodem.assembly.request import CutOptions
-from floodem.assembly.run_record import image_identity
+from floodem.assembly.run_record import MOST_FILES, image_identity
 from floodem.assembly.sources import InitialLabels
 from floodem.cluster import Crew, Task
 from floodem.cluster.addresses import LocalWorkers, parse_cluster
+from floodem.cluster.slurm import SlurmOptions
 from floodem.errors import OptionError
 from floodem.flooding.job import require_box_holds_fov, voxel_size_notice
 from floodem.flooding.masks import MaskRule, check_masks
@@ -179,26 +180,42 @@ def prepare(
     )
 
 
-def workers_here(crew: Crew) -> int:
-    """Return how many workers share the memory of this machine, as far as that is known."""
+def memory_for_each_worker(crew: Crew) -> int | None:
+    """Return the bytes that a worker may take, or None where nobody says.
+
+    Workers of a scheduler that somebody else started are taken to have as much as this
+    machine.
+    """
+    free = available_memory()
     if crew.cluster is None:
-        return crew.workers
+        return None if free is None else free // crew.workers
     address = parse_cluster(crew.cluster, is_insecure=crew.is_insecure)
-    return address.workers if isinstance(address, LocalWorkers) else 1
+    if isinstance(address, SlurmOptions):
+        return address.memory_bytes
+    workers = address.workers if isinstance(address, LocalWorkers) else 1
+    return None if free is None else free // workers
 
 
 def _plan(
     box: Box, *, cut: CutOptions, crew: Crew, fov: Zyx, earlier: BlockPlan | None
 ) -> BlockPlan:
-    is_same = earlier is not None and earlier.box == box
-    if is_same and earlier is not None and not cut.is_asked:
+    if (
+        earlier is not None
+        and earlier.box == box
+        and cut.block in {None, earlier.core}
+        and cut.halo in {None, earlier.margin}
+    ):
         return earlier
-    free = available_memory()
-    share = workers_here(crew) * FLOOD_SLOTS
+    if crew.shard is not None and cut.block is None:
+        raise OptionError(
+            f"shard {crew.shard} cannot know how others cut the volume, since blocks are proposed "
+            "from the memory that is free: give --block to all of them"
+        )
+    free = memory_for_each_worker(crew)
     return propose_plan(
         box,
         fov=fov,
-        memory_bytes=None if free is None else free // share,
+        memory_bytes=None if free is None else free // FLOOD_SLOTS,
         core=cut.block,
         halo=cut.halo,
     )
@@ -243,4 +260,4 @@ def _request_anywhere(request: SegmentRequest) -> SegmentRequest:
 
 def _seen(uri: str, channel: int | None) -> dict[str, Any]:
     with open_volume(uri, channel=channel) as volume:
-        return fingerprint(volume)
+        return fingerprint(volume, most_files=MOST_FILES)

@@ -28,6 +28,8 @@ class CutOptions:
         has them.
     block_seconds
         Longest flooding of one block; None: no limit.
+    joins_again
+        Keep the blocks that an earlier run there has flooded, and do what follows anew.
     """
 
     block: Zyx | None = None
@@ -36,6 +38,7 @@ class CutOptions:
     min_shared: int = DEFAULT_MIN_SHARED
     levels: int | Literal["auto"] = "auto"
     block_seconds: float | None = None
+    joins_again: bool = False
 
     def __post_init__(self) -> None:
         JoinRule(agreement=self.agreement, min_shared=self.min_shared)

@@ -43,9 +43,11 @@ from floodem.volumes.volume import Volume
 
 _RUN = "run.json"
 RECEIPTS = "receipts/"
+_AFTER_FLOODS = ("pairs", "numbers", "labels", "level-", "rest")
+_BLOCKS = "blocks/"
 _DATA = (
-    *("blocks/", "pairs/", "mapping/", "labels.", "joins.csv", "destination.", "running/"),
-    "scratch-",
+    *(_BLOCKS, "pairs/", "mapping/", "labels.", "joins", "destination.", "running/"),
+    "scratch/",
     *("conversion.json", "receipts.txt", "relabel.csv"),
     *(name for name in RUN_FILES if name != _RUN),
 )
@@ -241,7 +243,7 @@ class RunRecord:
         summary = there.get("summary")
         return summary if isinstance(summary, dict) else None
 
-    def clear(self, *, crew: Crew) -> None:
+    def clear(self, *, crew: Crew, keeps_floods: bool = False) -> None:
         """Forget all of an earlier run; only for who holds the run's folder (`holding`).
 
         Receipts go first and run.json last, so that half a removal is a run that does over
@@ -260,7 +262,25 @@ class RunRecord:
                 "again once without --shard and stop, or remove the run's folder, then start the "
                 "shards without --overwrite"
             )
-        for prefix in (RECEIPTS, *_DATA, _RUN):
+        if not keeps_floods:
+            prefixes = (RECEIPTS, *_DATA, _RUN)
+        else:
+            after = tuple(f"{RECEIPTS}{stage}" for stage in _AFTER_FLOODS)
+            prefixes = (*after, *(name for name in _DATA if name != _BLOCKS), _RUN)
+        for prefix in prefixes:
+            self._store.delete_below(prefix)
+
+    def forget_result(self) -> None:
+        """Forget that labels were written, where somebody has removed them since.
+
+        What was flooded, compared and numbered stays.
+
+        Raises
+        ------
+        StorageError
+            When the file system or the server refuses.
+        """
+        for prefix in (f"{RECEIPTS}labels", f"{RECEIPTS}level-", "labels.", "destination."):
             self._store.delete_below(prefix)
 
     def _refuse_foreign(self, *, replaces: bool) -> None:

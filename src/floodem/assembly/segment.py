@@ -19,6 +19,7 @@ from floodem.assembly.sources import InitialLabels
 from floodem.assembly.stages import run_stages
 from floodem.cluster import ALONE, Crew, keeping_cluster
 from floodem.cluster.holding import holding
+from floodem.cluster.surroundings import visible_cards
 from floodem.errors import OptionError, RunConflictError
 from floodem.flooding.addresses import Outputs, require_apart
 from floodem.flooding.job import MEMORY_BYTES_PER_VOXEL
@@ -123,6 +124,8 @@ def segment(
     )
     for sentence in prepared.notices:
         say(sentence)
+    if crew == ALONE:
+        crew = Crew(workers=max(1, len(visible_cards())))
     crew = replace(crew, slots=FLOOD_SLOTS)
     with (
         holding(
@@ -139,7 +142,7 @@ def segment(
             record,
             uri=uri,
             overwrite=request.overwrite,
-            levels=cut.levels,
+            cut=cut,
             crew=crew,
             progress=progress,
             notice=say,
@@ -179,6 +182,11 @@ def prepare_cut(
     require_apart(outputs, image=source.uri, model=model, request=request)
     record = RunRecord(uri)
     earlier = None if request.overwrite else record.read()
+    if cut.joins_again and (request.overwrite or earlier is None):
+        raise OptionError(
+            f"{record.destination} has no flooded blocks to join again, or they are to be "
+            "replaced: run without --join-again"
+        )
     return prepare(
         source,
         str(model),
@@ -214,18 +222,20 @@ def is_cut(
         return True
     if parse_location(destination).is_remote:
         return True
-    if not request.overwrite and _was_cut(destination):
-        return True
+    if not request.overwrite:
+        before = _was_cut(destination)
+        if before is not None:
+            return before
     box = request.box or _box(image)
     free = available_memory()
     return free is not None and box.size * MEMORY_BYTES_PER_VOXEL > free
 
 
-def _was_cut(destination: str | Path) -> bool:
-    """Tell whether a run that is cut was begun there, whatever memory is free by now."""
+def _was_cut(destination: str | Path) -> bool | None:
+    """Tell how a run was begun there, whatever memory is free by now; None: none was."""
     try:
-        return RunRecord(str(destination)).read() is not None
-    except RunConflictError:
+        return None if RunRecord(str(destination)).read() is None else True
+    except RunConflictError:  # of an uncut one, which says best what is wrong
         return False
 
 

@@ -18,6 +18,7 @@ from floodem.flooding.masks.rules import read_padded
 from floodem.geometry import Box, Zyx
 from floodem.labels.relabel import compact
 from floodem.volumes import open_volume
+from floodem.volumes.location import parse_location
 from floodem.volumes.pyramid_geometry import level_box
 from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Array, Volume
@@ -135,7 +136,7 @@ _reading = threading.Lock()
 """Held while volumes are opened and read: not every format bears two readers at once."""
 
 _loading = threading.Lock()
-_open: dict[VolumeSource | InitialLabels, Volume] = {}
+_open: dict[VolumeSource | InitialLabels, tuple[Volume, tuple[int, int] | None]] = {}
 """Some files are unpacked whole when they are opened, which no block pays again."""
 _models: dict[tuple[str, str], Model] = {}
 """At most one."""
@@ -184,14 +185,24 @@ def close_sources() -> None:
     """Close what blocks of this process were read from; by who had them done."""
     with _reading:
         while _open:
-            _open.popitem()[1].close()
+            _open.popitem()[1][0].close()
     with _loading:
         _models.clear()
 
 
 def _opened(source: VolumeSource | InitialLabels) -> Volume:
-    if source not in _open:
+    stamp = _stamp(source.uri)
+    if source not in _open or _open[source][1] != stamp:
         for other in [one for one in _open if type(one) is type(source)]:
-            _open.pop(other).close()
-        _open[source] = source.open()
-    return _open[source]
+            _open.pop(other)[0].close()
+        _open[source] = source.open(), stamp
+    return _open[source][0]
+
+
+def _stamp(uri: str) -> tuple[int, int] | None:
+    """Return by what a local file is known; workers of a cluster outlive runs and files."""
+    location = parse_location(uri)
+    if location.is_remote or not location.local.exists():
+        return None
+    stat = location.local.stat()
+    return (stat.st_mtime_ns, stat.st_ino)

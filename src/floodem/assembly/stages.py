@@ -12,11 +12,13 @@ what follows.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from floodem.assembly.block_store import BlockStore
 from floodem.assembly.destination import LabelDestination
@@ -25,15 +27,18 @@ from floodem.assembly.floods import flood_block_task
 from floodem.assembly.numbering import number_segments
 from floodem.assembly.output_levels import level_tasks, write_level_task
 from floodem.assembly.pairs import PairTask, compare_block_task
+from floodem.assembly.place import Place
 from floodem.assembly.placing import finish
 from floodem.assembly.preparation import Prepared
-from floodem.assembly.run_record import RunRecord
+from floodem.assembly.request import CutOptions
+from floodem.assembly.run_record import RunRecord, is_taken
 from floodem.assembly.sources import close_sources
 from floodem.assembly.summary import summarise
 from floodem.assembly.writing import write_core_task, write_tasks
 from floodem.cluster import Crew, Task, run_tasks
 from floodem.cluster.holding import taking_rest
 from floodem.errors import StoppedError
+from floodem.files import remove_partial_files, storage_error
 from floodem.flooding.request import Segmentation
 from floodem.flooding.run_folder import RunStatus
 from floodem.progress import Progress, ProgressListener
@@ -50,7 +55,7 @@ def run_stages(
     *,
     uri: str,
     overwrite: bool,
-    levels: int | Literal["auto"],
+    cut: CutOptions,
     crew: Crew,
     progress: ProgressListener | None,
     notice: Callable[[str], None],
@@ -72,17 +77,18 @@ def run_stages(
     FloodemError
         See `floodem.assembly.segment.segment`.
     """
+    begins_again = overwrite or cut.joins_again
     destination = LabelDestination.choose(
         uri,
         plan=prepared.plan,
         voxel_size=prepared.voxel_size,
-        levels=levels,
-        overwrite=overwrite,
+        levels=cut.levels,
+        overwrite=begins_again,
     )
     destination.require_possible()
-    there = None if overwrite else record.read()
-    if overwrite:
-        record.clear(crew=crew)
+    there = None if begins_again else record.read()
+    if begins_again:
+        record.clear(crew=crew, keeps_floods=cut.joins_again)
     run = _Run(
         prepared=prepared,
         destination=destination,
@@ -96,7 +102,7 @@ def run_stages(
         run.identity,
         plan={**destination.to_json(), "cut": prepared.plan.to_json()},
         about={**prepared.about, "destination": uri},
-        replaces=overwrite,
+        replaces=begins_again,
     )
     summary = record.summary() if there is not None else None
     was_finished = summary is not None
@@ -129,14 +135,28 @@ class _NumberTask:
 
 def _number(task: _NumberTask) -> dict[str, Any]:
     """Give all segments their ids, with large files on a local disk."""
-    is_elsewhere = is_remote(task.store.address)
-    with tempfile.TemporaryDirectory(
-        prefix="scratch-", dir=None if is_elsewhere else task.store.address
-    ) as scratch:
-        found = number_segments(
-            task.store, floods=task.floods, scratch=Path(scratch), progress=task.tell
-        )
+    with _scratch(task.store.address) as scratch:
+        found = number_segments(task.store, floods=task.floods, scratch=scratch, progress=task.tell)
     return asdict(found)
+
+
+@contextlib.contextmanager
+def _scratch(work: str) -> Iterator[Path]:
+    """Give an empty local folder, of a local run in its own; a killed process leaves it there."""
+    if is_remote(work):
+        with tempfile.TemporaryDirectory(prefix="floodem-", ignore_cleanup_errors=True) as made:
+            yield Path(made)
+        return
+    folder = Path(work) / "scratch"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error("make", folder, error) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +185,9 @@ class _Run:
             what=destination.uri,
             should_stop=self.should_stop,
         ) as hold:
-            rest = replace(self, crew=hold.crew)
+            rest = replace(
+                self, crew=hold.crew, should_stop=lambda: self.should_stop() or hold.is_lost()
+            )
             return rest.assemble(destination, record, floods=floods)
 
     def assemble(
@@ -186,6 +208,8 @@ class _Run:
         ]
         self._stage("pairs", compare_block_task, pairs, says="comparing blocks", unit="blocks")
         numbers = self._numbers(floods)
+        if destination.place() is Place.PLACED and not is_taken(destination.uri):
+            record.forget_result()
         destination.create()
         record.state(RunStatus.WRITING)
         written = self._stage(
@@ -212,6 +236,8 @@ class _Run:
         listener = None
         if self.progress is not None:
             listener = FloodProgress(self.prepared.plan, self.progress)
+        if self.crew.shard is None and not is_remote(self.work):
+            remove_partial_files(Path(self.work) / "blocks")
 
         def hear(key: str, values: Mapping[str, Any]) -> None:
             if not key:  # it is about the crew

@@ -111,6 +111,12 @@ def segment(
         str | None,
         typer.Option(metavar="2,1", help="Levels of IMAGE, from coarse to fine, DST the last."),
     ] = None,
+    join_again: Annotated[
+        bool,
+        typer.Option(
+            "--join-again", help="Keep the blocks flooded before and join them by other rules."
+        ),
+    ] = False,
     pyramid: options.Pyramid = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print blocks, hours and bytes, and do nothing.")
@@ -188,10 +194,11 @@ def segment(
         agreement=agreement,
         min_shared=min_shared,
         levels=_levels_of_result(pyramid),
+        joins_again=join_again,
         block_seconds=None if block_time_limit is None else block_time_limit * SECONDS_PER_HOUR,
     )
     crew = options.chosen_crew(
-        workers=_one_for_each_card() if workers is None and cluster is None else workers,
+        workers=1 if workers is None and cluster is None else workers,
         cluster=cluster,
         shard=shard,
         insecure=insecure,
@@ -255,12 +262,6 @@ def _register(network: str | None) -> None:
         from floodem.network.registry import register_network
 
         register_network(network)
-
-
-def _one_for_each_card() -> int:
-    from floodem.cluster.surroundings import visible_cards
-
-    return max(1, len(visible_cards()))
 
 
 def _levels_of_result(pyramid: str | None) -> int | Literal["auto"]:

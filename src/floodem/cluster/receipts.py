@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from floodem.errors import OptionError, ResourceError, RunConflictError, VolumeFormatError
+from floodem.errors import OptionError, OtherWorkError, ResourceError, VolumeFormatError
 from floodem.files import remove_partial_files, storage_error
 from floodem.volumes.servers.addresses import is_remote, without_secrets
 from floodem.volumes.servers.transport import Store, open_store
@@ -68,7 +68,7 @@ class Receipts:
 
         Raises
         ------
-        RunConflictError
+        OtherWorkError
             When there is a receipt of other work.
         StorageError
             When the disk or the server refuses.
@@ -93,7 +93,7 @@ class Receipts:
 
         Raises
         ------
-        RunConflictError
+        OtherWorkError
             When it was done from something else.
         VolumeFormatError
             When the file is damaged.
@@ -111,7 +111,7 @@ class Receipts:
 
         Raises
         ------
-        RunConflictError, VolumeFormatError, StorageError
+        OtherWorkError, VolumeFormatError, StorageError
             As `read`.
         """
         keys = list(keys)
@@ -183,7 +183,7 @@ class Receipts:
                 "and its task is done again"
             )
         if digest != self.digest:
-            raise RunConflictError(
+            raise OtherWorkError(
                 f"{where} holds work that was made from other data or with other options: "
                 "repeat the earlier command to go on with it, or choose another destination"
             )

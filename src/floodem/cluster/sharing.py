@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from floodem.cluster.crew import Crew, Shard
-from floodem.errors import RunConflictError, ShardDoneError
+from floodem.errors import OtherWorkError, RunConflictError, ShardDoneError
 
 Result = TypeVar("Result")
 
@@ -31,25 +31,22 @@ def share_rest(run: Callable[[Crew], Result], *, crew: Crew) -> Result:
     ------
     ShardDoneError
         When other shards are at work on what is left: the last of them goes on.
-    RunConflictError
-        When the work is of other options, or a run without shards does it.
+    OtherWorkError
+        When the work is of other data or options.
     FloodemError
         What `run` raises.
     """
     if crew.shard is None:
         return run(crew)
     own, count = crew.shard.number, crew.shard.count
-    conflicts: list[RunConflictError] = []
     for step in range(count):
         number = (own - 1 + step) % count + 1
         try:
             return run(replace(crew, shard=Shard(number=number, count=count)))
-        except ShardDoneError:
+        except OtherWorkError:
+            raise
+        except (ShardDoneError, RunConflictError):  # done, or somebody is at it
             continue
-        except RunConflictError as error:
-            conflicts.append(error)
-    if len(conflicts) == count:  # not somebody at work on a part, but other work
-        raise conflicts[0]
     raise ShardDoneError(
         f"shard {crew.shard} is done, and others are at work on what is left: the last one goes on"
     )

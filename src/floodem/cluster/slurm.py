@@ -123,6 +123,11 @@ class SlurmOptions:
             raise OptionError(f"time is {self.time!r}: give jobs some time")
 
     @property
+    def memory_bytes(self) -> int:
+        """What a job may take."""
+        return int(self.memory[:-1]) << (10 * ("KMGT".index(self.memory[-1]) + 1))
+
+    @property
     def seconds(self) -> int:
         """Time of a job."""
         match = _TIME.fullmatch(self.time)

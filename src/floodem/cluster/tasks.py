@@ -21,6 +21,9 @@ from floodem.cluster.task import Task, TaskFunction
 from floodem.counting import counted
 from floodem.errors import OptionError, ShardDoneError, StoppedError, TasksFailedError
 
+ENDED: Mapping[str, Any] = {"ended": True}
+"""What `run_tasks` reports of a task that is done or has failed."""
+
 ReportListener = Callable[[str, Mapping[str, Any]], None]
 
 _FAILURES_NAMED = 3
@@ -78,7 +81,8 @@ def run_tasks(
         Called with the tasks done and all tasks, those of earlier runs included; a
         shard counts its own.
     reported
-        Called with a task's key and what it reports.
+        Called with a task's key and what it reports, and with `ENDED` when it is done
+        or has failed.
     should_stop
         Asked between tasks; when it answers True, what is begun is finished, or stops
         by itself (`TaskContext.should_stop`).
@@ -150,6 +154,8 @@ class _Run:
             for event in who.run(
                 function, left, receipts=self.receipts, should_stop=self.should_stop
             ):
+                if not isinstance(event, Reported):
+                    self._hear(Reported(key=event.key, values=ENDED))
                 if isinstance(event, Done):
                     results[event.key] = event.result
                     self._tell(len(results), len(own))
@@ -208,11 +214,14 @@ class _Run:
 
     def _of_others(self, shard: Shard, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return what other shards did, when all of it is done."""
-        left = self.receipts.missing(keys)
+        left = len(self.receipts.missing(keys))
+        found = {} if left else self.receipts.read_all(keys)
+        # Another shard may end the work and remove its receipts at this very moment.
+        left = left or len(keys) - len(found)
         if left:
             raise ShardDoneError(
-                f"shard {shard} is done; {len(left)} of all tasks are left to the others: run the "
+                f"shard {shard} is done; {left} of all tasks are left to the others: run the "
                 "other shards, of which the last one goes on, or run the same command without "
                 "--shard"
             )
-        return self.receipts.read_all(keys)
+        return found
