@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from floodem.cli.main import main
-from floodem.cluster import ALONE, Crew, Shard
+from floodem.cluster import ALONE, Crew, Shard, Task, run_tasks
 from floodem.cluster.holding import holding
+from floodem.cluster.receipts import Receipts
 from floodem.cluster.sharing import share_rest
-from floodem.errors import LabelError, RunConflictError, ShardDoneError
+from floodem.errors import LabelError, OtherWorkError, RunConflictError, ShardDoneError
 from floodem.geometry import VoxelSize
 from floodem.shapes.measures import blocks as blocks_module
 from floodem.shapes.measures.measure import measure
@@ -353,7 +354,30 @@ def test_a_later_stage_is_done_by_whoever_is_there():
     assert share_rest(lambda crew: crew, crew=ALONE) == ALONE
 
     def refuse(crew: Crew) -> None:
-        raise RunConflictError(f"other options, says {crew.shard}")
+        raise OtherWorkError(f"other options, says {crew.shard}")
 
-    with pytest.raises(RunConflictError, match="says 3/4"):
+    with pytest.raises(OtherWorkError, match="says 3/4"):
         share_rest(refuse, crew=shard(3, 4))
+
+
+def test_a_shard_ends_where_receipts_go_while_it_reads_them(tmp_path):
+    receipts = tmp_path / "receipts"
+    tasks = [Task(key=str(number), argument=number) for number in range(4)]
+    how = {"receipts": receipts, "identity": {}}
+    with pytest.raises(ShardDoneError):
+        run_tasks(no_work, tasks, crew=shard(2, 2), **how)
+
+    def read_all_but_late(self, keys):
+        found = original(self, keys)
+        return {key: result for key, result in found.items() if key != "3"}
+
+    original = Receipts.read_all
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Receipts, "read_all", read_all_but_late)
+        with pytest.raises(ShardDoneError, match="1 of all tasks"):
+            run_tasks(no_work, tasks, crew=shard(1, 2), **how)
+    assert len(run_tasks(no_work, tasks, crew=shard(1, 2), **how)) == 4
+
+
+def no_work(argument):
+    return {"number": argument}

@@ -82,6 +82,10 @@ class RunConflictError(FloodemError, RuntimeError):
     """Another run holds this destination, or its earlier blocks were made otherwise."""
 
 
+class OtherWorkError(RunConflictError):
+    """What is there was made from other data or with other options."""
+
+
 class StoppedError(FloodemError, RuntimeError):
     """The user stopped the run; the same command goes on from there."""
 
