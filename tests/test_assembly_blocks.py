@@ -111,8 +111,8 @@ def test_damaged_plans_are_refused(values):
     [
         ({"core": (0, 5, 5)}, "not positive"),
         ({"least": (0, 5, 5)}, "not positive"),
-        ({"margin": (0, -1, 0)}, "between 0 and half"),
-        ({"margin": (3, 0, 0)}, "between 0 and half the block"),
+        ({"margin": (0, -1, 0)}, "negative or more than half"),
+        ({"margin": (3, 0, 0)}, "more than half the block"),
         ({"box": Box((0, 0, 0), (0, 5, 5))}, "empty"),
     ],
 )

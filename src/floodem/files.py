@@ -151,8 +151,10 @@ def remove_partial_files(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def making_folders(folder: Path) -> Iterator[None]:
+def making_folders(folder: Path, *, is_shared: bool = False) -> Iterator[None]:
     """Make a folder and those above it; remove them again where the body leaves them empty.
+
+    What is shared with other processes stays: they may be about to write to it.
 
     Raises
     ------
@@ -177,7 +179,7 @@ def making_folders(folder: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            for one in missing:
+            for one in [] if is_shared else missing:
                 one.rmdir()  # refuses when something is in it
 
 

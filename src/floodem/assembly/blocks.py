@@ -94,8 +94,8 @@ class BlockPlan:
         for count, margin, core in zip(self.grid, self.margin, self.core, strict=True):
             if margin < 0 or (count > 1 and margin > core // 2):
                 raise GeometryError(
-                    f"halo {self.margin} (z,y,x) must lie between 0 and half the block "
-                    f"{self.core}: give larger blocks or a smaller halo"
+                    f"halo {self.margin} (z,y,x) is negative or more than half the block "
+                    f"{self.core}: give blocks of twice the halo or more, or a smaller halo"
                 )
 
     @property

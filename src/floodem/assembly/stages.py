@@ -179,6 +179,11 @@ class _Run:
     def make(self, destination: LabelDestination, record: RunRecord) -> dict[str, Any]:
         """Do the stages that are left and return the summary."""
         floods = self._floods()
+        if not any(flood["segments"] for flood in floods):
+            self.notice(
+                "no block has a segment: masks or the image leave no seed, or all floods were too "
+                "small; blocks/KEY.seeds.csv and .log say why"
+            )
         with taking_rest(
             self._receipts("rest"),
             crew=self.crew,
@@ -239,6 +244,16 @@ class _Run:
         if self.crew.shard is None and not is_remote(self.work):
             remove_partial_files(Path(self.work) / "blocks")
 
+        begun = False
+
+        def tell(done: int, total: int) -> None:
+            nonlocal begun
+            if done and not begun:
+                self.notice(f"going on: {done} of {total} blocks are flooded already")
+            begun = True
+            if listener is not None:
+                listener.done(done, total)
+
         def hear(key: str, values: Mapping[str, Any]) -> None:
             if not key:  # it is about the crew
                 self.notice(str(values["note"]))
@@ -252,7 +267,7 @@ class _Run:
                 receipts=self._receipts("floods"),
                 identity=self.prepared.floods,
                 crew=self.crew,
-                progress=None if listener is None else listener.done,
+                progress=tell,
                 reported=hear,
                 should_stop=self.should_stop,
                 keeps_going=True,

@@ -70,7 +70,7 @@ def demo(
         segment,
         image,
         labels,
-        model="synthetic",
+        model=["synthetic"],
         dtype=dtype,
         min_segment_size=MIN_SEGMENT_SIZE,
         segment_threshold=SEGMENT_THRESHOLD,

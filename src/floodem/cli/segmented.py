@@ -49,7 +49,10 @@ def print_plan(planned: Planned, *, as_json: bool) -> None:
         f"bytes: {short(found.bytes_read)} read, {short(found.label_bytes)} of labels before "
         f"compression, {short(found.work_bytes)} of records; about {short(found.files)} files"
     )
-    print(f"memory: {short(found.memory_bytes)} bytes for each worker")
+    print(
+        f"memory: {short(found.memory_bytes)} bytes for each worker, beside some 400 M of "
+        "Python and torch"
+    )
 
 
 def print_segmentation(made: Segmentation) -> None:
@@ -67,7 +70,7 @@ def print_segmentation(made: Segmentation) -> None:
     if "blocks" in summary:
         print(
             f"{counted(summary['joined'], 'pair')} of pieces joined between blocks, "
-            f"{summary['refused']} refused: {made.folder}/joins.csv says which and why"
+            f"{summary['refused']} refused, mostly for being tiny: {made.folder}/joins.csv says why"
         )
     if summary["cut_short"]:
         ids = ", ".join(str(label) for label in summary["cut_short"][:_IDS_SHOWN])

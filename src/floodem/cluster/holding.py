@@ -103,7 +103,8 @@ def holding(
         return
     folder = Path(place)
     path = folder / name
-    with making_folders(folder), exclusive(path, what=what):
+    is_shared = crew.shard is not None
+    with making_folders(folder, is_shared=is_shared), exclusive(path, what=what):
         try:
             for other in sorted(folder.glob(f"{_LOCK}*")):
                 if conflicts(other.name) and is_held(other):
@@ -113,7 +114,8 @@ def holding(
                     )
             yield Hold(crew=crew)
         finally:
-            if crew.shard is not None:
+            is_alone = [one.name for one in folder.iterdir()] == [name]
+            if crew.shard is not None or is_alone:
                 with contextlib.suppress(OSError):  # Windows keeps what is open
                     path.unlink()
 

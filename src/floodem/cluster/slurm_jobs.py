@@ -118,6 +118,7 @@ def submitting(options: SlurmOptions, *, slots: int) -> Iterator[Jobs]:
         made = make_certificates()
         ca, certificate, key = made.write(private, role="worker")
         files = WorkerFiles(ca=ca, certificate=certificate, key=key, logs=logs)
+        _require_accepted(options, files, slots=slots)
         security = made.security()
         # dask-jobqueue would write keys that are in memory to the current folder
         security.tls_ca_file, security.tls_worker_cert = str(ca), str(certificate)
@@ -128,6 +129,38 @@ def submitting(options: SlurmOptions, *, slots: int) -> Iterator[Jobs]:
         jobs = Jobs(what="the SLURM cluster", cluster=cluster, options=options, files=files)
         _note_arrivals(cluster.scheduler, jobs.came)
         yield jobs
+
+
+def _require_accepted(options: SlurmOptions, files: WorkerFiles, *, slots: int) -> None:
+    """Ask SLURM whether it would take such a job, since a refused one would be waited for.
+
+    Raises
+    ------
+    ResourceError
+        When it would not, or does not answer.
+    """
+    script = job_script(
+        options, scheduler="tls://127.0.0.1:8786", name="test", slots=slots, files=files
+    )
+    try:
+        asked = subprocess.run(
+            ["sbatch", "--test-only"],
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=_ASKING_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ResourceError(
+            f"SLURM's controller has not answered for {_ASKING_S:.0f} s: try again when it does"
+        ) from None
+    if asked.returncode:
+        said = " ".join(asked.stderr.split()) or f"sbatch ended with {asked.returncode}"
+        raise ResourceError(
+            f"SLURM does not take such jobs ({said}): mend the TOML file, or ask those who run "
+            "the cluster"
+        )
 
 
 def _note_arrivals(scheduler: Any, came: set[str]) -> None:

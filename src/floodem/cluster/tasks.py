@@ -220,7 +220,7 @@ class _Run:
         left = left or len(keys) - len(found)
         if left:
             raise ShardDoneError(
-                f"shard {shard} is done; {left} of all tasks are left to the others: run the "
+                f"shard {shard} is done; {left} of the others' {len(keys)} tasks are left: run the "
                 "other shards, of which the last one goes on, or run the same command without "
                 "--shard"
             )
