@@ -38,15 +38,17 @@ class FloodProgress:
             self._tell()
 
     def reported(self, key: str, values: Mapping[str, Any]) -> None:
-        """Note how far one block is, or that it has ended."""
+        """Note how far one block is."""
         with self._lock:
-            if values.get("ended"):
-                self._calls += self._at_work.pop(key, (0, 0))[1]
-                return
             before = self._at_work.get(key, (0, 0))
             voxels = int(values.get("voxels", before[0]))
             self._at_work[key] = (voxels, int(values.get("network_calls", before[1])))
             self._tell()
+
+    def ended(self, key: str) -> None:
+        """Note that a block is no longer at work."""
+        with self._lock:
+            self._calls += self._at_work.pop(key, (0, 0))[1]
 
     def _tell(self) -> None:
         done = self._total * self._finished // max(self._blocks, 1)

@@ -269,6 +269,7 @@ class _Run:
                 crew=self.crew,
                 progress=tell,
                 reported=hear,
+                ended=None if listener is None else listener.ended,
                 should_stop=self.should_stop,
                 keeps_going=True,
             )

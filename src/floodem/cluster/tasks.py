@@ -21,9 +21,6 @@ from floodem.cluster.task import Task, TaskFunction
 from floodem.counting import counted
 from floodem.errors import OptionError, ShardDoneError, StoppedError, TasksFailedError
 
-ENDED: Mapping[str, Any] = {"ended": True}
-"""What `run_tasks` reports of a task that is done or has failed."""
-
 ReportListener = Callable[[str, Mapping[str, Any]], None]
 
 _FAILURES_NAMED = 3
@@ -55,6 +52,7 @@ def run_tasks(
     crew: Crew = ALONE,
     progress: Callable[[int, int], None] | None = None,
     reported: ReportListener | None = None,
+    ended: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     keeps_going: bool = False,
     takes_rest: bool = False,
@@ -81,8 +79,9 @@ def run_tasks(
         Called with the tasks done and all tasks, those of earlier runs included; a
         shard counts its own.
     reported
-        Called with a task's key and what it reports, and with `ENDED` when it is done
-        or has failed.
+        Called with a task's key and what it reports.
+    ended
+        Called with a task's key when it is done or has failed.
     should_stop
         Asked between tasks; when it answers True, what is begun is finished, or stops
         by itself (`TaskContext.should_stop`).
@@ -126,6 +125,7 @@ def run_tasks(
             receipts=kept,
             progress=progress,
             reported=reported,
+            ended=ended,
             was_told_to_stop=should_stop,
             keeps_going=keeps_going,
         )
@@ -139,6 +139,7 @@ class _Run:
     receipts: Receipts
     progress: Callable[[int, int], None] | None
     reported: ReportListener | None
+    ended: Callable[[str], None] | None
     was_told_to_stop: Callable[[], bool]
     keeps_going: bool
     failures: list[Failed] = field(default_factory=list)
@@ -155,7 +156,7 @@ class _Run:
                 function, left, receipts=self.receipts, should_stop=self.should_stop
             ):
                 if not isinstance(event, Reported):
-                    self._hear(Reported(key=event.key, values=ENDED))
+                    self._end(event.key)
                 if isinstance(event, Done):
                     results[event.key] = event.result
                     self._tell(len(results), len(own))
@@ -186,6 +187,10 @@ class _Run:
     def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(done, total)
+
+    def _end(self, key: str) -> None:
+        if self.ended is not None:
+            self.ended(key)
 
     def _hear(self, event: Reported) -> None:
         if self.reported is not None:
