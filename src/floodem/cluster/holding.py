@@ -142,6 +142,8 @@ def taking_rest(
     """
     alone = replace(crew, shard=None)
     with contextlib.ExitStack() as stack:
+        if crew.shard is not None and not is_remote(str(place)):
+            stack.enter_context(making_folders(Path(place), is_shared=True))
         try:
             hold = stack.enter_context(
                 holding(place, crew=alone, what=what, should_stop=should_stop)

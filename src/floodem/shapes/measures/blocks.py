@@ -152,7 +152,7 @@ def count_source(
         )
 
     try:
-        with making_folders(work):
+        with making_folders(work, is_shared=crew.shard is not None):
             share_rest(run, crew=crew) if takes_rest else run(crew)
     finally:
         close_source()

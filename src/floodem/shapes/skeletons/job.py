@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,10 +223,11 @@ class _Run:
         wanted, missing, too_small = self._wanted(objects)
         planned = plan(wanted, ways, memory_bytes=self.request.memory_bytes)
         outputs = self._outputs()
+        is_shared = self.crew.shard is not None
         folders = [one for one in (outputs.precomputed, outputs.packs, outputs.swc) if one]
         with contextlib.ExitStack() as made:
             for folder in (self.destination, *folders):
-                made.enter_context(self._making(folder))
+                made.enter_context(making_folders(folder, is_shared=is_shared))
             rows = self._groups(planned, outputs)
         found = np.array(
             [row[1:4] for group in rows for row in group["objects"]], np.float64
@@ -234,7 +235,7 @@ class _Run:
         ids = np.array([row[0] for group in rows for row in group["objects"]], np.uint64)
         sizes = np.array([row[4] for group in rows for row in group["objects"]], np.int64)
         # Empty so far where everything is in packs, or nothing is large enough.
-        with self._making(self.destination):
+        with making_folders(self.destination, is_shared=is_shared):
             spec = self._shards(planned, ids=ids, sizes=sizes) if self.request.is_sharded else None
             with taking_rest(self.work / "end", crew=self.crew, what=str(self.destination)):
                 self._finish(spec)
@@ -254,19 +255,6 @@ class _Run:
             missing=missing,
             was_finished=was_finished,
         )
-
-    @contextlib.contextmanager
-    def _making(self, folder: Path) -> Iterator[None]:
-        """Make a folder, which goes again where it stays empty, unless other shards may use it."""
-        if self.crew.shard is None:
-            with making_folders(folder):
-                yield
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error("make", folder, error) from error
-        yield
 
     def _wanted(self, objects: ObjectTable) -> tuple[ObjectTable, tuple[int, ...], int]:
         """Return the objects to do, the ids that are not there, and how many are too small."""
