@@ -114,9 +114,10 @@ def holding(
                     )
             yield Hold(crew=crew)
         finally:
-            is_alone = [one.name for one in folder.iterdir()] == [name]
-            if crew.shard is not None or is_alone:
-                with contextlib.suppress(OSError):  # Windows keeps what is open
+            with contextlib.suppress(
+                OSError
+            ):  # Windows keeps what is open; the body may remove all
+                if crew.shard is not None or [one.name for one in folder.iterdir()] == [name]:
                     path.unlink()
 
 
