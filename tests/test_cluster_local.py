@@ -58,9 +58,10 @@ needs_sigkill = pytest.mark.skipif(sys.platform == "win32", reason="Windows has 
 
 @pytest.fixture(scope="module", autouse=True)
 def kept():
-    """One cluster for all tests here: starting one takes seconds."""
+    """One cluster for all tests here: starting one takes seconds; gives what listened before."""
+    before = set(listening())
     with keeping_cluster(CREW):
-        yield
+        yield before
 
 
 def run(function, tasks, folder, *, crew=CREW, **options):
@@ -95,8 +96,8 @@ def listening():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for sockets")
-def test_everything_listens_here_only_and_lets_nobody_in_without_a_certificate():
-    ports = list(listening())
+def test_everything_listens_here_only_and_lets_nobody_in_without_a_certificate(kept):
+    ports = [address for address in listening() if address not in kept]
     assert {address.ip for address in ports} == {"127.0.0.1"}
     stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     stranger.check_hostname = False

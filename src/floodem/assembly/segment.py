@@ -7,6 +7,7 @@ asked for otherwise; everything else goes through the stages of `floodem.assembl
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,15 +95,16 @@ def segment(
     cut = CutOptions() if cut is None else cut
     Outputs(labels=str(destination)).require_possible(may_be_remote=True)
     if not is_cut(image, destination, request=request, cut=cut, crew=crew, initial=initial):
-        return segment_block(
-            image.open() if isinstance(image, VolumeSource) else image,
-            destination,
-            model=model,
-            request=request,
-            progress=progress,
-            notice=notice,
-            should_stop=should_stop,
-        )
+        with ExitStack() as opened:
+            return segment_block(
+                opened.enter_context(image.open()) if isinstance(image, VolumeSource) else image,
+                destination,
+                model=model,
+                request=request,
+                progress=progress,
+                notice=notice,
+                should_stop=should_stop,
+            )
     notices: list[str] = []
 
     def say(sentence: str) -> None:
