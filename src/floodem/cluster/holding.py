@@ -114,9 +114,8 @@ def holding(
                     )
             yield Hold(crew=crew)
         finally:
-            with contextlib.suppress(
-                OSError
-            ):  # Windows keeps what is open; the body may remove all
+            # The body may have removed all; Windows keeps what is open.
+            with contextlib.suppress(OSError):
                 if crew.shard is not None or [one.name for one in folder.iterdir()] == [name]:
                     path.unlink()
 
