@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -131,3 +132,53 @@ def _workers(parent: int) -> list[int]:
         if int(above) == parent and "spawn_main" in line:
             found.append(int(pid))
     return found
+
+
+def _dask(*words: str) -> subprocess.Popen:
+    program = Path(sys.executable).with_name("dask")
+    return subprocess.Popen(
+        [str(program), *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.slow
+def test_a_scheduler_killed_and_started_again_costs_the_blocks_in_flight(folder, expected):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    destination = folder / "scheduler.zarr"
+    started: list[subprocess.Popen] = []
+
+    def start() -> None:
+        words = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+        started.append(_dask("scheduler", *words))
+        for _ in range(2):
+            more = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard")
+            started.append(_dask("worker", address, *more))
+
+    def kill() -> None:
+        while started:
+            process = started.pop()
+            process.kill()
+            process.wait(TIMEOUT_S)
+
+    try:
+        start()
+        line = command(folder, destination, *CUT, "--cluster", address, "--insecure")
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + TIMEOUT_S
+        while not any(Path(f"{destination}.floodem").glob("receipts/floods/*.json")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.2)
+        kill()
+        start()
+        assert process.wait(TIMEOUT_S) == 0
+    finally:
+        kill()
+        process.kill()
+        process.wait(TIMEOUT_S)
+    np.testing.assert_array_equal(labels_of(destination), expected)
+    begun = times_begun(Path(f"{destination}.floodem"))
+    assert sum(begun.values()) - BLOCKS <= 2 * FLOOD_SLOTS

@@ -70,7 +70,7 @@ def print_segmentation(made: Segmentation) -> None:
     if "blocks" in summary:
         print(
             f"{counted(summary['joined'], 'pair')} of pieces joined between blocks, "
-            f"{summary['refused']} refused, mostly for being tiny: {made.folder}/joins.csv says why"
+            f"{summary['refused']} refused (many for being tiny): {made.folder}/joins.csv says why"
         )
     if summary["cut_short"]:
         ids = ", ".join(str(label) for label in summary["cut_short"][:_IDS_SHOWN])
