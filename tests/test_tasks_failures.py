@@ -70,8 +70,8 @@ def test_tasks_that_fail_are_told_together_and_the_others_are_done(tmp_path, wor
 @pytest.mark.parametrize("crew", CREWS, ids=names)
 def test_without_keeping_on_the_first_failure_begins_nothing_more(tmp_path, work, crew):
     with pytest.raises(LabelError, match="label -1 is negative"):
-        run_tasks(task_cases.refuse_odd, tasks_for(tmp_path, 40), crew=crew, **work)
-    assert len(times_done(tmp_path)) < 20
+        run_tasks(task_cases.refuse_odd, tasks_for(tmp_path, 400), crew=crew, **work)
+    assert len(times_done(tmp_path)) < 200  # a worker may start late
 
 
 @needs_kill
