@@ -299,6 +299,18 @@ def test_a_plan_of_a_small_volume_has_one_block(inputs, tmp_path):
     assert found.estimate.blocks == 1
 
 
+def test_a_plan_is_made_also_where_an_uncut_run_has_ended(inputs, tmp_path):
+    run(inputs, tmp_path / "seg.zarr", cut=None)
+    found = planned(
+        inputs["image"],
+        tmp_path / "seg.zarr",
+        model=inputs["model"],
+        request=inputs["request"],
+        cut=CutOptions(),
+    )
+    assert not found.is_cut
+
+
 def test_the_package_segments_volumes_of_any_size():
     assert floodem.segment.__module__ == "floodem.assembly.segment"
 

@@ -71,7 +71,8 @@ def planned(
         image,
         destination,
         model=model,
-        request=replace(request, probabilities=None),
+        # How an uncut run was begun does not matter to a plan of it.
+        request=replace(request, probabilities=None, overwrite=request.overwrite or not will_cut),
         cut=cut if will_cut else replace(cut, block=_whole(image, request)),
         crew=crew,
         network=network,

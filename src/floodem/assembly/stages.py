@@ -211,7 +211,7 @@ class _Run:
             )
             for block in plan
         ]
-        self._stage("pairs", compare_block_task, pairs, says="comparing blocks", unit="blocks")
+        self._stage("pairs", compare_block_task, pairs, says="comparing blocks")
         numbers = self._numbers(floods)
         if destination.place() is Place.PLACED and not is_taken(destination.uri):
             record.forget_result()
@@ -222,7 +222,6 @@ class _Run:
             write_core_task,
             write_tasks(destination, store=store),
             says="writing labels",
-            unit="blocks",
         )
         for level in range(1, 1 + len(destination.factors)):
             self._stage(
@@ -230,7 +229,6 @@ class _Run:
                 write_level_task,
                 level_tasks(destination, level),
                 says=f"writing level {level}",
-                unit="blocks",
             )
         finish(destination, progress=self.progress, should_stop=self.should_stop)
         summary = summarise(store, floods=floods, numbers=numbers, written=written)
@@ -300,11 +298,10 @@ class _Run:
         tasks: Sequence[Task],
         *,
         says: str,
-        unit: str,
     ) -> list[dict[str, Any]]:
         def tell(done: int, total: int) -> None:
             if self.progress is not None:
-                self.progress(Progress(stage=says, done=done, total=total, unit=unit))
+                self.progress(Progress(stage=says, done=done, total=total, unit="blocks"))
 
         return run_tasks(
             function,
