@@ -211,3 +211,28 @@ def tiles(box: Box, *, core: Zyx, margin: Zyx = (0, 0, 0)) -> Iterator[Tile]:
         halo = cut.grow(margin).intersection(box)
         assert halo is not None
         yield Tile(core=cut, halo=halo)
+
+
+def block_edges(chunks: Zyx, *, reach: Zyx, voxels: int) -> Zyx:
+    """Choose blocks of whole chunks, as cubic as they can be.
+
+    Parameters
+    ----------
+    chunks
+        Edges of a chunk; one that is larger than `voxels` is halved until it is not.
+    reach
+        How far blocks may go on each axis.
+    voxels
+        About how many voxels a block may have.
+    """
+    edges = [min(chunk, length) for chunk, length in zip(chunks, reach, strict=True)]
+    while math.prod(edges) > voxels and max(edges) > 1:
+        longest = edges.index(max(edges))
+        edges[longest] = -(-edges[longest] // 2)
+    while growing := [axis for axis in range(3) if edges[axis] < reach[axis]]:
+        shortest = min(growing, key=lambda axis: edges[axis])
+        grown = min(2 * edges[shortest], reach[shortest])
+        if math.prod(edges) // edges[shortest] * grown > voxels:
+            break
+        edges[shortest] = grown
+    return (edges[0], edges[1], edges[2])

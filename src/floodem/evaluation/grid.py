@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from floodem.geometry import Box, Zyx
+from floodem.geometry import Box, Zyx, block_edges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,23 +73,15 @@ def chunk_grid(box: Box, *, chunks: Zyx, first: Zyx, limit: int) -> BlockGrid:
     limit
         About how many voxels a block may have.
     """
-    origins, edges = [], []
-    for low, high, chunk, begin in zip(box.start, box.stop, chunks, first, strict=True):
-        origins.append(low - (low - begin) % chunk)
-        edges.append(min(chunk, high - origins[-1]))
-    reach = [high - origin for high, origin in zip(box.stop, origins, strict=True)]
-    while math.prod(edges) > limit and max(edges) > 1:
-        longest = edges.index(max(edges))
-        edges[longest] = -(-edges[longest] // 2)
-    while growing := [axis for axis in range(3) if edges[axis] < reach[axis]]:
-        shortest = min(growing, key=lambda axis: edges[axis])
-        grown = min(2 * edges[shortest], reach[shortest])
-        if math.prod(edges) // edges[shortest] * grown > limit:
-            break
-        edges[shortest] = grown
+    origins = [
+        low - (low - begin) % chunk
+        for low, chunk, begin in zip(box.start, chunks, first, strict=True)
+    ]
+    z, y, x = (high - origin for high, origin in zip(box.stop, origins, strict=True))
+    edges = block_edges(chunks, reach=(z, y, x), voxels=limit)
     # A chunk that was halved may begin before the box by more than a block.
     z, y, x = (
         origin + (low - origin) // edge * edge
         for low, origin, edge in zip(box.start, origins, edges, strict=True)
     )
-    return BlockGrid(box=box, origin=(z, y, x), edge=(edges[0], edges[1], edges[2]))
+    return BlockGrid(box=box, origin=(z, y, x), edge=edges)

@@ -8,13 +8,13 @@ may hold meshes and skeletons, whose coming and going says nothing about it.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from floodem import geometry
 from floodem.errors import FloodemError, OptionError
 from floodem.files import storage_error
 from floodem.geometry import VoxelSize, Zyx
@@ -102,18 +102,7 @@ def block_edges(volume: Volume, *, voxels: int) -> Zyx:
 
     The choice depends on the volume alone, so that an interrupted run finds its blocks again.
     """
-    chunks, shape = volume.chunks, volume.shape
-    edges = [min(chunk, extent) for chunk, extent in zip(chunks, shape, strict=True)]
-    while math.prod(edges) > voxels and max(edges) > 1:
-        longest = edges.index(max(edges))
-        edges[longest] = -(-edges[longest] // 2)
-    while growing := [axis for axis in range(3) if edges[axis] < shape[axis]]:
-        shortest = min(growing, key=lambda axis: edges[axis])
-        grown = min(2 * edges[shortest], shape[shortest])
-        if math.prod(edges) // edges[shortest] * grown > voxels:
-            break
-        edges[shortest] = grown
-    return (edges[0], edges[1], edges[2])
+    return geometry.block_edges(volume.chunks, reach=volume.shape, voxels=voxels)
 
 
 def image_notice(volume: Volume) -> str | None:
