@@ -47,7 +47,7 @@ _AFTER_FLOODS = ("pairs", "numbers", "labels", "level-", "rest")
 _BLOCKS = "blocks/"
 _DATA = (
     *(_BLOCKS, "pairs/", "mapping/", "labels.", "joins", "destination.", "running/"),
-    "scratch/",
+    *("consensus/", "scratch/"),
     *("conversion.json", "receipts.txt", "relabel.csv"),
     *(name for name in RUN_FILES if name != _RUN),
 )

@@ -24,29 +24,23 @@ from floodem.assembly.block_store import BlockStore
 from floodem.assembly.destination import LabelDestination
 from floodem.assembly.flood_progress import FloodProgress
 from floodem.assembly.floods import flood_block_task
+from floodem.assembly.label_run import LabelRun
 from floodem.assembly.numbering import number_segments
-from floodem.assembly.output_levels import level_tasks, write_level_task
 from floodem.assembly.pairs import PairTask, compare_block_task
-from floodem.assembly.place import Place
-from floodem.assembly.placing import finish
 from floodem.assembly.preparation import Prepared
 from floodem.assembly.request import CutOptions
-from floodem.assembly.run_record import RunRecord, is_taken
+from floodem.assembly.run_record import RunRecord
 from floodem.assembly.sources import close_sources
 from floodem.assembly.summary import summarise
 from floodem.assembly.writing import write_core_task, write_tasks
 from floodem.cluster import Crew, Task, run_tasks
-from floodem.cluster.holding import taking_rest
 from floodem.errors import StoppedError
 from floodem.files import remove_partial_files, storage_error
 from floodem.flooding.request import Segmentation
-from floodem.flooding.run_folder import RunStatus
 from floodem.progress import Progress, ProgressListener
 from floodem.volumes.servers.addresses import is_remote
 
 _NUMBERS = "numbers"
-
-TaskFunction = Callable[[Any], Mapping[str, Any]]
 
 
 def run_stages(
@@ -89,17 +83,17 @@ def run_stages(
     there = None if begins_again else record.read()
     if begins_again:
         record.clear(crew=crew, keeps_floods=cut.joins_again)
-    run = _Run(
-        prepared=prepared,
+    labels = LabelRun(
+        record=record,
         destination=destination,
-        work=record.address,
+        identity={"floods": prepared.floods, "joins": prepared.joins},
         crew=crew,
         progress=progress,
         notice=notice,
         should_stop=should_stop,
     )
     begun = record.begin(
-        run.identity,
+        labels.identity,
         plan={**destination.to_json(), "cut": prepared.plan.to_json()},
         about={**prepared.about, "destination": uri},
         replaces=begins_again,
@@ -107,8 +101,8 @@ def run_stages(
     summary = record.summary() if there is not None else None
     was_finished = summary is not None
     if summary is None:
-        replaces = bool(begun["replaces"])
-        summary = run.make(replace(destination, replaces=replaces), record)
+        placed = replace(destination, replaces=bool(begun["replaces"]))
+        summary = _make(prepared, replace(labels, destination=placed))
     return Segmentation(
         uri=uri,
         box=prepared.plan.box,
@@ -159,159 +153,75 @@ def _scratch(work: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """One run, from its plan to the finished volume."""
-
-    prepared: Prepared
-    destination: LabelDestination
-    work: str
-    crew: Crew
-    progress: ProgressListener | None
-    notice: Callable[[str], None]
-    should_stop: Callable[[], bool]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the result."""
-        return {"floods": self.prepared.floods, "joins": self.prepared.joins}
-
-    def make(self, destination: LabelDestination, record: RunRecord) -> dict[str, Any]:
-        """Do the stages that are left and return the summary."""
-        floods = self._floods()
-        if not any(flood["segments"] for flood in floods):
-            self.notice(
-                "no block has a segment: masks or the image leave no seed, or all floods were too "
-                "small; blocks/KEY.seeds.csv and .log say why"
-            )
-        with taking_rest(
-            self._receipts("rest"),
-            crew=self.crew,
-            what=destination.uri,
-            should_stop=self.should_stop,
-        ) as hold:
-            rest = replace(
-                self, crew=hold.crew, should_stop=lambda: self.should_stop() or hold.is_lost()
-            )
-            return rest.assemble(destination, record, floods=floods)
-
-    def assemble(
-        self,
-        destination: LabelDestination,
-        record: RunRecord,
-        *,
-        floods: Sequence[Mapping[str, Any]],
-    ) -> dict[str, Any]:
-        """Make one segmentation of blocks that are flooded, and return the summary."""
-        store, plan = self.prepared.store, self.prepared.plan
-        pairs = [
-            Task(
-                key=block.key,
-                argument=PairTask(store=store, block=block, rule=self.prepared.rule),
-            )
-            for block in plan
-        ]
-        self._stage("pairs", compare_block_task, pairs, says="comparing blocks")
-        numbers = self._numbers(floods)
-        if destination.place() is Place.PLACED and not is_taken(destination.uri):
-            record.forget_result()
-        destination.create()
-        record.state(RunStatus.WRITING)
-        written = self._stage(
-            "labels",
-            write_core_task,
-            write_tasks(destination, store=store),
-            says="writing labels",
+def _make(prepared: Prepared, run: LabelRun) -> dict[str, Any]:
+    """Do the stages that are left and return the summary."""
+    floods = _floods(prepared, run)
+    if not any(flood["segments"] for flood in floods):
+        run.notice(
+            "no block has a segment: masks or the image leave no seed, or all floods were too "
+            "small; blocks/KEY.seeds.csv and .log say why"
         )
-        for level in range(1, 1 + len(destination.factors)):
-            self._stage(
-                f"level-{level}",
-                write_level_task,
-                level_tasks(destination, level),
-                says=f"writing level {level}",
-            )
-        finish(destination, progress=self.progress, should_stop=self.should_stop)
-        summary = summarise(store, floods=floods, numbers=numbers, written=written)
-        record.state(RunStatus.DONE, summary=summary)
-        return summary
+    with run.resting() as rest:
+        return _assemble(prepared, rest, floods=floods)
 
-    def _floods(self) -> list[dict[str, Any]]:
-        listener = None
-        if self.progress is not None:
-            listener = FloodProgress(self.prepared.plan, self.progress)
-        if self.crew.shard is None and not is_remote(self.work):
-            remove_partial_files(Path(self.work) / "blocks")
 
-        begun = False
+def _assemble(
+    prepared: Prepared, run: LabelRun, *, floods: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Make one segmentation of blocks that are flooded, and return the summary."""
+    store = prepared.store
+    pairs = [
+        Task(key=block.key, argument=PairTask(store=store, block=block, rule=prepared.rule))
+        for block in prepared.plan
+    ]
+    run.stage("pairs", compare_block_task, pairs, says="comparing blocks")
+    # Numbering needs a local disk, and so is done by this process.
+    numbers = run.once(
+        _NUMBERS,
+        _number,
+        _NumberTask(store=store, floods=floods, progress=run.progress, should_stop=run.should_stop),
+    )
+    written = run.write(write_core_task, write_tasks(run.destination, store=store))
+    summary = summarise(store, floods=floods, numbers=numbers, written=written)
+    run.done(summary)
+    return summary
 
-        def tell(done: int, total: int) -> None:
-            nonlocal begun
-            if done and not begun:
-                self.notice(f"going on: {done} of {total} blocks are flooded already")
-            begun = True
-            if listener is not None:
-                listener.done(done, total)
 
-        def hear(key: str, values: Mapping[str, Any]) -> None:
-            if not key:  # it is about the crew
-                self.notice(str(values["note"]))
-            elif listener is not None:
-                listener.reported(key, values)
+def _floods(prepared: Prepared, run: LabelRun) -> list[dict[str, Any]]:
+    listener = None
+    if run.progress is not None:
+        listener = FloodProgress(prepared.plan, run.progress)
+    if run.crew.shard is None and not is_remote(run.work):
+        remove_partial_files(Path(run.work) / "blocks")
 
-        try:
-            return run_tasks(
-                flood_block_task,
-                self.prepared.flood_tasks(),
-                receipts=self._receipts("floods"),
-                identity=self.prepared.floods,
-                crew=self.crew,
-                progress=tell,
-                reported=hear,
-                ended=None if listener is None else listener.ended,
-                should_stop=self.should_stop,
-                keeps_going=True,
-            )
-        finally:
-            close_sources()
+    begun = False
 
-    def _numbers(self, floods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Give all segments their ids, in this process: that needs a local disk."""
-        task = _NumberTask(
-            store=self.prepared.store,
-            floods=floods,
-            progress=self.progress,
-            should_stop=self.should_stop,
-        )
-        done = run_tasks(
-            _number,
-            [Task(key="all", argument=task)],
-            receipts=self._receipts(_NUMBERS),
-            identity=self.identity,
-            should_stop=self.should_stop,
-        )
-        return done[0]
+    def tell(done: int, total: int) -> None:
+        nonlocal begun
+        if done and not begun:
+            run.notice(f"going on: {done} of {total} blocks are flooded already")
+        begun = True
+        if listener is not None:
+            listener.done(done, total)
 
-    def _stage(
-        self,
-        name: str,
-        function: TaskFunction,
-        tasks: Sequence[Task],
-        *,
-        says: str,
-    ) -> list[dict[str, Any]]:
-        def tell(done: int, total: int) -> None:
-            if self.progress is not None:
-                self.progress(Progress(stage=says, done=done, total=total, unit="blocks"))
+    def hear(key: str, values: Mapping[str, Any]) -> None:
+        if not key:  # it is about the crew
+            run.notice(str(values["note"]))
+        elif listener is not None:
+            listener.reported(key, values)
 
+    try:
         return run_tasks(
-            function,
-            tasks,
-            receipts=self._receipts(name),
-            identity=self.identity,
-            crew=self.crew,
+            flood_block_task,
+            prepared.flood_tasks(),
+            receipts=run.receipts("floods"),
+            identity=prepared.floods,
+            crew=run.crew,
             progress=tell,
-            should_stop=self.should_stop,
+            reported=hear,
+            ended=None if listener is None else listener.ended,
+            should_stop=run.should_stop,
+            keeps_going=True,
         )
-
-    def _receipts(self, stage: str) -> str:
-        return f"{self.work.rstrip('/')}/receipts/{stage}"
+    finally:
+        close_sources()

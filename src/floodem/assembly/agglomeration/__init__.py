@@ -1,0 +1,1 @@
+"""Which segments belong together: decision points, resegmentation, scores, a graph of merges."""

@@ -1,0 +1,1 @@
+"""What two segmentations agree on: every pair of their objects becomes a segment of its own."""

@@ -1,0 +1,1 @@
+"""Scores along skeletons of the truth: how far one gets along a neuron without a mistake."""
