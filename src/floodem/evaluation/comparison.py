@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from floodem.errors import LabelError, OptionError
 from floodem.evaluation.alignment import BLOCK_VOXELS, Alignment, align
 from floodem.evaluation.blocks import TABLE_VERSION, Comparison
 from floodem.evaluation.mistakes import Mistake, worst_mergers, worst_splits
+from floodem.evaluation.objects import ObjectCosts, object_costs
 from floodem.evaluation.passes import Passes, PassesHere, PassesInTasks
 from floodem.evaluation.places import PartKey, facing_voxels
 from floodem.evaluation.scores import Scores, scores
@@ -70,6 +71,8 @@ class Evaluation:
         Scores over the voxels that both label; None where there are none.
     worst_splits, worst_mergers
         The costliest mistakes where both label, the worst first.
+    object_costs
+        What each object of the truth costs over all truth.
     """
 
     segmentation: str
@@ -84,6 +87,7 @@ class Evaluation:
     where_both_label: Scores | None
     worst_splits: tuple[Mistake, ...]
     worst_mergers: tuple[Mistake, ...]
+    object_costs: ObjectCosts | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers, strings and lists, with a format version."""
@@ -231,6 +235,7 @@ def _evaluated(
         where_both_label=scores(both) if len(both) else None,
         worst_splits=tuple(splits),
         worst_mergers=tuple(mergers),
+        object_costs=object_costs(found),
     )
 
 
