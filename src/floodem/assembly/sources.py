@@ -191,7 +191,7 @@ def close_sources() -> None:
 
 
 def _opened(source: VolumeSource | InitialLabels) -> Volume:
-    stamp = _stamp(source.uri)
+    stamp = source_stamp(source.uri)
     if source not in _open or _open[source][1] != stamp:
         for other in [one for one in _open if type(one) is type(source)]:
             _open.pop(other)[0].close()
@@ -199,8 +199,11 @@ def _opened(source: VolumeSource | InitialLabels) -> Volume:
     return _open[source][0]
 
 
-def _stamp(uri: str) -> tuple[int, int] | None:
-    """Return by what a local file is known; workers of a cluster outlive runs and files."""
+def source_stamp(uri: str) -> tuple[int, int] | None:
+    """Return by what a local file is known: workers of a cluster outlive runs and files.
+
+    What lies on a server has none.
+    """
     location = parse_location(uri)
     if location.is_remote or not location.local.exists():
         return None

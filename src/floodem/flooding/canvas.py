@@ -8,6 +8,8 @@ Positions are z, y, x in the block's array.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8, UInt32
 
@@ -18,7 +20,14 @@ from floodem.geometry import Box, Zyx
 PROBABILITY_LEVELS = 255
 """Quantised probabilities: 0 never segmented, q stands for about (q - 0.5) / 255."""
 
-_UNDECIDED_LOGIT = 0.0
+UNDECIDED_LOGIT = 0.0
+"""Of probability 0.5."""
+
+AnswerListener = Callable[
+    [Zyx, Float32[np.ndarray, "z y x"], Float32[np.ndarray, "z y x"]],
+    None,
+]
+"""Takes a step's position, the logits before it (NaN: none), and what the network answered."""
 
 
 def quantise_probability(logits: Float32[np.ndarray, "n"]) -> UInt8[np.ndarray, "n"]:
@@ -43,6 +52,12 @@ class Canvas:
         Step of the field of view.
     restricted
         True where the centre of a field of view may not go, or None.
+
+    Attributes
+    ----------
+    on_answer
+        Called in each step with what the network answered, before the rule of
+        `FloodOptions.disco_seed_threshold` changes it; None: nobody listens.
     """
 
     def __init__(
@@ -74,6 +89,7 @@ class Canvas:
         self._init_logit = to_logit(options.init_activation)
         self._pad_logit = to_logit(options.pad_value)
         self._disco_seed_threshold = options.disco_seed_threshold
+        self.on_answer: AnswerListener | None = None
         predictor.load_image(image)
 
     def plant(self, seed: Zyx) -> None:
@@ -123,11 +139,13 @@ class Canvas:
         before = window.copy()
         seed_logits = np.where(np.isnan(before), self._pad_logit, before)
         logits = self.predictor.predict(corner, seed_logits)
+        if self.on_answer is not None:
+            self.on_answer(position, before, logits)
         if self._disco_seed_threshold >= 0:
             inside = np.count_nonzero(logits >= self.move_logit) / logits.size
             if inside > self._disco_seed_threshold:
                 # NaN compares false on both sides: untouched voxels are exempt.
-                keeps = (before < _UNDECIDED_LOGIT) & (logits > before)
+                keeps = (before < UNDECIDED_LOGIT) & (logits > before)
                 logits = np.where(keeps, before, logits)
         self.filled += int(np.count_nonzero(logits >= self.segment_logit))
         self.filled -= int(np.count_nonzero(before >= self.segment_logit))

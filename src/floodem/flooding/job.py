@@ -220,7 +220,7 @@ def make_job(
         model=model,
         box=inputs.box,
         voxel_size=inputs.voxel_size,
-        image=_normalised(inputs.raw, description, uri=inputs.uri, corner=inputs.box.start),
+        image=normalised_image(inputs.raw, description, uri=inputs.uri, corner=inputs.box.start),
         restricted=inputs.restricted,
         seed_mask=inputs.seed_mask,
         barrier=barrier,
@@ -324,10 +324,23 @@ def require_box_holds_fov(box: Box | None, *, image: Volume, fov: Zyx) -> None:
         )
 
 
-def _normalised(
+def normalised_image(
     raw: Array, description: ModelDescription, *, uri: str, corner: Zyx
 ) -> Float32[np.ndarray, "z y x"]:
-    """Return what the network sees, which must be numbers all over the block."""
+    """Return what the network sees, which must be numbers all over the block.
+
+    Parameters
+    ----------
+    raw
+        The image as it is stored.
+    uri, corner
+        Its address and its first voxel in the volume, for messages.
+
+    Raises
+    ------
+    VolumeFormatError
+        When the image holds voxels that are no finite numbers.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # looked for below
         image = normalise(raw, mean=description.image_mean, stddev=description.image_stddev)
     if raw.dtype.kind != "f":
