@@ -128,7 +128,7 @@ def require_apart(
     for uri in outputs.addresses():
         output = parse_location(uri)
         lost = [
-            *(what for what, one in _volumes_read(image, request) if _would_replace(output, one)),
+            *(what for what, one in _volumes_read(image, request) if would_replace(output, one)),
             *(what for what, path in _files_read(model, request) if _file(output) == path),
         ]
         if lost:
@@ -173,7 +173,8 @@ def _files_read(model: str | Path | Model, request: SegmentRequest) -> Iterator[
         yield "list of seeds", Path(os.path.realpath(seeds.args["path"]))
 
 
-def _would_replace(output: Location, read: str) -> bool:
+def would_replace(output: Location, read: str) -> bool:
+    """Tell whether writing to a place would replace what is read from an address."""
     given = parse_location(read)
     if given.is_remote or output.is_remote:
         return _overlap(output, given)
