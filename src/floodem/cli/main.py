@@ -52,6 +52,7 @@ COMMANDS = {
     "models": "List the networks at hand, and those that can be fetched.",
     "import-model": "Turn a TensorFlow checkpoint of a flood-filling network into a model file.",
     "segment": "Segment an image of any size with a flood-filling network.",
+    "consensus": "Split the objects of one segmentation where another one sees several.",
     "open-results": "Turn a folder of the older programs' results into one volume.",
     "evaluate": "Score a segmentation against the truth.",
     "mesh": "Make meshes of the objects of a segmentation.",
