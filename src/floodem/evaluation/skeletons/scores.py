@@ -1,5 +1,8 @@
 """What a segmentation is worth along skeletons of the truth: plain numbers.
 
+Definitions are in docs/scores.md; `floodem.evaluation.skeletons.edges` computes the
+numbers, `floodem.evaluation.skeletons.mistakes` finds the mistakes.
+
 References
 ----------
 Januszewski et al. 2018, Nature Methods 15:605, Online Methods, "Skeleton metrics".
@@ -7,7 +10,8 @@ Januszewski et al. 2018, Nature Methods 15:605, Online Methods, "Skeleton metric
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from floodem.evaluation.intervals import Interval
 from floodem.geometry import Zyx
@@ -20,19 +24,31 @@ class SkeletonMistake:
     Attributes
     ----------
     skeletons
-        Ids of the skeletons: one for a split, all that are joined for a merger.
+        Ids of the skeletons: one for a split, all that are joined for a merger, the one
+        with most nodes in the segment first.
     segments
         Ids of the segments: the two of a split, the one of a merger.
     positions
-        A voxel z, y, x for each skeleton of a merger, or each segment of a split.
+        A voxel z, y, x for each skeleton of a merger, or each segment of a split. Those
+        of a merger are nodes near the first skeleton.
     cost_nm
-        By how much the expected run length would grow without it, in nanometres.
+        By how much the expected run length would grow without it, in nanometres: were the
+        two segments one along this skeleton, or the segment cut between its skeletons.
     """
 
     skeletons: tuple[int, ...]
     segments: tuple[int, ...]
     positions: tuple[Zyx, ...]
     cost_nm: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return {
+            "skeletons": list(self.skeletons),
+            "segments": list(self.segments),
+            "positions_zyx": [list(position) for position in self.positions],
+            "cost_nm": self.cost_nm,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +58,16 @@ class SkeletonScores:
     Attributes
     ----------
     skeletons
-        How many there are, of `length_nm` in all, in nanometres.
+        How many have a node in the box, `length_nm` long in all, in nanometres.
+    nodes
+        How many nodes they have there.
+    outside
+        How many nodes lie outside the box and are left out, with their edges.
+    coverage
+        Share of the nodes that lie in a segment, 0 to 1.
     erl_nm
         Expected run length: how far from a random point of a skeleton one gets in both
-        directions together without a mistake.
+        directions together without a mistake, in nanometres.
     possible_erl_nm
         The same of a perfect segmentation.
     correct, split, omitted, merged
@@ -53,8 +75,12 @@ class SkeletonScores:
         with an end in no segment; in a segment that joins skeletons.
     splits
         Edges between two segments.
+    gaps
+        Stretches of nodes in no segment that lie between two or more segments.
     mergers
         Segments that join skeletons.
+    merge_nodes
+        How many nodes of a second skeleton make a segment join skeletons.
     erl_interval
         Of `erl_nm`, or None where none was asked for.
     worst_splits, worst_mergers
@@ -63,6 +89,9 @@ class SkeletonScores:
 
     skeletons: int
     length_nm: float
+    nodes: int
+    outside: int
+    coverage: float
     erl_nm: float
     possible_erl_nm: float
     correct: float
@@ -70,7 +99,38 @@ class SkeletonScores:
     omitted: float
     merged: float
     splits: int
+    gaps: int
     mergers: int
+    merge_nodes: int
     erl_interval: Interval | None
     worst_splits: tuple[SkeletonMistake, ...]
     worst_mergers: tuple[SkeletonMistake, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        values = {name: getattr(self, name) for name in _PLAIN}
+        interval = self.erl_interval
+        return values | {
+            "erl_interval": None if interval is None else asdict(interval),
+            "worst_splits": [one.to_dict() for one in self.worst_splits],
+            "worst_mergers": [one.to_dict() for one in self.worst_mergers],
+        }
+
+
+_PLAIN = (
+    "skeletons",
+    "length_nm",
+    "nodes",
+    "outside",
+    "coverage",
+    "erl_nm",
+    "possible_erl_nm",
+    "correct",
+    "split",
+    "omitted",
+    "merged",
+    "splits",
+    "gaps",
+    "mergers",
+    "merge_nodes",
+)
