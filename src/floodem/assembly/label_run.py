@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from floodem.assembly.blocks import BlockPlan
 from floodem.assembly.destination import LabelDestination
@@ -193,6 +193,7 @@ def label_run(
     progress: ProgressListener | None,
     notice: Callable[[str], None],
     should_stop: Callable[[], bool],
+    levels: int | Literal["auto"] = "auto",
 ) -> Iterator[LabelRun]:
     """Hold a destination, and begin a run there or find the one to go on with.
 
@@ -208,6 +209,8 @@ def label_run(
         What a reader of run.json wants to know besides.
     overwrite
         Begin again, and replace what is there.
+    levels
+        How many coarser levels; see `LabelDestination.choose`.
 
     Raises
     ------
@@ -220,7 +223,7 @@ def label_run(
     """
     record = RunRecord(uri)
     destination = LabelDestination.choose(
-        uri, plan=plan, voxel_size=voxel_size, overwrite=overwrite
+        uri, plan=plan, voxel_size=voxel_size, levels=levels, overwrite=overwrite
     )
     destination.require_possible()
     with (

@@ -6,7 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +18,9 @@ from floodem.cli.stopping import saving_state
 from floodem.cli.values import option_value
 from floodem.errors import OptionError
 from floodem.geometry import Box, parse_zyx
+
+if TYPE_CHECKING:
+    from floodem.flooding.request import Segmentation
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -111,6 +115,18 @@ def segment(
         str | None,
         typer.Option(metavar="2,1", help="Levels of IMAGE, from coarse to fine, DST the last."),
     ] = None,
+    consensus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="reverse-seeds|MODEL",
+            help="Segment twice, with the seeds backwards or another network, and split what "
+            "only one of both joins.",
+        ),
+    ] = None,
+    split_min_size: Annotated[
+        int | None,
+        typer.Option(help="With --consensus: smaller pieces are dropped; default: 1000 voxels."),
+    ] = None,
     join_again: Annotated[
         bool,
         typer.Option(
@@ -147,7 +163,8 @@ def segment(
     What does not fit in memory is cut into blocks, which are flooded apart and joined
     where they agree; --block, --workers, --cluster and --shard cut smaller ones too.
     docs/large-volumes.md says how, and what it costs. With --levels a coarser level is
-    segmented first and the finer one fills what is left.
+    segmented first and the finer one fills what is left. With --consensus both runs stay
+    in DST.floodem, and `floodem consensus` splits them by other sizes without flooding.
 
     A mask is the address of a volume (not 0: masked), volume:ADDRESS,values=1|3,
     image:min=0,max=10 of raw grey levels, or "where: z < 10 and x > 5" in voxels of
@@ -206,6 +223,7 @@ def segment(
     )
     chosen = {"request": request, "cut": cut, "crew": crew, "network": network}
     job = _job(image, destination, model, levels=levels) | chosen
+    job |= _agreement(consensus, split_min_size=split_min_size, levels=levels)
     _warn_of_labels(image)
     if plan:
         _plan(job, as_json=as_json)
@@ -230,6 +248,30 @@ def _job(image: str, destination: str, models: list[str], *, levels: str | None)
     return {**place, "model": models[0]}
 
 
+def _agreement(
+    consensus: str | None, *, split_min_size: int | None, levels: str | None
+) -> dict[str, Any]:
+    """Return what two runs are to agree on; nothing where there is one."""
+    from floodem.assembly.consensus import ConsensusOptions
+
+    if consensus is None:
+        if split_min_size is not None:
+            raise OptionError(
+                f"--split-min-size {split_min_size} is for pieces of a consensus: give --consensus "
+                "as well, or --min-segment-size"
+            )
+        return {}
+    if levels is not None:
+        raise OptionError(
+            f"--consensus {consensus} is made for one level at a time, and --levels {levels} has "
+            "several: segment twice with --levels and use floodem consensus"
+        )
+    chosen = ConsensusOptions()
+    if split_min_size is not None:
+        chosen = replace(chosen, split_min_size=split_min_size)
+    return {"consensus": consensus, "options": chosen}
+
+
 def _plan(job: dict[str, Any], *, as_json: bool) -> None:
     from floodem.assembly.planning import planned
 
@@ -238,18 +280,28 @@ def _plan(job: dict[str, Any], *, as_json: bool) -> None:
             "--plan is made for one level at a time: leave --levels out, or plan each level as "
             "an image of its own"
         )
+    if "consensus" in job:
+        raise OptionError(
+            "--plan is made for one run at a time: leave --consensus out, and count calls and "
+            "hours twice"
+        )
     _register(job["network"])
     print_plan(planned(**job), as_json=as_json)
 
 
 def _run(job: dict[str, Any], *, time_limit: float | None, as_json: bool) -> None:
+    from floodem.assembly.consensus.seed_orders import segment_by_consensus
     from floodem.assembly.levels import segment_levels
     from floodem.assembly.segment import segment as segment_one
 
     _register(job["network"])
     with saving_state(overwrite=job["request"].overwrite) as listening:
         should_stop = _until(time_limit, listening.pop("should_stop"))
-        run = segment_levels if "levels" in job else segment_one
+        run: Callable[..., Segmentation] = segment_one
+        if "levels" in job:
+            run = segment_levels
+        elif "consensus" in job:
+            run = segment_by_consensus
         made = run(**job, should_stop=should_stop, **listening)
     if as_json:
         print(json.dumps(made.to_json()))

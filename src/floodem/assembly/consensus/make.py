@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from floodem.assembly.blocks import BlockPlan
 from floodem.assembly.consensus.gathering import (
@@ -58,6 +58,7 @@ def make_consensus(
     box: Box | None = None,
     crew: Crew = ALONE,
     block: Zyx | None = None,
+    levels: int | Literal["auto"] = "auto",
     overwrite: bool = False,
     progress: ProgressListener | None = None,
     notice: Callable[[str], None] | None = None,
@@ -99,6 +100,9 @@ def make_consensus(
     block
         Edges of a block, z, y, x; by default about 2**24 voxels. The labels do not depend
         on it.
+    levels
+        Coarser levels of the result; ``"auto"``: as many as it takes, where the format has
+        them.
     overwrite
         Begin again, and replace what is there.
     notice
@@ -162,6 +166,7 @@ def make_consensus(
         progress=progress,
         notice=notice or _say_nothing,
         should_stop=should_stop,
+        levels=levels,
     ) as run:
         summary = run.summary()
         was_finished = summary is not None
