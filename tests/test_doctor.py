@@ -1,4 +1,4 @@
-"""The command doctor: what it can do, what it prints, and what it refuses."""
+"""The command doctor measures shifts: what it prints, writes and refuses."""
 
 from __future__ import annotations
 
@@ -38,14 +38,6 @@ def image(tmp_path, monkeypatch, sections):
         "em.zarr", shape=sections.shape, dtype=np.uint8, voxel_size=VoxelSize(30, 6, 6)
     ) as volume:
         volume.write(volume.box, sections)
-
-
-def test_without_a_check_it_says_what_it_can_do(capsys):
-    assert run("doctor") == 0
-    told = capsys.readouterr().out
-    assert "--shift-mask DST" in told
-    assert run("doctor", "em.zarr") == 0
-    assert capsys.readouterr().out == told
 
 
 def test_it_names_the_shifted_sections_and_a_mask_that_can_be_used(capsys):

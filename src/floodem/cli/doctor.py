@@ -1,4 +1,4 @@
-"""``floodem doctor IMAGE``: an image in, what may be wrong with it and what to do about it out."""
+"""``floodem doctor IMAGE``: machine and data in, what may be wrong and what to do about it out."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from floodem.cli import options
-from floodem.cli.stopping import finishing_tasks
-from floodem.errors import UsageError
+from floodem.counting import counted
+from floodem.errors import EXIT_INPUT_REFUSED, UsageError
 
 if TYPE_CHECKING:
-    from floodem.geometry import Zyx
-    from floodem.project.shift_report import ShiftReport
-    from floodem.project.shifts import ShiftField
+    from rich.console import Console
 
-_SECTIONS = 10
-_CHECKS = {
-    "--shift-mask DST": "measures by how much each section is shifted against the next one, and "
-    "writes it to DST for `segment --mask`",
-}
-"""What can be asked for, and what it does."""
+    from floodem.project.doctor import Examination, Finding
+    from floodem.volumes.source import VolumeSource
+
+_STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
 
 
 def doctor(
@@ -30,6 +26,22 @@ def doctor(
         str | None, typer.Argument(metavar="[IMAGE]", help="Image: a path or address.")
     ] = None,
     *,
+    labels: Annotated[
+        str | None, typer.Option(metavar="LABELS", help="True objects of the same place.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Network to be used; a mask of shifts is for its field of view."),
+    ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Read everything instead of samples.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with exit code 3 when there is a problem.")
+    ] = False,
+    destination: Annotated[
+        Path, typer.Option("--dst", metavar="FOLDER", help="Where results will go.")
+    ] = Path(),
     shift_mask: Annotated[
         str | None, typer.Option(metavar="DST", help="Measure shifts of sections and keep them.")
     ] = None,
@@ -40,9 +52,6 @@ def doctor(
     search: Annotated[int, typer.Option(help="Largest shift that is looked for (voxels).")] = 32,
     threshold: Annotated[
         int | None, typer.Option(help="Shift from which to mask; default: proposed (voxels).")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Network whose field of view the mask is for; default: 33.")
     ] = None,
     level: options.Level = 0,
     channel: options.Channel = None,
@@ -55,98 +64,135 @@ def doctor(
     overwrite: options.Restart = False,
     as_json: options.Json = False,
 ) -> None:
-    """Look for what is wrong with an image before a network sees it.
+    """Look for what is wrong with machine and data, and propose options.
 
-    --shift-mask DST compares patches of each section with the next one and writes the
-    shifts to DST (zarr or precomputed, two channels). It prints which sections are
-    shifted most, and the --mask that keeps fields of view from lying over them.
+    Without IMAGE the machine alone is looked at. Of an image of any size samples are
+    read, within a minute or so, and what was sampled is said; --thorough reads all.
+    Findings come problems first, then proposed options and commands to copy. The exit
+    code is 0 whatever is found, unless --strict is given. docs/doctor.md lists every check.
 
-    Black sections are passed over: the next one with a picture is compared. Where both
-    have one and nothing fits, the shift counts as larger than --search. A coarser
-    --level costs a quarter of the time or less. Ctrl-C stops; the same command goes on.
+    --shift-mask DST compares patches of each section with the next one instead and writes
+    the shifts to DST (zarr or precomputed, two channels). It prints which sections are
+    shifted most, and the --mask that keeps fields of view from lying over them. Black
+    sections are passed over. Ctrl-C stops; the same command goes on.
     """
-    if shift_mask is None:
-        print("floodem doctor IMAGE with")
-        for name, summary in _CHECKS.items():
-            print(f"  {name}  {summary}")
-        return
-    if image is None:
-        raise UsageError("--shift-mask measures the shifts of an image: give IMAGE before it")
-    from floodem.project.matching import Matching
-    from floodem.project.shift_report import report_shifts
-    from floodem.project.shifts import measure_shifts
     from floodem.volumes.source import VolumeSource
 
-    source = VolumeSource(
-        uri=image, level=level, channel=channel, axes=axes, allow_external=allow_external
-    )
-    matching = Matching(stride=stride, patch=patch, search=search)
-    fov = _fov(model)
-    crew = options.chosen_crew(
-        workers=workers, cluster=cluster, shard=shard, insecure=insecure, overwrite=overwrite
-    )
-    with finishing_tasks(overwrite=overwrite) as working:
-        field = measure_shifts(
-            source, shift_mask, matching=matching, overwrite=overwrite, crew=crew, **working
+    source = None
+    if image is not None:
+        source = VolumeSource(
+            uri=image, level=level, channel=channel, axes=axes, allow_external=allow_external
         )
-    report = report_shifts(field, fov=fov, threshold=threshold)
-    if as_json:
-        print(json.dumps({"path": field.uri, "scale": field.scale, **report.to_json()}))
-    else:
-        _print(field, report, fov)
+    if shift_mask is not None:
+        if source is None:
+            raise UsageError("--shift-mask measures the shifts of an image: give IMAGE before it")
+        if labels is not None or thorough or strict:
+            raise UsageError(
+                "--shift-mask measures shifts alone: give --labels, --thorough and --strict to "
+                "another floodem doctor"
+            )
+        from floodem.cli.doctor_shifts import ShiftRequest, make_shift_mask
+        from floodem.project.matching import Matching
 
-
-def _fov(model: str | None) -> Zyx:
-    from floodem.project.shift_report import USUAL_FOV
-
-    if model is None:
-        return USUAL_FOV
-    from floodem.network.model_file import load_model
-
-    return load_model(Path(model)).description.fov
-
-
-def _print(field: ShiftField, report: ShiftReport, fov: Zyx) -> None:
-    from floodem.counting import counted
-
-    if field.was_finished:
-        print(f"{field.uri} was finished by an earlier run of this command; --overwrite repeats it")
-    print(
-        f"{field.uri}: shifts of {counted(len(report.sections), 'section')} against the next, at "
-        f"{counted(report.places, 'place')} {field.scale} voxels apart; {report.empty:.1%} are "
-        f"empty, and of the others {report.lost:.1%} fit nowhere within "
-        f"{field.matching.search * field.step} voxels"
-    )
-    print(f"half of the shifts are up to {report.typical} voxels, 90 % up to {report.usual}")
-    _print_sections(report)
-    of = ",".join(map(str, fov))
-    print(
-        f"with the mask below, {report.masked:.1%} of the image are closed to centres of fields of "
-        f"view of {of} (z,y,x):"
-    )
-    print(f'  --mask "{report.mask}"')
-
-
-def _print_sections(report: ShiftReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    large = [one for one in report.sections if one.large > 0]
-    if not large:
-        print(f"no place is shifted by {report.threshold} voxels or more")
+        make_shift_mask(
+            ShiftRequest(
+                source=source,
+                destination=shift_mask,
+                matching=Matching(stride=stride, patch=patch, search=search),
+                threshold=threshold,
+                model=model,
+                overwrite=overwrite,
+                as_json=as_json,
+            ),
+            crew=options.chosen_crew(
+                workers=workers,
+                cluster=cluster,
+                shard=shard,
+                insecure=insecure,
+                overwrite=overwrite,
+            ),
+        )
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ("sections", "median y,x", "largest", f"from {report.threshold}", "fit nowhere")
-    for name in names:
-        table.add_column(name, justify="right")
-    for one in large[:_SECTIONS]:
-        table.add_row(
-            f"{one.z}, {one.z + 1}",
-            "-" if one.median_y is None else f"{one.median_y},{one.median_x}",
-            str(one.largest),
-            f"{one.large:.1%}",
-            f"{one.lost:.1%}",
+    _examine(
+        source,
+        labels=labels,
+        model=model,
+        destination=destination,
+        thorough=thorough,
+        strict=strict,
+        as_json=as_json,
+    )
+
+
+def _examine(
+    source: VolumeSource | None,
+    *,
+    labels: str | None,
+    model: str | None,
+    destination: Path,
+    thorough: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    from floodem.cli.progress import progress_bar
+    from floodem.project.doctor import Level, examine
+
+    with progress_bar() as progress:
+        found = examine(
+            source,
+            labels=labels,
+            model=model,
+            destination=destination,
+            thorough=thorough,
+            progress=progress,
         )
-    Console(markup=False, highlight=False).print(table)
-    if len(large) > _SECTIONS:
-        print(f"and {len(large) - _SECTIONS} more with shifts of {report.threshold} or more")
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
+    else:
+        print_examination(found)
+    if strict and found.worst is Level.PROBLEM:
+        raise typer.Exit(EXIT_INPUT_REFUSED)
+
+
+def print_examination(found: Examination) -> None:
+    """Print findings, problems first, then proposals and commands."""
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    if found.sampled:
+        console.print(f"{found.image}: looked at {found.sampled}\n")
+    for one in found.by_gravity():
+        _print_finding(console, one)
+    counts = ", ".join(
+        counted(number, level)
+        for level in ("problem", "warning", "note")
+        if (number := sum(one.level == level for one in found.findings))
+    )
+    console.print(f"\n{counts or 'nothing to worry about'}")
+    if found.proposals:
+        console.print("\nproposed, and why:")
+        width = max(len(one.option) for one in found.proposals)
+        for proposal in found.proposals:
+            value = value_text(proposal.value)
+            console.print(f"  {proposal.option:{width}}  {value}")
+            console.print(f"  {'':{width}}  {proposal.reason}", style="dim")
+    if found.commands:
+        console.print("\ncommands to copy:")
+        for command in found.commands:
+            console.print(f"  {command}")
+
+
+def _print_finding(console: Console, one: Finding) -> None:
+    style = _STYLES[one.level]
+    console.print(f"{one.level:8}", style=style, end="")
+    console.print(f" {one.part:8}  {one.says}")
+    for text in (one.reason, one.advice):
+        if text:
+            console.print(f"{'':20}{text}", style="dim")
+
+
+def value_text(value: object) -> str:
+    """Write a proposed value as an option takes it."""
+    if isinstance(value, list):
+        return ",".join(f"{part:g}" for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -42,7 +42,7 @@ COMMANDS = {
     "verify": "Check a volume against the receipts of its making.",
     "stats": "Mean, standard deviation, histogram and drift of an image.",
     "clahe": "Equalise the contrast of an image's sections, as ImageJ does.",
-    "doctor": "Look for what is wrong with an image before a network sees it.",
+    "doctor": "Look for what is wrong with machine and data, and propose options.",
     "synthetic": "Make synthetic electron microscopy with exact labels and skeletons.",
     "partition": "Sort the voxels of labels by how much of their surroundings is the same object.",
     "sample": "Index where training examples are centred, in balance.",
@@ -53,6 +53,7 @@ COMMANDS = {
     "import-model": "Turn a TensorFlow checkpoint of a flood-filling network into a model file.",
     "segment": "Segment an image of any size with a flood-filling network.",
     "consensus": "Split the objects of one segmentation where another one sees several.",
+    "agglomerate": "Score which segments belong together, by flooding them again from both sides.",
     "open-results": "Turn a folder of the older programs' results into one volume.",
     "evaluate": "Score a segmentation against the truth.",
     "mesh": "Make meshes of the objects of a segmentation.",
@@ -61,6 +62,7 @@ COMMANDS = {
     "scene": "Put images, segmentations and shapes into one folder that opens in a browser.",
     "view": "Open images, segmentations and scenes in the browser.",
     "serve": "Serve a folder to a Neuroglancer of your own, or to any page.",
+    "run": "Make all results of a project, or those that are stale, from one file.",
     "legacy": "Run an old program's command line as it stands.",
 }
 """Every command and the first line of its help, in the order of the help."""
