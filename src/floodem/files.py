@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -140,9 +141,16 @@ def _place_new(partial: Path, path: Path) -> bool:
     return True
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Remove what killed processes left half written; only for who holds the folder's lock."""
-    for left in folder.glob(f".*{PARTIAL_SUFFIX}"):
+def remove_partial_files(folder: Path, *, of: str | None = None) -> None:
+    """Remove what killed processes left half written; only for who holds the lock of that.
+
+    Parameters
+    ----------
+    of
+        Name of the only file that is one's own there; None: the whole folder is.
+    """
+    name = "*" if of is None else f"{glob.escape(of)}.*"
+    for left in folder.glob(f".{name}{PARTIAL_SUFFIX}"):
         with contextlib.suppress(OSError):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)

@@ -132,6 +132,10 @@ class Box:
         return (slice(z0 - oz, z1 - oz), slice(y0 - oy, y1 - oy), slice(x0 - ox, x1 - ox))
 
 
+_SAME_SIZE = 1e-3
+"""Relative difference of two voxel edges that a format may have rounded."""
+
+
 @dataclass(frozen=True, slots=True)
 class VoxelSize:
     """Edge lengths of one voxel in nanometres, ordered z, y, x."""
@@ -170,6 +174,11 @@ class VoxelSize:
     def zyx_nm(self) -> tuple[float, float, float]:
         """The three sizes as a tuple, in nanometres."""
         return (self.z_nm, self.y_nm, self.x_nm)
+
+    def is_close(self, other: VoxelSize) -> bool:
+        """Tell whether two sizes are one, as formats round them differently."""
+        sizes = zip(self.zyx_nm, other.zyx_nm, strict=True)
+        return all(math.isclose(a, b, rel_tol=_SAME_SIZE) for a, b in sizes)
 
 
 UNKNOWN_VOXEL_SIZE = VoxelSize(1.0, 1.0, 1.0)

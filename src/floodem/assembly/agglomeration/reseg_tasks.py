@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -123,7 +123,7 @@ def score_points_task(task: ScoreTask) -> dict[str, Any]:
         }
 
 
-def scores_from_rows(receipts: list[Mapping[str, Any]]) -> list[PointScores]:
+def scores_from_rows(receipts: Sequence[Mapping[str, Any]]) -> list[PointScores]:
     """Return the scores of the points of many tasks, in order.
 
     Parameters
