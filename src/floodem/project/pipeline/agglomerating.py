@@ -1,0 +1,260 @@
+"""The stages that join segments: the graph of merges, and the volume that they are applied to.
+
+They are two, because rules and decisions of people change the second alone: the graph's
+scores, which cost the network calls, stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.geometry import Box, Zyx
+from floodem.project.pipeline.checking import Problems, checked
+from floodem.project.pipeline.graphs import decisions, decisions_digest
+from floodem.project.pipeline.preparing import flat_options, image_inputs, image_uri
+from floodem.project.pipeline.segmenting import (
+    LABELS_NAME,
+    SEGMENT,
+    flood_options,
+    model_inputs,
+    model_of,
+)
+from floodem.project.pipeline.stage import Output, Stage, Work
+from floodem.project.pipeline.tables import about
+from floodem.shapes.source import LabelSource
+from floodem.training.configuration.tables import to_plain
+from floodem.volumes.source import VolumeSource
+
+if TYPE_CHECKING:
+    from floodem.project.pipeline.configuration import Project
+
+AGGLOMERATE, MERGE = "agglomerate", "merge"
+GRAPH_NAME, MERGED_NAME = "merges.sqlite", "merged.zarr"
+_RULE = "rule"
+_FLOODS = ("init_activation", "pad", "move_threshold", "segment_threshold")
+"""Options of the segmentation that also decide how points are flooded again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgglomerateTable:
+    """How segments are joined. Table ``agglomerate``; what is left out suits the voxels."""
+
+    max_distance_nm: float | None = field(
+        default=None, metadata=about("How far apart two segments may be to be asked about.")
+    )
+    min_size: int | None = field(
+        default=None, metadata=about("Segments of fewer voxels take no part.")
+    )
+    radius: Zyx | None = field(
+        default=None, metadata=about("Voxels around a point that floods may fill.")
+    )
+    analysis_radius: Zyx | None = field(
+        default=None, metadata=about("Voxels around a point in which floods are judged.")
+    )
+    exclusion_radius: Zyx | None = field(
+        default=None, metadata=about("Voxels around a failed seed without another.")
+    )
+    max_retries: int | None = field(default=None, metadata=about("Most seeds of one side."))
+    recovery_fraction: float | None = field(
+        default=None, metadata=about("Part of its own segment that a flood must cover.")
+    )
+    terminate_early: bool | None = field(
+        default=None, metadata=about("Leave out the second flood where the first says no.")
+    )
+    box: Box | None = field(default=None, metadata=about("Only points in this part."))
+    dtype: str | None = field(default=None, metadata=about("Default: that of segment."))
+    block: Zyx | None = field(
+        default=None, metadata=about("Blocks in which points are looked for.", decides=False)
+    )
+    device: str | None = field(
+        default=None, metadata=about("Default: that of segment.", decides=False)
+    )
+    rule: MergeRule | None = field(
+        default=None,
+        metadata=about("When two segments are one: iou, coverage, deleted, distance_nm."),
+    )
+
+
+def agglomerate_table(values: Any, *, problems: Problems) -> AgglomerateTable | None:
+    """Return what ``[agglomerate]`` says; None where something is wrong with it."""
+    return checked(AgglomerateTable, values, where=AGGLOMERATE, problems=problems)
+
+
+def agglomerate_stage(project: Project) -> Stage:
+    """Return the stage that floods again where segments touch, and scores the pairs."""
+    table = project.agglomerate
+    if table is None or project.segment is None:
+        return Stage(name=AGGLOMERATE, table=AGGLOMERATE, skipped="no [agglomerate]")
+    needs, files = image_inputs(project)
+    more, models = model_inputs(project)
+    scoring = {
+        name: value
+        for name, value in flat_options(table, where=AGGLOMERATE).items()
+        if name != f"{AGGLOMERATE}.{_RULE}"
+    }
+    floods = to_plain(project.segment)
+    scoring |= {f"{SEGMENT}.{name}": floods[name] for name in _FLOODS}
+    scoring[f"{AGGLOMERATE}.dtype"] = table.dtype or project.segment.dtype
+    return Stage(
+        name=AGGLOMERATE,
+        table=AGGLOMERATE,
+        options=scoring,
+        files=files | models,
+        needs=(*needs, *more, SEGMENT),
+        outputs=(Output(name=GRAPH_NAME, kind="graph"),),
+        traces=(f"{GRAPH_NAME}.floodem",),
+        make=_agglomerate,
+    )
+
+
+def merge_stage(project: Project) -> Stage:
+    """Return the stage that writes the merged segmentation."""
+    table = project.agglomerate
+    if table is None:
+        return Stage(name=MERGE, table=AGGLOMERATE, skipped="no [agglomerate]")
+    options: dict[str, Any] = {}
+    if table.rule is not None:
+        rule = to_plain(table.rule)
+        options = {f"{AGGLOMERATE}.{_RULE}.{name}": value for name, value in rule.items()}
+    return Stage(
+        name=MERGE,
+        table=AGGLOMERATE,
+        options=options,
+        files={
+            f"decisions in {GRAPH_NAME}": _decisions_mark(
+                project.folder / GRAPH_NAME, with_rule=table.rule is None
+            )
+        },
+        needs=(SEGMENT, AGGLOMERATE),
+        outputs=(Output(name=MERGED_NAME, kind="volume"),),
+        traces=(f"{MERGED_NAME}.floodem",),
+        make=_merge,
+    )
+
+
+def _decisions_mark(path: Path, *, with_rule: bool) -> Callable[[], Any]:
+    return lambda: decisions_digest(path, with_rule=with_rule) if path.exists() else None
+
+
+def _agglomerate(work: Work) -> Mapping[str, Any]:
+    from floodem.assembly.agglomeration.agglomerate import agglomerate
+    from floodem.assembly.agglomeration.preparation import AgglomerationOptions
+    from floodem.flooding.options import FloodOptions
+
+    project, table = work.project, work.project.agglomerate
+    assert table is not None
+    assert project.segment is not None
+    network = None if project.model is None else project.model.network
+    if network is not None:
+        from floodem.network.registry import register_network
+
+        register_network(network)
+    floods = flood_options(project.segment, base=project.base)
+    labels = LabelSource(uri=str(work.path(LABELS_NAME)))
+    image = VolumeSource(uri=image_uri(project))
+    points, again = _suited(table, labels=labels, image=image, model=model_of(project))
+    options = AgglomerationOptions(
+        points=points,
+        resegmentation=again,
+        floods=FloodOptions(
+            init_activation=floods.init_activation,
+            pad_value=floods.pad_value,
+            move_threshold=floods.move_threshold,
+            segment_threshold=floods.segment_threshold,
+        ),
+        rule=table.rule or MergeRule(),
+        box=table.box,
+        block=table.block,
+        device=table.device or project.segment.device,
+        dtype=table.dtype or project.segment.dtype,
+    )
+    graph = work.path(GRAPH_NAME)
+    if work.overwrite:
+        _keep_decisions(graph, work.notice)
+    made = agglomerate(
+        labels,
+        image,
+        graph,
+        model=model_of(project),
+        options=options,
+        network=network,
+        crew=work.crew,
+        overwrite=work.overwrite,
+        progress=work.progress,
+        notice=work.notice,
+        should_stop=work.should_stop,
+    )
+    return _graph_numbers(made)
+
+
+def _suited(
+    table: AgglomerateTable, *, labels: LabelSource, image: VolumeSource, model: str
+) -> tuple[Any, Any]:
+    """Return options of points and floods: what suits the voxels, but for what the file says."""
+    from floodem.assembly.agglomeration.points import PointOptions
+    from floodem.assembly.agglomeration.resegmentation_options import ResegmentationOptions
+    from floodem.network.model_file import load_model
+
+    description = load_model(model).description
+    with labels.open() as volume, image.open() as grey:
+        voxel_size = volume.voxel_size or grey.voxel_size or description.voxel_size
+    names = ("radius", "analysis_radius", "exclusion_radius", "max_retries", "recovery_fraction")
+    changes = {
+        name: getattr(table, name)
+        for name in (*names, "terminate_early")
+        if getattr(table, name) is not None
+    }
+    again = ResegmentationOptions.suited(voxel_size, fov=description.fov, **changes)
+    said = {
+        name: getattr(table, name)
+        for name in ("max_distance_nm", "min_size")
+        if getattr(table, name) is not None
+    }
+    suited = PointOptions.suited(voxel_size)
+    return PointOptions(**(suited.to_json() | said)), again
+
+
+def _keep_decisions(graph: Path, notice: Callable[[str], None]) -> None:
+    """Put a graph aside in which people decided something, before it is made again."""
+    if not graph.exists() or not decisions(graph):
+        return
+    number = 1
+    while (aside := graph.with_name(f"merges-earlier-{number}.sqlite")).exists():
+        number += 1
+    graph.rename(aside)
+    notice(f"{graph} held decisions of yours about other segments: it is kept as {aside}")
+
+
+def _graph_numbers(made: Any) -> Mapping[str, Any]:
+    summary = made.to_json()
+    return {
+        name: summary[key]
+        for name, key in (("points", "points"), ("merges", "merges"), ("calls", "calls"))
+        if key in summary
+    }
+
+
+def _merge(work: Work) -> Mapping[str, Any]:
+    from floodem.assembly.agglomeration.applying import apply_merges
+    from floodem.assembly.agglomeration.graph import SegmentGraph
+
+    table, graph = work.project.agglomerate, work.path(GRAPH_NAME)
+    assert table is not None
+    if table.rule is not None:
+        with SegmentGraph.open(graph, writable=True) as opened:
+            if opened.rule != table.rule:
+                opened.set_rule(table.rule, note=f"of {work.project.path.name}")
+    made = apply_merges(
+        graph,
+        str(work.path(MERGED_NAME)),
+        crew=work.crew,
+        overwrite=work.overwrite,
+        progress=work.progress,
+        notice=work.notice,
+        should_stop=work.should_stop,
+    )
+    return {"joined": made.joined, "into": made.wholes}

@@ -1,0 +1,268 @@
+"""What a project file may say: one frozen dataclass for each of its tables, with defaults.
+
+The text of each key is its line in the documentation and in a file that
+``floodem run --init`` writes. Triples are z, y, x; relative paths begin at the folder of
+the project file. Keys that are marked with ``decides=False`` say how and where work is
+done, not what comes out: changing them makes nothing stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from floodem.errors import OptionError
+from floodem.geometry import Box, VoxelSize, Zyx
+
+REVERSE_SEEDS = "reverse-seeds"
+BEST, NEWEST = "best", "newest"
+
+
+def about(text: str, *, decides: bool = True) -> dict[str, Any]:
+    """Return what a field knows of itself: its sentence, and whether it decides the result."""
+    return {"help": text, "decides": decides}
+
+
+def deciding(table: Any) -> set[str]:
+    """Return the names of a table's fields that decide the result."""
+    return {one.name for one in fields(table) if one.metadata.get("decides", True)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectTable:
+    """What the project is called. Table ``project``."""
+
+    name: str | None = field(
+        default=None, metadata=about("Of pages; default: the name of this file.", decides=False)
+    )
+    folder: str | None = field(
+        default=None,
+        metadata=about("Where all results go; default: named as this file.", decides=False),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaheTable:
+    """How contrast is equalised. Table ``image.clahe``."""
+
+    block: int = field(default=127, metadata=about("Edge of the window in pixels, odd."))
+    bins: int = field(default=256, metadata=about("Bins of its histogram, at most 256."))
+    slope: float = field(default=1.5, metadata=about("How much contrast may grow at most."))
+    range: tuple[int, int] | None = field(
+        default=None, metadata=about("Grey values that the bins span; default: 0 to 255.")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTable:
+    """The image that is segmented. Table ``image``."""
+
+    source: str = field(default="", metadata=about("Address of the image."))
+    box: Box | None = field(default=None, metadata=about("Use only these voxels."))
+    voxel_size: VoxelSize | None = field(
+        default=None, metadata=about("Voxel edges in nm, where the file is wrong or silent.")
+    )
+    offset: Zyx | None = field(default=None, metadata=about("Where the first voxel lies."))
+    axes: str | None = field(
+        default=None, metadata=about("Names of the stored axes, where the file is wrong: xyz.")
+    )
+    channel: int | None = field(default=None, metadata=about("Which channel, from 0."))
+    level: int = field(default=0, metadata=about("Which level of a pyramid; 0 is the finest."))
+    dtype: str | None = field(default=None, metadata=about("Another type: uint8, uint16."))
+    window: tuple[float, float] | None = field(
+        default=None, metadata=about("Map these grey levels to the full range of dtype.")
+    )
+    clahe: ClaheTable | None = field(default=None, metadata=about("Equalise the contrast."))
+    allow_external: bool = field(
+        default=False, metadata=about("Follow HDF5 links that leave the file.", decides=False)
+    )
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the image must be prepared, not used as it is."""
+        said = (self.box, self.voxel_size, self.offset, self.axes, self.channel, self.dtype)
+        others = (self.window, self.clahe)
+        return any(one is not None for one in (*said, *others)) or self.level > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelsTable:
+    """True labels of the image, to learn from or to score against. Table ``labels``."""
+
+    source: str = field(default="", metadata=about("Address of the labels."))
+    box: Box | None = field(default=None, metadata=about("Use only these voxels."))
+    voxel_size: VoxelSize | None = field(
+        default=None, metadata=about("Voxel edges in nm, where the file is wrong or silent.")
+    )
+    offset: Zyx | None = field(default=None, metadata=about("Where the first voxel lies."))
+    axes: str | None = field(default=None, metadata=about("Names of the stored axes."))
+    channel: int | None = field(default=None, metadata=about("Which channel, from 0."))
+    level: int = field(default=0, metadata=about("Which level of a pyramid; 0 is the finest."))
+    allow_external: bool = field(
+        default=False, metadata=about("Follow HDF5 links that leave the file.", decides=False)
+    )
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the labels must be prepared, not used as they are."""
+        said = (self.box, self.voxel_size, self.offset, self.axes, self.channel)
+        return any(one is not None for one in said) or self.level > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTable:
+    """A network that is there already. Table ``model``."""
+
+    name: str | None = field(
+        default=None, metadata=about("A network that floodem ships or has fetched.")
+    )
+    file: str | None = field(default=None, metadata=about("A model file (.safetensors)."))
+    network: str | None = field(
+        default=None, metadata=about("Code of its network, if not ours: package:factory.")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTable:
+    """How the image is flooded. Table ``segment``; see docs/segmenting.md."""
+
+    box: Box | None = field(default=None, metadata=about("Part of the image; default: all."))
+    seeds: str = field(
+        default="PolicyPeaks", metadata=about("Seed policy with arguments, or a CSV file.")
+    )
+    mask: tuple[str, ...] = field(
+        default=(), metadata=about("Where no field of view may be centred.")
+    )
+    seed_mask: tuple[str, ...] = field(default=(), metadata=about("Where no seed may lie."))
+    init_segmentation: str | None = field(
+        default=None, metadata=about("Labels that are there already and stay.")
+    )
+    init_activation: float = field(default=0.95, metadata=about("Probability at a seed."))
+    pad: float | None = field(
+        default=None, metadata=about("Probability of untouched voxels; default: the model's.")
+    )
+    move_threshold: float | None = field(
+        default=None, metadata=about("Probability to move on from; default: the model's.")
+    )
+    segment_threshold: float = field(
+        default=0.6, metadata=about("Probability from which a voxel is in the segment.")
+    )
+    min_segment_size: int = field(default=1000, metadata=about("Smaller ones are dropped."))
+    min_boundary_dist: Zyx = field(
+        default=(1, 1, 1), metadata=about("Seeds this near to a segment are skipped.")
+    )
+    disco_seed_threshold: float = field(
+        default=0.0, metadata=about("The rule against mergers; negative: off.")
+    )
+    seed_anisotropy: tuple[float, float, float] = field(
+        default=(1.0, 1.0, 1.0), metadata=about("Relative voxel edges for seed distances.")
+    )
+    max_calls: int | None = field(default=None, metadata=about("Network calls of one flood."))
+    max_voxels: int | None = field(default=None, metadata=about("Voxels of one flood."))
+    dtype: str = field(
+        default="auto", metadata=about("auto (float32), float32, bfloat16 or float16.")
+    )
+    consensus: str | None = field(
+        default=None,
+        metadata=about(f'"{REVERSE_SEEDS}": flood twice, in both orders, and keep what agrees.'),
+    )
+    block: Zyx | None = field(
+        default=None, metadata=about("Cut into blocks of these voxels; default: if it must be.")
+    )
+    halo: Zyx | None = field(default=None, metadata=about("Voxels looked at around a block."))
+    agreement: float = field(
+        default=0.6, metadata=about("Part of two blocks' pieces that must be shared to be one.")
+    )
+    min_shared: int = field(default=10, metadata=about("Least voxels that they share."))
+    device: str = field(default="auto", metadata=about("auto, cpu, cuda or cuda:N.", decides=False))
+    checkpoint_seconds: float = field(
+        default=60.0, metadata=about("Save the state this often.", decides=False)
+    )
+
+    def __post_init__(self) -> None:
+        if self.consensus not in (None, REVERSE_SEEDS):
+            raise OptionError(f"consensus {self.consensus!r} is not known: write {REVERSE_SEEDS}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateTable:
+    """What the result is scored against. Table ``evaluate``; see docs/scores.md."""
+
+    truth: str | None = field(
+        default=None, metadata=about("Address of true labels; default: those of labels.source.")
+    )
+    border: Zyx = field(default=(0, 0, 0), metadata=about("Voxels left out at each face."))
+    box: Box | None = field(default=None, metadata=about("Compare only these voxels."))
+    ignore: tuple[int, ...] = field(default=(0,), metadata=about("Truth ids that do not count."))
+    worst: int = field(default=10, metadata=about("Splits and mergers to list."))
+    skeletons: str | None = field(
+        default=None, metadata=about("True skeletons, for the expected run length.")
+    )
+    report: bool = field(default=True, metadata=about("Write report.html with pictures."))
+
+    def __post_init__(self) -> None:
+        if self.worst < 0 or any(label < 0 for label in self.ignore):
+            raise OptionError(f"worst {self.worst} and ignored ids must not be negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshTable:
+    """How objects are meshed. Table ``mesh``."""
+
+    min_voxels: int = field(default=0, metadata=about("Smaller objects get no mesh."))
+    ids: tuple[int, ...] | None = field(default=None, metadata=about("Only these objects."))
+    error: float | None = field(
+        default=None, metadata=about("How far simplification may go in nm; default: a voxel.")
+    )
+    block_size: int | None = field(default=None, metadata=about("Edge of blocks in voxels."))
+    format: str | None = field(
+        default=None, metadata=about("One file an object instead: obj, ply, stl or glb.")
+    )
+    sharded: bool | None = field(default=None, metadata=about("Objects share files."))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneTable:
+    """The folder to show. Table ``scene``."""
+
+    title: str | None = field(default=None, metadata=about("Of the page; default: the project."))
+    skeletons: bool = field(default=True, metadata=about("Make skeletons, too."))
+    sharded: bool = field(default=False, metadata=about("Pack files, for object stores."))
+    client: bool = field(default=True, metadata=about("Put the viewer into the folder."))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterTable:
+    """Who does the work. Table ``cluster``; nothing in it makes results stale."""
+
+    workers: int | None = field(
+        default=None, metadata=about("Processes; default: one for each core.", decides=False)
+    )
+    cluster: str | None = field(
+        default=None,
+        metadata=about("Workers of Dask: local:4, tls://HOST:PORT or a TOML file.", decides=False),
+    )
+    insecure: bool = field(
+        default=False, metadata=about("Allow a tcp:// scheduler.", decides=False)
+    )
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise OptionError(f"workers {self.workers} cannot work: give 1 or more")
+        if self.workers is not None and self.cluster is not None:
+            raise OptionError("workers and cluster exclude each other: give one (local:N has N)")
+
+
+TABLES: Mapping[str, type] = {
+    "project": ProjectTable,
+    "image": ImageTable,
+    "labels": LabelsTable,
+    "model": ModelTable,
+    "segment": SegmentTable,
+    "evaluate": EvaluateTable,
+    "mesh": MeshTable,
+    "scene": SceneTable,
+    "cluster": ClusterTable,
+}
+"""Every table with keys of its own; ``train`` and ``agglomerate`` have those of others."""
