@@ -268,9 +268,9 @@ def test_blocks_follow_the_larger_chunks(tmp_path, labelings):
     truth = stored(tmp_path / "coarse", large, chunks=(16, 16, 16))[1]
     boxes = []
 
-    def note(*volumes, box):
+    def note(*volumes, box, radius):
         boxes.append(box)
-        return read_both(*volumes, box=box)
+        return read_both(*volumes, box=box, radius=radius)
 
     read_both = alignment.read_both
     with pytest.MonkeyPatch.context() as patch:

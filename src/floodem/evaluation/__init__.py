@@ -1,7 +1,20 @@
 """Scores of a segmentation against truth, and where it goes wrong."""
 
-from floodem.evaluation.comparison import Evaluation, evaluate
+from floodem.evaluation.comparison import evaluate
+from floodem.evaluation.intervals import Interval
 from floodem.evaluation.mistakes import Mistake, Part
+from floodem.evaluation.result import Evaluation
 from floodem.evaluation.scores import Scores, scores
+from floodem.evaluation.skeletons import SkeletonScores, score_skeletons
 
-__all__ = ["Evaluation", "Mistake", "Part", "Scores", "evaluate", "scores"]
+__all__ = [
+    "Evaluation",
+    "Interval",
+    "Mistake",
+    "Part",
+    "Scores",
+    "SkeletonScores",
+    "evaluate",
+    "score_skeletons",
+    "scores",
+]

@@ -47,12 +47,15 @@ class Comparison:
         What is compared, in both volumes' frame.
     work
         Address of the folder for what tasks leave.
+    border_radius
+        Voxels so near to borders of the truth, in voxels, do not count; None: all do.
     """
 
     segmentation: LabelSource
     truth: LabelSource
     blocks: BlockGrid
     work: str
+    border_radius: float | None = None
 
     def __len__(self) -> int:
         """Return how many tasks there are."""
@@ -85,7 +88,8 @@ class Comparison:
         """
         volumes = opened_source(self.segmentation), opened_source(self.truth)
         for index in self.numbers(number):
-            yield self.blocks[index], read_both(*volumes, box=self.blocks[index])
+            block = self.blocks[index]
+            yield block, read_both(*volumes, box=block, radius=self.border_radius)
 
     def read_table(self, number: int) -> OverlapTable:
         """Return what a task has counted.

@@ -9,12 +9,9 @@ by a crew (floodem.evaluation.passes). docs/scores.md says what is counted.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,93 +22,33 @@ from floodem.cluster.dask_crew import keeping_cluster
 from floodem.errors import LabelError, OptionError
 from floodem.evaluation.alignment import BLOCK_VOXELS, Alignment, align
 from floodem.evaluation.blocks import TABLE_VERSION, Comparison
+from floodem.evaluation.bootstrap import score_intervals
+from floodem.evaluation.borders import LEFT_OUT
+from floodem.evaluation.intervals import Interval
 from floodem.evaluation.mistakes import Mistake, worst_mergers, worst_splits
-from floodem.evaluation.objects import ObjectCosts, object_costs
+from floodem.evaluation.objects import object_costs
+from floodem.evaluation.opening import Labelled, absolute, label_source, opening, require_work
 from floodem.evaluation.passes import Passes, PassesHere, PassesInTasks
 from floodem.evaluation.places import PartKey, facing_voxels
-from floodem.evaluation.scores import Scores, scores
-from floodem.geometry import Box, Zyx
-from floodem.labels.runs import Labels
+from floodem.evaluation.result import Evaluation
+from floodem.evaluation.scores import scores
+from floodem.evaluation.skeletons.from_truth import FROM_TRUTH, truth_skeletons
+from floodem.evaluation.skeletons.scores import SkeletonScores
+from floodem.evaluation.skeletons.scoring import (
+    SkeletonOptions,
+    Skeletons,
+    Working,
+    score_in,
+)
+from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.labels import OverlapTable
 from floodem.progress import ProgressListener
-from floodem.shapes.source import LabelSource
-from floodem.volumes.in_memory import ArrayVolume
-from floodem.volumes.servers.addresses import is_remote
-from floodem.volumes.volume import Volume
-
-FORMAT_VERSION = 1
+from floodem.shapes.skeletons.swc import Unit
+from floodem.shapes.source import LabelSource, require_voxel_size
 
 PAYS_VOXELS = 2**27
 """Fewer are compared in the seconds that other processes take to start, as one process decodes
 chunks in several threads (benchmarks/results/evaluation.md)."""
-
-Labelled = Volume | Labels | LabelSource | str | Path
-"""Labels in memory, open, or by their address."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What a segmentation is worth against truth, and where it goes wrong.
-
-    Attributes
-    ----------
-    segmentation, truth
-        The names of the volumes.
-    segmentation_box, truth_box
-        What they hold, z, y, x.
-    box
-        The voxels compared: what both hold, less the border.
-    border, ignore
-        As given: voxels left out at each face (z, y, x) and truth ids left out.
-    coverage
-        Share of the truth's voxels that the segmentation labels, 0 to 1.
-    all_truth
-        Scores over all voxels that truth labels; unlabelled voxels of the
-        segmentation count as one segment.
-    where_both_label
-        Scores over the voxels that both label; None where there are none.
-    worst_splits, worst_mergers
-        The costliest mistakes where both label, the worst first.
-    object_costs
-        What each object of the truth costs over all truth.
-    """
-
-    segmentation: str
-    truth: str
-    segmentation_box: Box
-    truth_box: Box
-    box: Box
-    border: Zyx
-    ignore: tuple[int, ...]
-    coverage: float
-    all_truth: Scores
-    where_both_label: Scores | None
-    worst_splits: tuple[Mistake, ...]
-    worst_mergers: tuple[Mistake, ...]
-    object_costs: ObjectCosts | None = field(default=None, compare=False, repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain numbers, strings and lists, with a format version."""
-        both = self.where_both_label
-        return {
-            "format": "floodem evaluation",
-            "version": FORMAT_VERSION,
-            "segmentation": {"uri": self.segmentation, "box_zyx": str(self.segmentation_box)},
-            "truth": {"uri": self.truth, "box_zyx": str(self.truth_box)},
-            "box_zyx": str(self.box),
-            "border_zyx": list(self.border),
-            "ignore": list(self.ignore),
-            "coverage": self.coverage,
-            "all_truth": asdict(self.all_truth),
-            "where_both_label": None if both is None else asdict(both),
-            "worst_splits": [_mistake_dict(split, part="segment") for split in self.worst_splits],
-            "worst_mergers": [
-                _mistake_dict(merger, part="object") for merger in self.worst_mergers
-            ],
-        }
-
-    def to_json(self) -> str:
-        """Return `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
 
 def evaluate(
@@ -122,6 +59,13 @@ def evaluate(
     border: Zyx = (0, 0, 0),
     ignore: Sequence[int] = (0,),
     worst: int = 10,
+    cremi_border_nm: float | None = None,
+    skeletons: Skeletons | None = None,
+    merge_nodes: int = 1,
+    swc_unit: Unit | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+    voxel_size: VoxelSize | None = None,
     block_voxels: int = BLOCK_VOXELS,
     crew: Crew = ALONE,
     work: str | Path | None = None,
@@ -147,6 +91,22 @@ def evaluate(
         Truth ids whose voxels do not count; empty to count all.
     worst
         How many splits and how many mergers to list and locate; 0 for none.
+    cremi_border_nm
+        Voxels so near to borders of the truth in their section are left out, and so is
+        truth 2^64 - 1 (floodem.evaluation.borders); None: none are.
+    skeletons
+        Score along them, too: skeletons by id, their address, or `FROM_TRUTH`, which makes
+        them of the truth and leaves out ignored ids. Nodes in the box compared count.
+    merge_nodes
+        A segment joins skeletons when it holds so many nodes of two or more.
+    swc_unit
+        Of SWC files that do not say theirs.
+    bootstrap
+        How often objects (and skeletons) are drawn again for intervals; 0 for none.
+    seed
+        Of these drawings.
+    voxel_size
+        Of both volumes, where they are wrong or do not say it.
     block_voxels
         How many voxels each process holds in memory at once.
     crew
@@ -175,52 +135,83 @@ def evaluate(
     StoppedError
         When it was told to stop.
     """
-    if worst < 0 or any(label < 0 for label in ignore):
-        raise OptionError(f"worst {worst} and ignored ids {list(ignore)} must not be negative")
+    if any(label < 0 for label in ignore):
+        raise OptionError(f"ignored ids {list(ignore)} must not be negative")
+    options = SkeletonOptions(
+        merge_nodes=merge_nodes, worst=worst, bootstrap=bootstrap, seed=seed, swc_unit=swc_unit
+    )
     with contextlib.ExitStack() as opened:
         sources = _sources(segmentation, truth, crew=crew, work=work)
         alignment = align(
-            opened.enter_context(_opening(segmentation, name="segmentation")),
-            opened.enter_context(_opening(truth, name="truth")),
+            opened.enter_context(opening(segmentation, name="segmentation")),
+            opened.enter_context(opening(truth, name="truth")),
             box=box,
             border=border,
+            cremi_border_nm=cremi_border_nm,
+            voxel_size=voxel_size,
             block_voxels=block_voxels,
         )
-        crew = _crew_for(alignment, crew)
-        passes: Passes
-        if sources is None or (crew == ALONE and work is None):
-            passes = PassesHere(alignment, progress=progress, should_stop=should_stop)
-        else:
-            if work is None:
-                work = opened.enter_context(tempfile.TemporaryDirectory(prefix="floodem-"))
-            opened.enter_context(keeping_cluster(crew))
-            passes = PassesInTasks(
-                Comparison(
-                    segmentation=sources[0],
-                    truth=sources[1],
-                    blocks=alignment.blocks,
-                    work=_absolute(work),
-                ),
-                crew=crew,
-                identity=_identity(alignment, sources),
-                progress=progress,
-                should_stop=should_stop,
-            )
-        return _evaluated(alignment, passes, ignore=ignore, worst=worst, border=border)
+        is_kept = work is not None
+        is_made = isinstance(skeletons, str) and skeletons == FROM_TRUTH
+        if work is None and sources is not None and (crew != ALONE or is_made):
+            work = opened.enter_context(tempfile.TemporaryDirectory(prefix="floodem-"))
+        opened.enter_context(keeping_cluster(crew))
+        how = Working(
+            crew=crew,
+            work=None if work is None else absolute(work),
+            is_kept=is_kept,
+            progress=progress,
+            should_stop=should_stop,
+        )
+        passes = _passes(alignment, sources, how=how)
+        result = _evaluated(alignment, passes, ignore=ignore, options=options, border=border)
+        if skeletons is None:
+            return result
+        along = _along(alignment, sources, skeletons, ignore=ignore, options=options, how=how)
+        return replace(result, skeletons=along)
+
+
+def _passes(
+    alignment: Alignment, sources: tuple[LabelSource, LabelSource] | None, *, how: Working
+) -> Passes:
+    """Return who goes over the blocks: this process, or a crew that leaves its counts behind."""
+    crew = _crew_for(alignment, how.crew)
+    if sources is None or how.work is None or (crew == ALONE and not how.is_kept):
+        return PassesHere(alignment, progress=how.progress, should_stop=how.should_stop)
+    return PassesInTasks(
+        Comparison(
+            segmentation=sources[0],
+            truth=sources[1],
+            blocks=alignment.blocks,
+            work=how.work,
+            border_radius=alignment.border_radius,
+        ),
+        crew=crew,
+        identity=_identity(alignment, sources),
+        progress=how.progress,
+        should_stop=how.should_stop,
+    )
 
 
 def _evaluated(
-    alignment: Alignment, passes: Passes, *, ignore: Sequence[int], worst: int, border: Zyx
+    alignment: Alignment,
+    passes: Passes,
+    *,
+    ignore: Sequence[int],
+    options: SkeletonOptions,
+    border: Zyx,
 ) -> Evaluation:
     found = passes.table()
-    found = found.select(~np.isin(found.ids_b, np.array(ignore, dtype=np.uint64)))
+    left_out = [*ignore, *([] if alignment.border_radius is None else [LEFT_OUT])]
+    found = found.select(~np.isin(found.ids_b, np.array(left_out, dtype=np.uint64)))
     if not len(found):
         raise LabelError(
             f"{alignment.truth.uri} holds nothing but ignored labels {list(ignore)} in "
             f"{alignment.box} (z,y,x): choose another box or ignore fewer"
         )
     both = found.select(found.ids_a != 0)
-    splits, mergers = worst_splits(both, limit=worst), worst_mergers(both, limit=worst)
+    splits = worst_splits(both, limit=options.worst)
+    mergers = worst_mergers(both, limit=options.worst)
     splits, mergers = _located(alignment, passes, splits=splits, mergers=mergers)
     return Evaluation(
         segmentation=alignment.segmentation.uri,
@@ -230,12 +221,51 @@ def _evaluated(
         box=alignment.box,
         border=border,
         ignore=tuple(ignore),
+        cremi_border_nm=alignment.cremi_border_nm,
         coverage=int(both.counts.sum()) / int(found.counts.sum()),
         all_truth=scores(found),
         where_both_label=scores(both) if len(both) else None,
+        intervals=_intervals(found, options),
+        intervals_where_both=_intervals(both, options),
         worst_splits=tuple(splits),
         worst_mergers=tuple(mergers),
         object_costs=object_costs(found),
+    )
+
+
+def _intervals(table: OverlapTable, options: SkeletonOptions) -> Mapping[str, Interval]:
+    if not options.bootstrap or not len(table):
+        return {}
+    return score_intervals(table, draws=options.bootstrap, seed=options.seed)
+
+
+def _along(
+    alignment: Alignment,
+    sources: tuple[LabelSource, LabelSource] | None,
+    skeletons: Skeletons,
+    *,
+    ignore: Sequence[int],
+    options: SkeletonOptions,
+    how: Working,
+) -> SkeletonScores:
+    """Score along skeletons in the box compared, those of truth made first where asked for."""
+    size = require_voxel_size(alignment.segmentation, alignment.voxel_size)
+    how = replace(how, takes_rest=True)
+    if isinstance(skeletons, str) and skeletons == FROM_TRUTH:
+        if sources is None:
+            raise OptionError(
+                "skeletons are made of a truth with an address: write it to a file, or give "
+                "skeletons"
+            )
+        skeletons = truth_skeletons(sources[1], voxel_size=size, leave_out=ignore, how=how)
+    return score_in(
+        alignment.segmentation,
+        skeletons,
+        source=None if sources is None else sources[0],
+        voxel_size=size,
+        box=alignment.box,
+        options=options,
+        how=how,
     )
 
 
@@ -249,12 +279,8 @@ def _sources(
     OptionError
         When who is to compare them cannot.
     """
-    if (crew.shard is not None or crew.cluster is not None) and work is None:
-        raise OptionError(
-            "shards and clusters leave what they count in a folder that all of them see: name it "
-            "with --work (work)"
-        )
-    sources = _source(segmentation), _source(truth)
+    require_work(crew, work)
+    sources = label_source(segmentation), label_source(truth)
     if sources[0] is None or sources[1] is None:
         if crew != ALONE or work is not None:
             raise OptionError(
@@ -265,40 +291,20 @@ def _sources(
     return sources[0], sources[1]
 
 
-def _source(labels: Labelled) -> LabelSource | None:
-    if isinstance(labels, str | Path):
-        return LabelSource(uri=str(labels))
-    return labels if isinstance(labels, LabelSource) else None
-
-
-def _opening(labels: Labelled, *, name: str) -> AbstractContextManager[Volume]:
-    """Open an address, to be closed again; what is open already stays open."""
-    source = _source(labels)
-    if source is not None:
-        return source.open()
-    if isinstance(labels, Volume):
-        return contextlib.nullcontext(labels)
-    assert isinstance(labels, np.ndarray)
-    return contextlib.nullcontext(ArrayVolume(labels, uri=name))
-
-
 def _crew_for(alignment: Alignment, crew: Crew) -> Crew:
     """Return the crew, or this process alone where others would take longer to start."""
     is_small = alignment.box.size < PAYS_VOXELS or len(alignment.blocks) == 1
     return replace(crew, workers=1) if is_small and crew.cluster is None else crew
 
 
-def _absolute(work: str | Path) -> str:
-    """Return an address that means the same to workers elsewhere."""
-    return str(work) if is_remote(str(work)) else os.path.abspath(work)
-
-
 def _identity(alignment: Alignment, sources: tuple[LabelSource, LabelSource]) -> dict[str, Any]:
-    return {
+    identity = {
         "version": TABLE_VERSION,
         "segmentation": sources[0].identity(alignment.segmentation),
         "truth": sources[1].identity(alignment.truth),
     }
+    radius = alignment.border_radius
+    return identity if radius is None else identity | {"border_radius": radius}
 
 
 def _located(
@@ -327,22 +333,3 @@ def _split_keys(split: Mistake) -> tuple[PartKey, PartKey]:
 def _merger_keys(merger: Mistake) -> tuple[PartKey, PartKey]:
     first, second = merger.largest
     return (merger.id, first.id), (merger.id, second.id)
-
-
-def _mistake_dict(mistake: Mistake, *, part: str) -> dict[str, Any]:
-    whole = "object" if part == "segment" else "segment"
-    return {
-        whole: mistake.id,
-        "voxels": mistake.voxels,
-        f"{part}s": mistake.parts,
-        f"effective_{part}s": mistake.effective_parts,
-        "voi_bits": mistake.voi_bits,
-        "largest": [
-            {
-                part: piece.id,
-                "voxels": piece.voxels,
-                "position_zyx": None if piece.position is None else list(piece.position),
-            }
-            for piece in mistake.largest
-        ],
-    }

@@ -98,6 +98,8 @@ class Working:
     ----------
     crew, work, progress, should_stop
         As `score_skeletons` takes them.
+    is_kept
+        Whether `work` outlives this call, and may hold what an earlier one did.
     block_voxels
         About how many voxels each process reads at once.
     takes_rest
@@ -106,6 +108,7 @@ class Working:
 
     crew: Crew = ALONE
     work: str | None = None
+    is_kept: bool = False
     progress: ProgressListener | None = None
     should_stop: Callable[[], bool] = lambda: False
     block_voxels: int | None = None
@@ -176,6 +179,7 @@ def score_skeletons(
         how = Working(
             crew=crew,
             work=None if work is None else absolute(work),
+            is_kept=work is not None,
             progress=progress,
             should_stop=should_stop,
             block_voxels=block_voxels,
@@ -265,7 +269,7 @@ def _look_up(
     blocks = group_nodes(nodes.voxels, volume=volume, block_voxels=how.block_voxels)
     is_small = len(nodes) < PAYS_NODES and how.crew.cluster is None
     crew = replace(how.crew, workers=1) if is_small else how.crew
-    if source is None or (crew == ALONE and how.work is None):
+    if source is None or (crew == ALONE and not how.is_kept):
         return look_up_here(volume, blocks, progress=how.progress, should_stop=how.should_stop)
     with contextlib.ExitStack() as opened:
         work = how.work
