@@ -212,7 +212,7 @@ class SegmentGraph:
             When another process is changing the file, or the disk refuses.
         """
         text = json_text(rule.to_json(), what="rule")
-        with self._changing():
+        with self.changing():
             return self._insert("rules (time, rule, note)", (_now(), text, _checked_note(note)))
 
     def decide(self, a: int, b: int, action: Literal["merge", "split"], *, note: str = "") -> Entry:
@@ -235,7 +235,7 @@ class SegmentGraph:
             When another process is changing the file, or the disk refuses.
         """
         pair = _pair(a, b)
-        with self._changing():
+        with self.changing():
             said = verdicts(self.entries())
             if action == "split" and pair not in said.pairs and not self._has_edge(pair):
                 raise LabelError(
@@ -261,7 +261,7 @@ class SegmentGraph:
             When the edge is no merge and nobody decided about it.
         """
         pair = _pair(a, b)
-        with self._changing():
+        with self.changing():
             said = verdicts(self.entries())
             if pair in said.pairs:
                 return self._write(Action.UNDO, entry=said.pairs[pair].number, note=note)
@@ -280,7 +280,7 @@ class SegmentGraph:
         LabelError
             When there is none, or it is taken back already.
         """
-        with self._changing():
+        with self.changing():
             entries = {entry.number: entry for entry in self.entries()}
             if number not in entries:
                 raise LabelError(
@@ -299,7 +299,7 @@ class SegmentGraph:
 
         `undo_entry` of the returned entry brings all of them back.
         """
-        with self._changing():
+        with self.changing():
             return self._write(Action.UNDO_ALL, note=note)
 
     def _edges(self, rule: MergeRule, said: Verdicts) -> EdgeTable:
@@ -397,6 +397,9 @@ class SegmentGraph:
     @contextlib.contextmanager
     def _at_one_moment(self) -> Iterator[None]:
         """Read what belongs together, whatever others change meanwhile."""
+        if self._connection.in_transaction:
+            yield
+            return
         with refusing(self.path):
             self._connection.execute("BEGIN")
             try:
@@ -405,8 +408,17 @@ class SegmentGraph:
                 self._connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Change the file as a whole or not at all."""
+    def changing(self) -> Iterator[None]:
+        """Do all changes of the body, or none of them where one is refused.
+
+        Raises
+        ------
+        RunConflictError, StorageError
+            When another process is changing the file, or the disk refuses.
+        """
+        if self._connection.in_transaction:
+            yield
+            return
         with refusing(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float64, Shaped
 
 from floodem.errors import OptionError
 
@@ -69,6 +69,44 @@ class MergeRule:
             accepted &= columns["distance_nm"] <= self.distance_nm
         return accepted
 
+    def margins(
+        self, columns: Mapping[str, Shaped[np.ndarray, "edges"]]
+    ) -> Float64[np.ndarray, "edges"]:
+        """Tell how far edges are from their threshold; the nearest are worth looking at first.
+
+        Returns
+        -------
+        array
+            1 where scores are perfect, 0 on a threshold, -1 where they are as bad as can be.
+            The worst of an edge's scores counts. Each is measured against what there is on
+            its side of the threshold.
+
+        Parameters
+        ----------
+        columns
+            As `accepts` takes them.
+        """
+        coverage = np.min(
+            [columns[name] for name in ("a_covers_a", "a_covers_b", "b_covers_a", "b_covers_b")],
+            axis=0,
+        )
+        shares = []
+        for side in ("a", "b"):
+            size = np.asarray(columns[f"size_{side}"], np.float64)
+            share = columns[f"deleted_{side}"] / np.maximum(size, 1)
+            shares.append(np.where(size > 0, np.minimum(share, 1), 1.0))
+        worst = np.minimum(
+            _margin(np.asarray(columns["iou"], np.float64), self.iou),
+            _margin(np.asarray(coverage, np.float64), self.coverage),
+        )
+        # What shall be small is turned round.
+        worst = np.minimum(worst, _margin(1 - np.minimum(*shares), 1 - self.deleted))
+        if self.distance_nm is not None:
+            length = max(self.distance_nm, np.finfo(np.float64).tiny)
+            worst = np.minimum(worst, 1 - np.asarray(columns["distance_nm"], np.float64) / length)
+        clipped: Float64[np.ndarray, "edges"] = np.clip(worst, -1, 1)
+        return clipped
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
@@ -93,3 +131,10 @@ class MergeRule:
             return cls(**numbers)
         except (TypeError, ValueError) as error:
             raise OptionError(f"{values!r:.200} is no rule for merges ({error})") from error
+
+
+def _margin(values: Float64[np.ndarray, "edges"], threshold: float) -> Float64[np.ndarray, "edges"]:
+    """Scale values of 0 to 1 so that the threshold is 0 and both ends are 1 or -1."""
+    above = 1 - threshold if threshold < 1 else 1.0
+    below = threshold if threshold > 0 else 1.0
+    return (values - threshold) / np.where(values > threshold, above, below)
