@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 AGGLOMERATE, MERGE = "agglomerate", "merge"
 GRAPH_NAME, MERGED_NAME = "merges.sqlite", "merged.zarr"
 _RULE = "rule"
+_RESEGMENTATION = (
+    *("radius", "analysis_radius", "exclusion_radius"),
+    *("max_retries", "recovery_fraction", "terminate_early"),
+)
 _FLOODS = ("init_activation", "pad", "move_threshold", "segment_threshold")
 """Options of the segmentation that also decide how points are flooded again."""
 
@@ -43,12 +47,10 @@ _FLOODS = ("init_activation", "pad", "move_threshold", "segment_threshold")
 class AgglomerateTable:
     """How segments are joined. Table ``agglomerate``; what is left out suits the voxels."""
 
-    max_distance_nm: float | None = field(
-        default=None, metadata=about("How far apart two segments may be to be asked about.")
+    max_distance_nm: float = field(
+        default=50.0, metadata=about("How far apart two segments may be to be asked about.")
     )
-    min_size: int | None = field(
-        default=None, metadata=about("Segments of fewer voxels take no part.")
-    )
+    min_size: int = field(default=0, metadata=about("Segments of fewer voxels take no part."))
     radius: Zyx | None = field(
         default=None, metadata=about("Voxels around a point that floods may fill.")
     )
@@ -64,6 +66,9 @@ class AgglomerateTable:
     )
     terminate_early: bool | None = field(
         default=None, metadata=about("Leave out the second flood where the first says no.")
+    )
+    disco_seed_threshold: float = field(
+        default=0.0, metadata=about("As of segment; negative: nothing counts as taken back.")
     )
     box: Box | None = field(default=None, metadata=about("Only points in this part."))
     dtype: str | None = field(default=None, metadata=about("Default: that of segment."))
@@ -106,7 +111,6 @@ def agglomerate_stage(project: Project) -> Stage:
         files=files | models,
         needs=(*needs, *more, SEGMENT),
         outputs=(Output(name=GRAPH_NAME, kind="graph"),),
-        traces=(f"{GRAPH_NAME}.floodem",),
         make=_agglomerate,
     )
 
@@ -131,7 +135,6 @@ def merge_stage(project: Project) -> Stage:
         },
         needs=(SEGMENT, AGGLOMERATE),
         outputs=(Output(name=MERGED_NAME, kind="volume"),),
-        traces=(f"{MERGED_NAME}.floodem",),
         make=_merge,
     )
 
@@ -142,6 +145,7 @@ def _decisions_mark(path: Path, *, with_rule: bool) -> Callable[[], Any]:
 
 def _agglomerate(work: Work) -> Mapping[str, Any]:
     from floodem.assembly.agglomeration.agglomerate import agglomerate
+    from floodem.assembly.agglomeration.points import PointOptions
     from floodem.assembly.agglomeration.preparation import AgglomerationOptions
     from floodem.flooding.options import FloodOptions
 
@@ -156,15 +160,15 @@ def _agglomerate(work: Work) -> Mapping[str, Any]:
     floods = flood_options(project.segment, base=project.base)
     labels = LabelSource(uri=str(work.path(LABELS_NAME)))
     image = VolumeSource(uri=image_uri(project))
-    points, again = _suited(table, labels=labels, image=image, model=model_of(project))
     options = AgglomerationOptions(
-        points=points,
-        resegmentation=again,
+        points=PointOptions(max_distance_nm=table.max_distance_nm, min_size=table.min_size),
+        resegmentation=_changes(table),
         floods=FloodOptions(
             init_activation=floods.init_activation,
             pad_value=floods.pad_value,
             move_threshold=floods.move_threshold,
             segment_threshold=floods.segment_threshold,
+            disco_seed_threshold=table.disco_seed_threshold,
         ),
         rule=table.rule or MergeRule(),
         box=table.box,
@@ -188,34 +192,14 @@ def _agglomerate(work: Work) -> Mapping[str, Any]:
         notice=work.notice,
         should_stop=work.should_stop,
     )
-    return _graph_numbers(made)
+    return {"points": made.points, "merges": made.merges, "calls": made.calls}
 
 
-def _suited(
-    table: AgglomerateTable, *, labels: LabelSource, image: VolumeSource, model: str
-) -> tuple[Any, Any]:
-    """Return options of points and floods: what suits the voxels, but for what the file says."""
-    from floodem.assembly.agglomeration.points import PointOptions
-    from floodem.assembly.agglomeration.resegmentation_options import ResegmentationOptions
-    from floodem.network.model_file import load_model
-
-    description = load_model(model).description
-    with labels.open() as volume, image.open() as grey:
-        voxel_size = volume.voxel_size or grey.voxel_size or description.voxel_size
-    names = ("radius", "analysis_radius", "exclusion_radius", "max_retries", "recovery_fraction")
-    changes = {
-        name: getattr(table, name)
-        for name in (*names, "terminate_early")
-        if getattr(table, name) is not None
+def _changes(table: AgglomerateTable) -> dict[str, Any]:
+    """Return what the file says of floods at a point; what it leaves out suits the voxels."""
+    return {
+        name: getattr(table, name) for name in _RESEGMENTATION if getattr(table, name) is not None
     }
-    again = ResegmentationOptions.suited(voxel_size, fov=description.fov, **changes)
-    said = {
-        name: getattr(table, name)
-        for name in ("max_distance_nm", "min_size")
-        if getattr(table, name) is not None
-    }
-    suited = PointOptions.suited(voxel_size)
-    return PointOptions(**(suited.to_json() | said)), again
 
 
 def _keep_decisions(graph: Path, notice: Callable[[str], None]) -> None:
@@ -227,15 +211,6 @@ def _keep_decisions(graph: Path, notice: Callable[[str], None]) -> None:
         number += 1
     graph.rename(aside)
     notice(f"{graph} held decisions of yours about other segments: it is kept as {aside}")
-
-
-def _graph_numbers(made: Any) -> Mapping[str, Any]:
-    summary = made.to_json()
-    return {
-        name: summary[key]
-        for name, key in (("points", "points"), ("merges", "merges"), ("calls", "calls"))
-        if key in summary
-    }
 
 
 def _merge(work: Work) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EVALUATE = "evaluate"
 SCORES_NAME, BEFORE_NAME, REPORT_NAME = "scores.json", "scores-before-merging.json", "report.html"
+REPORT_SCENE = "report.scene"
 _COUNTS = "stages/evaluate"
 """Folders of what was counted, so that a stopped evaluation goes on."""
 
@@ -69,7 +70,7 @@ def evaluate_stage(project: Project) -> Stage:
         files=files,
         needs=(*needs, *made_by),
         outputs=tuple(outputs),
-        traces=(_COUNTS,),
+        traces=(_COUNTS, REPORT_SCENE),
         make=_evaluate,
     )
 
@@ -88,8 +89,21 @@ def _evaluate(work: Work) -> Mapping[str, Any]:
     if table.report:
         from floodem.project.report import write_report
 
-        write_report(work.path(REPORT_NAME), evaluations=evaluations, image=image_uri(project))
-    return _numbers(last)
+        merged = ("before merging", "after merging")
+        write_report(
+            work.path(REPORT_NAME),
+            evaluations=evaluations,
+            image=image_uri(project),
+            names=merged if len(evaluations) > 1 else None,
+            title=project.name,
+            progress=work.progress,
+            notice=work.notice,
+            should_stop=work.should_stop,
+        )
+    numbers = _numbers(last)
+    if len(evaluations) > 1:
+        numbers |= {f"before: {name}": one for name, one in _numbers(evaluations[0]).items()}
+    return numbers
 
 
 def _scored(work: Work, name: str) -> Evaluation:
@@ -105,6 +119,10 @@ def _scored(work: Work, name: str) -> Evaluation:
         "border": table.border,
         "ignore": table.ignore,
         "worst": table.worst,
+        "cremi_border_nm": table.cremi_border_nm,
+        "bootstrap": table.bootstrap,
+        "seed": table.seed,
+        "voxel_size": project.image.voxel_size,
         "crew": work.crew,
         "work": str(counts),
         "progress": work.progress,
@@ -112,6 +130,7 @@ def _scored(work: Work, name: str) -> Evaluation:
     }
     if table.skeletons is not None:
         wanted["skeletons"] = project.resolved(table.skeletons)
+        wanted["merge_nodes"] = table.merge_nodes
     labels = LabelSource(uri=str(work.path(name)))
     try:
         return evaluation.evaluate(labels, LabelSource(uri=truth), **wanted)
@@ -120,7 +139,7 @@ def _scored(work: Work, name: str) -> Evaluation:
         return evaluation.evaluate(labels, LabelSource(uri=truth), **wanted)
 
 
-def _numbers(result: Evaluation) -> Mapping[str, Any]:
+def _numbers(result: Evaluation) -> dict[str, Any]:
     scores = result.all_truth
     numbers: dict[str, Any] = {
         "Rand error": scores.adapted_rand_error,

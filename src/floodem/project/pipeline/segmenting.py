@@ -21,7 +21,7 @@ from floodem.project.pipeline.preparing import (
     volume_mark,
 )
 from floodem.project.pipeline.stage import Output, Stage, Work
-from floodem.project.pipeline.tables import SegmentTable
+from floodem.project.pipeline.tables import REVERSE_SEEDS, SegmentTable
 from floodem.project.pipeline.training import MODEL_NAME, TRAIN
 from floodem.volumes.source import VolumeSource
 
@@ -121,6 +121,9 @@ def segment_stage(project: Project) -> Stage:
     if table.seeds.strip().lower().endswith(_CSV):
         seeds = Path(project.resolved(table.seeds.strip()))
         files[table.seeds] = lambda: file_digest(seeds)
+    if table.consensus not in (None, REVERSE_SEEDS):
+        second = _second(project, str(table.consensus))
+        files[str(table.consensus)] = lambda: _model_mark(second)
     return Stage(
         name=SEGMENT,
         table=SEGMENT,
@@ -128,9 +131,13 @@ def segment_stage(project: Project) -> Stage:
         files=files,
         needs=(*needs, *more),
         outputs=(Output(name=LABELS_NAME, kind="volume"),),
-        traces=(f"{LABELS_NAME}.floodem",),
         make=_segment,
     )
+
+
+def _second(project: Project, consensus: str) -> str:
+    """Return what the second run of a consensus has: other seeds, or another network."""
+    return project.resolved(consensus) if looks_like_path(consensus) else consensus
 
 
 def _segment(work: Work) -> Mapping[str, Any]:
@@ -184,9 +191,13 @@ def _segment(work: Work) -> Mapping[str, Any]:
     if table.consensus is None:
         made: Any = segment(image, destination, **how)
     else:
+        from floodem.assembly.consensus.options import ConsensusOptions
         from floodem.assembly.consensus.seed_orders import segment_by_consensus
 
-        made = segment_by_consensus(image, destination, consensus=table.consensus, **how)
+        size = table.split_min_size
+        options = ConsensusOptions() if size is None else ConsensusOptions(split_min_size=size)
+        second = _second(project, table.consensus)
+        made = segment_by_consensus(image, destination, consensus=second, options=options, **how)
     return _numbers(made.summary)
 
 

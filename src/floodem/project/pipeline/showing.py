@@ -29,7 +29,6 @@ def mesh_stage(project: Project) -> Stage:
         options=flat_options(table, where=MESH),
         needs=(made_by,),
         outputs=(Output(name=MESHES_NAME, kind="folder"),),
-        traces=(f"{MESHES_NAME}.floodem",),
         make=_mesh,
     )
 
@@ -55,7 +54,6 @@ def scene_stage(project: Project) -> Stage:
         files=files,
         needs=needs,
         outputs=(Output(name=SCENE_NAME, kind="folder"),),
-        traces=(f"{SCENE_NAME}.floodem",),
         make=_scene,
     )
 

@@ -165,7 +165,14 @@ class SegmentTable:
     )
     consensus: str | None = field(
         default=None,
-        metadata=about(f'"{REVERSE_SEEDS}": flood twice, in both orders, and keep what agrees.'),
+        metadata=about(
+            f'"{REVERSE_SEEDS}": flood twice, in both orders, and keep what agrees; or another '
+            "network, for the second time."
+        ),
+    )
+    split_min_size: int | None = field(
+        default=None,
+        metadata=about("Smaller pieces of a consensus are dropped; default: 1000."),
     )
     block: Zyx | None = field(
         default=None, metadata=about("Cut into blocks of these voxels; default: if it must be.")
@@ -181,8 +188,10 @@ class SegmentTable:
     )
 
     def __post_init__(self) -> None:
-        if self.consensus not in (None, REVERSE_SEEDS):
-            raise OptionError(f"consensus {self.consensus!r} is not known: write {REVERSE_SEEDS}")
+        if self.split_min_size is not None and self.consensus is None:
+            raise OptionError(
+                f"split_min_size {self.split_min_size} is for pieces of a consensus: say which"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,9 +205,19 @@ class EvaluateTable:
     box: Box | None = field(default=None, metadata=about("Compare only these voxels."))
     ignore: tuple[int, ...] = field(default=(0,), metadata=about("Truth ids that do not count."))
     worst: int = field(default=10, metadata=about("Splits and mergers to list."))
+    cremi_border_nm: float | None = field(
+        default=None, metadata=about("Leave out what is so near to a border of the truth.")
+    )
     skeletons: str | None = field(
         default=None, metadata=about("True skeletons, for the expected run length.")
     )
+    merge_nodes: int = field(
+        default=1, metadata=about("Nodes by which a segment must hold two skeletons to join them.")
+    )
+    bootstrap: int = field(
+        default=0, metadata=about("Draw the objects so often again, for intervals of the scores.")
+    )
+    seed: int = field(default=0, metadata=about("Of these drawings."))
     report: bool = field(default=True, metadata=about("Write report.html with pictures."))
 
     def __post_init__(self) -> None:
