@@ -54,6 +54,8 @@ COMMANDS = {
     "segment": "Segment an image of any size with a flood-filling network.",
     "consensus": "Split the objects of one segmentation where another one sees several.",
     "agglomerate": "Score which segments belong together, by flooding them again from both sides.",
+    "merges": "Inspect the merges of a segment graph, undo them, and change their thresholds.",
+    "calibrate": "Fit the thresholds of merges on labelled data.",
     "open-results": "Turn a folder of the older programs' results into one volume.",
     "evaluate": "Score a segmentation against the truth.",
     "mesh": "Make meshes of the objects of a segmentation.",

@@ -152,7 +152,7 @@ class Calibration:
         return asdict(self)
 
 
-def calibrate(
+def calibrate_graph(
     graph: str | Path,
     truth: str | Path | LabelSource,
     *,
