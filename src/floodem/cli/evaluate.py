@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from floodem.cli import options
 from floodem.cli.ids import read_ids
+from floodem.cli.skeleton_tables import print_skeletons
 from floodem.cli.stopping import finishing_tasks, interrupting_on_sigterm
+from floodem.cli.tables import place, plain_console, plain_table, spread
 from floodem.cli.values import option_value
 from floodem.counting import counted
-from floodem.geometry import Box, parse_zyx
+from floodem.errors import OptionError, UsageError
+from floodem.geometry import Box, VoxelSize, parse_zyx
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from floodem.evaluation import Evaluation, Mistake, Part
+    from floodem.evaluation import Evaluation, Interval, Mistake, SkeletonScores
+    from floodem.shapes.skeletons.swc import Unit
 
-_WIDTH_IN_FILES = 120
 _IGNORE_NOTHING = "none"
 _LEAST_BITS = 0.0005
 """What a mistake must add to VOI to be listed: less is 0.000 in the table of scores."""
@@ -32,7 +35,10 @@ def evaluate(
     segmentation: Annotated[
         str, typer.Argument(metavar="SEG", help="Segmentation: a path or address.")
     ],
-    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="What it should be.")],
+    truth: Annotated[
+        str | None,
+        typer.Argument(metavar="[TRUTH]", help="What it should be; --skeletons does without."),
+    ] = None,
     *,
     border: Annotated[
         str, typer.Option(metavar="Z,Y,X", help="Voxels to leave out at each face.")
@@ -46,7 +52,31 @@ def evaluate(
     box: Annotated[
         str | None, typer.Option(metavar="Z:Z,Y:Y,X:X", help="Compare only these voxels.")
     ] = None,
+    cremi_border: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NM", help="Leave out voxels so near to borders of TRUTH (CREMI: 25)."
+        ),
+    ] = None,
+    skeletons: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Score along skeletons: a folder, an SWC file, or from-truth (makes them).",
+        ),
+    ] = None,
+    merge_nodes: Annotated[
+        int, typer.Option(min=1, help="A segment with so many nodes of two skeletons joins them.")
+    ] = 1,
+    swc_unit: Annotated[
+        str | None, typer.Option(metavar="nm|um", help="Of SWC files that do not say theirs.")
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Draw objects N times, for intervals (1000).")
+    ] = 0,
+    bootstrap_seed: Annotated[int, typer.Option(min=0, help="Of these drawings.")] = 0,
     worst: Annotated[int, typer.Option(min=0, help="Splits and mergers to list.")] = 10,
+    voxel_size: options.VoxelEdges = None,
     work: Annotated[
         str | None,
         typer.Option(
@@ -64,16 +94,41 @@ def evaluate(
     Prints the adapted Rand error and the variation of information, over all truth
     (unlabelled voxels are one segment) and where both label, then the worst splits
     and mergers and where they are. Volumes are compared where both have voxels, block by
-    block, so that neither need fit in memory. With --work a stopped command goes on, and
-    other scores of the same voxels (--ignore, --worst) need no counting; --shard and
-    --cluster need a FOLDER that all machines see.
+    block, so that neither need fit in memory. --skeletons adds the expected run length
+    and mistakes along skeletons, and does without TRUTH. With --work a stopped command
+    goes on, and other scores of the same voxels (--ignore, --worst) need no counting;
+    --shard and --cluster need a FOLDER that all machines see.
     """
     from floodem import evaluation
 
     ids = parse_ids(["0"] if ignore is None else ignore)
     margin = option_value("--border", parse_zyx, text=border)
     region = option_value("--box", Box.parse, text=box)
+    size = option_value("--voxel-size", VoxelSize.parse, text=voxel_size)
+    along: dict[str, Any] = {
+        "merge_nodes": merge_nodes,
+        "worst": worst,
+        "bootstrap": bootstrap,
+        "seed": bootstrap_seed,
+        "swc_unit": _unit(swc_unit),
+    }
     crew = options.chosen_crew(workers=workers, cluster=cluster, shard=shard, insecure=insecure)
+    if truth is None:
+        needing = {"--border": any(margin), "--ignore": ignore, "--cremi-border": cremi_border}
+        address = _require_skeletons(skeletons, needing=needing)
+        with _working(work) as how:
+            scores = evaluation.score_skeletons(
+                segmentation,
+                address,
+                voxel_size=size,
+                box=region,
+                options=evaluation.skeletons.SkeletonOptions(**along),
+                crew=crew,
+                work=work,
+                **how,
+            )
+        _tell_skeletons(segmentation, scores, as_json=as_json)
+        return
     with _working(work) as how:
         result = evaluation.evaluate(
             segmentation,
@@ -81,15 +136,58 @@ def evaluate(
             box=region,
             border=margin,
             ignore=ids,
-            worst=worst,
+            cremi_border_nm=cremi_border,
+            skeletons=skeletons,
+            voxel_size=size,
             crew=crew,
             work=work,
+            **along,
             **how,
         )
     if as_json:
         print(result.to_json())
     else:
         print_evaluation(result)
+
+
+def _unit(text: str | None) -> Unit | None:
+    if text not in (None, "nm", "um"):
+        raise OptionError(f"--swc-unit {text!r} is no unit: use nm or um")
+    return text  # type: ignore[return-value]
+
+
+def _require_skeletons(address: str | None, *, needing: Mapping[str, object]) -> str:
+    """Return where skeletons are that do without TRUTH, and refuse options that do not."""
+    from floodem.evaluation.skeletons.from_truth import FROM_TRUTH
+
+    if address is None:
+        raise UsageError(
+            "there is nothing to compare with: give TRUTH, or skeletons of it (--skeletons)"
+        )
+    given = [name for name, value in needing.items() if value]
+    if address == FROM_TRUTH:
+        given.append(f"--skeletons {FROM_TRUTH}")
+    if given:
+        raise UsageError(f"{given[0]} is about TRUTH: give TRUTH as well")
+    return address
+
+
+def _tell_skeletons(segmentation: str, scores: SkeletonScores, *, as_json: bool) -> None:
+    from floodem.evaluation.result import FORMAT, FORMAT_VERSION
+
+    if as_json:
+        values = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "segmentation": {"uri": segmentation},
+            "truth": None,
+            "skeletons": scores.to_dict(),
+        }
+        print(json.dumps(values, indent=2, allow_nan=False))
+        return
+    console = plain_console()
+    console.print(segmentation, highlight=False)
+    print_skeletons(console, scores)
 
 
 @contextlib.contextmanager
@@ -119,7 +217,7 @@ def parse_ids(texts: Iterable[str]) -> list[int]:
 
 def print_evaluation(result: Evaluation) -> None:
     """Print the two rows of scores, then the worst splits and mergers that a score shows."""
-    console = _console()
+    console = plain_console()
     console.print(f"{result.segmentation} against {result.truth}", highlight=False)
     if result.segmentation_box != result.truth_box:
         console.print(
@@ -127,8 +225,10 @@ def print_evaluation(result: Evaluation) -> None:
             "compared where both have voxels",
             highlight=False,
         )
+    border = result.cremi_border_nm
+    apart = "" if border is None else f", over {border:g} nm from its borders,"
     console.print(
-        f"{counted(result.all_truth.voxels, 'voxel')} with truth in {result.box} (z,y,x), "
+        f"{counted(result.all_truth.voxels, 'voxel')} with truth{apart} in {result.box} (z,y,x), "
         f"{result.coverage:.1%} of them segmented\n",
         highlight=False,
     )
@@ -147,31 +247,13 @@ def print_evaluation(result: Evaluation) -> None:
         whole="segment",
         part="object",
     )
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    class PipedConsole(Console):
-        def on_broken_pipe(self) -> None:
-            # rich calls this where it has caught the error, and would exit with 1 itself.
-            raise  # noqa: PLE0704
-
-    return PipedConsole(markup=False, width=None if sys.stdout.isatty() else _WIDTH_IN_FILES)
-
-
-def _table(left: str, *right: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(left)
-    for name in right:
-        table.add_column(name, justify="right")
-    return table
+    if result.skeletons is not None:
+        console.print()
+        print_skeletons(console, result.skeletons)
 
 
 def _scores_table(result: Evaluation) -> Table:
-    table = _table(
+    table = plain_table(
         "",
         "Rand error",
         "precision",
@@ -181,8 +263,11 @@ def _scores_table(result: Evaluation) -> Table:
         "segments",
         "objects",
     )
-    rows = (("all truth", result.all_truth), ("where both label", result.where_both_label))
-    for name, scores in rows:
+    rows = (
+        ("all truth", result.all_truth, result.intervals),
+        ("where both label", result.where_both_label, result.intervals_where_both),
+    )
+    for name, scores, intervals in rows:
         if scores is None:
             table.add_row(name, "no voxel")
             continue
@@ -196,7 +281,27 @@ def _scores_table(result: Evaluation) -> Table:
             str(scores.segments),
             str(scores.objects),
         )
+        if intervals:
+            table.add_row(*_interval_cells(intervals))
     return table
+
+
+_DIGITS = {
+    "adapted_rand_error": 4,
+    "rand_precision": 3,
+    "rand_recall": 3,
+    "voi_split_bits": 3,
+    "voi_merge_bits": 3,
+}
+"""The columns of the scores that have intervals, and how exactly they are printed."""
+
+
+def _interval_cells(intervals: Mapping[str, Interval]) -> list[str]:
+    cells = [
+        spread(intervals[name].low, intervals[name].high, digits=digits)
+        for name, digits in _DIGITS.items()
+    ]
+    return [f"{intervals['adapted_rand_error'].level:.0%} of drawings", *cells]
 
 
 def _print_mistakes(
@@ -209,7 +314,7 @@ def _print_mistakes(
     if not shown:
         console.print(f"none above {_LEAST_BITS} bits", highlight=False)
         return
-    table = _table(
+    table = plain_table(
         whole, "voxels", f"{part}s", "effective", "VOI bits", f"largest {part} at z,y,x", "next"
     )
     for mistake in shown:
@@ -220,13 +325,7 @@ def _print_mistakes(
             str(mistake.parts),
             f"{mistake.effective_parts:.1f}",
             f"{mistake.voi_bits:.4f}",
-            _place(first),
-            _place(second),
+            place(first.id, first.position),
+            place(second.id, second.position),
         )
     console.print(table)
-
-
-def _place(part: Part) -> str:
-    if part.position is None:
-        return str(part.id)
-    return f"{part.id} at {','.join(str(index) for index in part.position)}"

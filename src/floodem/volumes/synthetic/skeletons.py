@@ -111,7 +111,7 @@ def _edges(points: Points, onward: Integers) -> Integers:
 
 
 def write_swc(path: Path, found: list[Skeleton], *, overwrite: bool = False) -> None:
-    """Write skeletons as one SWC file: x, y, z and radius in nanometres.
+    """Write skeletons as one SWC file: x, y, z and radius in nanometres, as a comment says.
 
     The label of each neurite is in a comment before its nodes; roots have parent -1.
 
@@ -128,7 +128,7 @@ def write_swc(path: Path, found: list[Skeleton], *, overwrite: bool = False) -> 
     """
     if path.exists() and not overwrite:
         raise DestinationExistsError(f"{path} exists already: choose another name, or overwrite it")
-    lines = ["# synthetic neurites; id type x y z radius parent, in nanometres"]
+    lines = ["# synthetic neurites; id type x y z radius parent", "# unit: nm"]
     first = 1
     for skeleton in found:
         lines.append(f"# label {skeleton.label}")
