@@ -262,7 +262,7 @@ def _print_applied(applied: Applied) -> None:
             f"{applied.uri} was finished by an earlier run of this command; --overwrite repeats it"
         )
     print(
-        f"{applied.uri}: {counted(applied.joined, 'segment')} of the base joined to "
-        f"{counted(applied.wholes, 'segment')}; {applied.labelled:,} of {applied.voxels:,} voxels "
-        "are labelled"
+        f"{applied.uri}: {counted(applied.segments, 'segment')} in {applied.labelled:,} of "
+        f"{counted(applied.voxels, 'voxel')}; {counted(applied.joined, 'segment')} of the base are "
+        f"joined to {applied.wholes:,}"
     )

@@ -4,7 +4,7 @@ The base is read and stays as it is. Every block is read, its segments get the i
 wholes, and it is written, by whatever crew::
 
     graph --> mapping of ids (DST.floodem/mapping/merges.npz) --+
-    base segmentation --(block by block)------------------------+--> DST
+    base segmentation --(block by block)------------------------+--> DST, and the ids in it
 
 What was stopped goes on, as long as the merges are the same.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from floodem.cluster import ALONE, Crew, Task
 from floodem.errors import OptionError
 from floodem.geometry import Zyx, block_edges
 from floodem.labels import require_labels
-from floodem.labels.runs import Labels, runs
+from floodem.labels.runs import Labels, runs, sizes
 from floodem.progress import ProgressListener
 from floodem.shapes.source import LabelSource, close_source, opened_source
 from floodem.volumes import open_volume
@@ -47,6 +47,9 @@ APPLY_VERSION = 1
 
 _MAPPING = "mapping/merges.npz"
 
+_IDS_WAITING = 2**20
+"""So many ids are counted at once at least; they take 8 MiB."""
+
 Mapping64 = tuple[UInt64[np.ndarray, "ids"], UInt64[np.ndarray, "ids"]]
 
 
@@ -58,6 +61,8 @@ class Applied:
     ----------
     uri
         Where it is.
+    segments
+        How many segments it has.
     joined
         How many base segments became part of a larger one.
     wholes
@@ -69,6 +74,7 @@ class Applied:
     """
 
     uri: str
+    segments: int
     joined: int
     wholes: int
     voxels: int
@@ -184,6 +190,7 @@ def _written(run: LabelRun, source: LabelSource, mapping: Mapping64) -> dict[str
         with run.resting() as rest:
             written = rest.write(write_merged_task, tasks)
             summary = {
+                "segments": _count_segments(rest, tasks),
                 "joined": len(mapping[0]),
                 "wholes": len(np.unique(mapping[1])),
                 "voxels": sum(one["voxels"] for one in written),
@@ -243,7 +250,7 @@ def write_merged_task(task: MergeTask) -> dict[str, Any]:
     base = opened_source(task.base)
     labelled = 0
     with open_volume(task.target, writable=True, stores_background=True) as target:
-        sums = ChunkSums(core, chunks=target.chunks)
+        sums, seen = ChunkSums(core, chunks=target.chunks), np.zeros(0, np.uint64)
         for piece in pieces(core, chunks=target.chunks):
             require_going_on()
             labels = base.read(piece)
@@ -252,6 +259,9 @@ def write_merged_task(task: MergeTask) -> dict[str, Any]:
             target.write(piece, found)
             sums.add(piece, found)
             labelled += int(np.count_nonzero(found))
+            seen = np.union1d(seen, sizes(found)[0])
+    packed = pack_columns({"ids": seen[seen != 0]}, version=APPLY_VERSION)
+    open_store(task.work).write(_ids_of(task.block), packed)
     return {"voxels": core.size, "labelled": labelled, "crc32c": sums.total()}
 
 
@@ -266,6 +276,32 @@ def renamed(labels: Labels, mapping: Mapping64) -> UInt64[np.ndarray, "..."]:
     starts, lengths = runs(labels)
     values = merged_ids(labels.reshape(-1)[starts].astype(np.uint64), mapping)
     return np.repeat(values, lengths).reshape(labels.shape)
+
+
+def _ids_of(block: Block) -> str:
+    return f"mapping/{block.key}.npz"
+
+
+def _count_segments(run: LabelRun, tasks: Sequence[Task]) -> int:
+    """Count the ids that blocks have written, each once."""
+    store, seen = open_store(run.work), np.zeros(0, np.uint64)
+    waiting: list[UInt64[np.ndarray, "ids"]] = []
+    rows = 0
+    for task in tasks:
+        name = _ids_of(task.argument.block)
+        found = unpack_columns(
+            store.read(name),
+            like={"ids": np.zeros(0, np.uint64)},
+            version=APPLY_VERSION,
+            what="a list of ids",
+            uri=f"{run.work}/{name}",
+        )
+        waiting.append(found["ids"])
+        rows += len(found["ids"])
+        # Sorted only when there are twice as many, so that the whole takes n log n.
+        if rows > max(len(seen), _IDS_WAITING):
+            seen, waiting, rows = np.unique(np.concatenate([seen, *waiting])), [], 0
+    return len(np.unique(np.concatenate([seen, *waiting])))
 
 
 @functools.lru_cache(maxsize=1)
