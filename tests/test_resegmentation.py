@@ -139,6 +139,19 @@ def test_a_first_side_that_covers_both_does_not_end_early():
     assert early.iou > 0.95
 
 
+def test_the_smaller_segment_may_be_the_first_side():
+    image, labels = tubes()
+    image[:, :, 15:17] = -1
+    labels = halved(labels)
+    labels[:, :, 20:][labels[:, :, 20:] == 101] = 0
+    options = changed(terminate_early=True, smaller_first=True)
+    turned = agreed(image, labels, ids=(1, 101), options=options)
+    assert (turned.seeds_a, turned.size_a) == (0, 0)
+    assert turned.seeds_b > 0
+    late = agreed(image, labels, ids=(1, 101))
+    assert (turned.b_covers_b, turned.size_b) == (late.b_covers_b, late.size_b)
+
+
 def test_voxels_that_steps_give_up_are_counted():
     image, labels = tubes()
     labels = halved(labels)

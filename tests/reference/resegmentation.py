@@ -6,6 +6,7 @@ logits out. Image and labels begin at voxel 0,0,0; everything is z, y, x.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
@@ -13,6 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from reference.movement import face_peaks
+
+OTHER_SIDE = {
+    "a_covers_a": "b_covers_b",
+    "a_covers_b": "b_covers_a",
+    "b_covers_a": "a_covers_b",
+    "b_covers_b": "a_covers_a",
+    **{f"{name}_a": f"{name}_b" for name in ("size", "deleted", "seeds", "recovered")},
+    **{f"{name}_b": f"{name}_a" for name in ("size", "deleted", "seeds", "recovered")},
+    "depth_a_nm": "depth_b_nm",
+    "depth_b_nm": "depth_a_nm",
+}
 
 
 @dataclass
@@ -30,6 +42,7 @@ class Twin:
     tries: int = 8
     fraction: float = 0.6
     terminate_early: bool = False
+    smaller_first: bool = False
     init: float = 0.95
     pad: float = 0.05
     move: float = 0.9
@@ -40,6 +53,9 @@ class Twin:
         """All fields of the scores, by name."""
         self._cut(point)
         at_a, at_b = self._voxels(id_a), self._voxels(id_b)
+        if self.smaller_first and len(at_b & self.analysis) < len(at_a & self.analysis):
+            turned = dataclasses.replace(self, smaller_first=False).score(id_b, id_a, point)
+            return {OTHER_SIDE.get(name, name): value for name, value in turned.items()}
         taken = {
             voxel
             for voxel in np.ndindex(self.part.shape)

@@ -56,9 +56,9 @@ def agglomerate(
         float,
         typer.Option(help="Part of its own segment that a flood must cover."),
     ] = 0.6,
-    terminate_early: Annotated[
+    both_sides: Annotated[
         bool,
-        typer.Option("--terminate-early", help="Spare the second flood where the first failed."),
+        typer.Option("--both-sides", help="Flood the larger one also where the smaller failed."),
     ] = False,
     iou: Annotated[float, typer.Option(help="Merge where floods overlap by more than this.")] = 0.8,
     coverage: Annotated[
@@ -123,8 +123,8 @@ def agglomerate(
             **{name: value for name, value in radii.items() if value is not None},
             "max_retries": max_retries,
             "recovery_fraction": recovery,
-            "terminate_early": terminate_early,
         },
+        both_sides=both_sides,
         floods=FloodOptions(disco_seed_threshold=disco_seed_threshold),
         rule=MergeRule(iou=iou, coverage=coverage, deleted=deleted),
         box=option_value("--box", Box.parse, text=box),

@@ -146,17 +146,18 @@ class Resegmenter:
         canvas = self.canvas_at(position)
         segments = canvas.labels == id_a, canvas.labels == id_b
         canvas.keep_as_context((canvas.labels != 0) & ~(segments[0] | segments[1]))
-        segment_a, segment_b = (canvas.in_analysis(segment) for segment in segments)
-        a = canvas.flood_from(segments[0], should_stop=should_stop)
+        near = [canvas.in_analysis(segment) for segment in segments]
+        first = int(self.options.smaller_first and near[1].sum() < near[0].sum())
+        second = 1 - first
+        found = canvas.flood_from(segments[first], should_stop=should_stop)
         fraction = self.options.recovery_fraction
-        goes_on = a.is_recovered and covers(a.accepted, segment_b, fraction=fraction)
+        goes_on = found.is_recovered and covers(found.accepted, near[second], fraction=fraction)
         if goes_on or not self.options.terminate_early:
-            b = canvas.flood_from(segments[1], should_stop=should_stop)
+            other = canvas.flood_from(segments[second], should_stop=should_stop)
         else:
-            b = SideFlood.untried(segment_b.shape)
-        return point_scores(
-            a, b, segment_a=segment_a, segment_b=segment_b, voxel_size=self.voxel_size
-        )
+            other = SideFlood.untried(near[second].shape)
+        a, b = (other, found) if first else (found, other)
+        return point_scores(a, b, segment_a=near[0], segment_b=near[1], voxel_size=self.voxel_size)
 
     def canvas_at(self, position: Zyx) -> PointCanvas:
         """Read the surroundings of a point, and show the network its image.

@@ -35,8 +35,13 @@ class ResegmentationOptions:
         The part of its own segment, inside the analysis box, that a flood must cover, or the
         next seed is tried.
     terminate_early
-        Whether the flood from B is left out where the one from A did not cover its own segment,
-        or does not cover B; both by `recovery_fraction`.
+        Whether the second flood is left out where the first did not cover its own segment, or
+        does not cover the other one; both by `recovery_fraction`.
+    smaller_first
+        Whether, with `terminate_early`, the first flood is that of the segment with fewer
+        voxels in the analysis box (of equal ones A), and not always that of A. Most points are
+        between a large segment and a small one that are two objects: the small flood alone
+        then says so.
     init_exclusion_radius
         Voxels to every side of the point in which no seed lies; None: seeds may lie there.
 
@@ -56,6 +61,7 @@ class ResegmentationOptions:
     max_retries: int = 8
     recovery_fraction: float = 0.6
     terminate_early: bool = False
+    smaller_first: bool = False
     init_exclusion_radius: Zyx | None = None
 
     def __post_init__(self) -> None:
