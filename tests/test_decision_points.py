@@ -147,7 +147,6 @@ def test_far_corners_are_compared_without_leaving_64_bits():
     assert found[5, 6] == twin.best(ties, twin.edges_pm(size))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [(10.0, 10.0, 10.0), (30.0, 6.0, 6.0)])
 def test_points_of_a_published_segmentation_are_the_twins(shared_data, size):
     with open_volume(shared_data / "fib25" / "sample-training2.npz") as volume:

@@ -20,14 +20,13 @@ def edges_pm(voxel_size_nm: tuple[float, float, float]) -> list[int]:
 
 def squared_distances(labels: np.ndarray, edges: list[int]) -> dict[Zyx, int]:
     """Return for each voxel the squared distance to the nearest segment voxel."""
-    segments = [tuple(one) for one in np.argwhere(labels != 0).tolist()]
+    segments = np.argwhere(labels != 0)
     return {
-        voxel: min(
-            sum((e * (a - b)) ** 2 for e, a, b in zip(edges, voxel, other, strict=True))
-            for other in segments
-        )
+        voxel: 0
+        if labels[voxel]
+        else int(((np.array(edges) * (segments - np.array(voxel))) ** 2).sum(axis=1).min())
         for voxel in np.ndindex(labels.shape)
-        if segments
+        if len(segments)
     }
 
 
