@@ -171,7 +171,7 @@ def agglomerate(
             notice=say,
             should_stop=lambda: should_stop() or hold.is_lost(),
         )
-        finished = folder.begin(prepared.scored)
+        finished = folder.begin(prepared.scored, overwrite=overwrite)
         return run.make() if finished is None else run.again(finished)
 
 

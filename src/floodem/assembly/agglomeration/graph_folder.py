@@ -78,8 +78,15 @@ class GraphFolder:
                 "file or --overwrite"
             )
 
-    def begin(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    def begin(
+        self, identity: Mapping[str, Any], *, overwrite: bool = False
+    ) -> dict[str, Any] | None:
         """State a run, or find the one to go on with; only for who holds the folder.
+
+        Parameters
+        ----------
+        overwrite
+            Whether the graph that is there is to be replaced.
 
         Returns
         -------
@@ -93,7 +100,7 @@ class GraphFolder:
         StorageError
             When the file system refuses.
         """
-        self.require_possible(overwrite=False)
+        self.require_possible(overwrite=overwrite)
         remove_partial_files(self.graph.absolute().parent, of=self.graph.name)
         record = {"version": FOLDER_VERSION, "status": "begun", "identity": dict(identity)}
         write_new(self.path / _RECORD, _text(record).encode())
