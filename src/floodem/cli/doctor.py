@@ -158,11 +158,19 @@ def print_examination(found: Examination) -> None:
     """Print findings, problems first, then proposals and commands."""
     from rich.console import Console
 
+    from floodem.project.doctor.commands import option_text
+
     console = Console(markup=False, highlight=False, soft_wrap=True)
     if found.sampled:
         console.print(f"{found.image}: looked at {found.sampled}\n")
+    in_order = 0
     for one in found.by_gravity():
-        _print_finding(console, one)
+        if found.image is not None and (one.part, one.level) == ("machine", "ok"):
+            in_order += 1
+        else:
+            _print_finding(console, one)
+    if in_order:
+        console.print(f"ok       machine   {in_order} checks; floodem doctor alone lists them")
     counts = ", ".join(
         counted(number, level)
         for level in ("problem", "warning", "note")
@@ -173,7 +181,7 @@ def print_examination(found: Examination) -> None:
         console.print("\nproposed, and why:")
         width = max(len(one.option) for one in found.proposals)
         for proposal in found.proposals:
-            value = value_text(proposal.value)
+            value = option_text(proposal.value)
             console.print(f"  {proposal.option:{width}}  {value}")
             console.print(f"  {'':{width}}  {proposal.reason}", style="dim")
     if found.commands:
@@ -189,10 +197,3 @@ def _print_finding(console: Console, one: Finding) -> None:
     for text in (one.reason, one.advice):
         if text:
             console.print(f"{'':20}{text}", style="dim")
-
-
-def value_text(value: object) -> str:
-    """Write a proposed value as an option takes it."""
-    if isinstance(value, list):
-        return ",".join(f"{part:g}" for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Float64
 
 from floodem.geometry import VoxelSize
 from floodem.project.doctor.findings import Finding, Level
@@ -28,11 +29,7 @@ def look_at_axes(found: Survey, *, voxel_size: VoxelSize | None) -> Iterator[Fin
     """Yield whether the axis along which neighbours differ most is z."""
     if not found.axis_changes:
         return
-    changes = np.median(np.array(found.axis_changes), axis=0)
-    order = np.argsort(-changes)
-    most, second = float(changes[order[0]]), float(changes[order[1]])
-    times = most / max(second, 1e-12)
-    axis = "zyx"[int(order[0])]
+    axis, times, changes = _most(found)
     told = ", ".join(f"{name} {value:.2f}" for name, value in zip("zyx", changes, strict=True))
     value = dict(zip("zyx", map(float, changes), strict=True))
     if times < ODD:
@@ -63,6 +60,22 @@ def look_at_axes(found: Survey, *, voxel_size: VoxelSize | None) -> Iterator[Fin
             advice=f"name the axes as they are stored: --axes {_named(axis)} (floodem convert "
             "--axes writes it down)",
         )
+
+
+def has_thick_sections(found: Survey) -> bool:
+    """Tell whether neighbours differ so much more along z that it must be sections."""
+    if not found.axis_changes:
+        return False
+    axis, times, _ = _most(found)
+    return axis == "z" and times >= ODD
+
+
+def _most(found: Survey) -> tuple[str, float, Float64[np.ndarray, "3"]]:
+    """Return the axis along which neighbours differ most, how many times more, and by how much."""
+    changes = np.median(np.array(found.axis_changes, np.float64), axis=0)
+    order = np.argsort(-changes)
+    most, second = float(changes[order[0]]), float(changes[order[1]])
+    return "zyx"[int(order[0])], most / max(second, 1e-12), changes
 
 
 def _named(axis: str) -> str:

@@ -8,21 +8,25 @@ model ---------------------------------------------+
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from floodem.errors import StorageError, UnsafeFileError, VolumeFormatError, VolumeNotFoundError
-from floodem.memory import available_memory
+from floodem.errors import (
+    StorageError,
+    UnsafeFileError,
+    UsageError,
+    VolumeFormatError,
+    VolumeNotFoundError,
+)
 from floodem.progress import ProgressListener
-from floodem.project.doctor import alignment, axes, grey, sections
+from floodem.project.doctor.commands import commands_for
 from floodem.project.doctor.findings import Finding, Level, Proposal
-from floodem.project.doctor.image import look_at_description, look_at_memory
+from floodem.project.doctor.look import Look
 from floodem.project.doctor.machine import look_at_machine
-from floodem.project.doctor.sampling import choose_sampling
+from floodem.project.doctor.proposals import propose
 from floodem.project.doctor.surroundings import look_around
-from floodem.project.doctor.survey import Survey, survey
 from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Volume
 
@@ -92,7 +96,7 @@ def examine(
 ) -> Examination:
     """Look at machine, image, labels and model before any work, and propose options.
 
-    Bounded: of volumes of any size about `SAMPLED_BYTES` are read, in whole chunks.
+    Of volumes of any size samples are read (`floodem.project.doctor.sampling`).
 
     Parameters
     ----------
@@ -121,20 +125,48 @@ def examine(
     ModelError
         When the model file is damaged.
     """
+    if image is None and (labels is not None or model is not None):
+        raise UsageError("labels and a model are held against an image: give the image, too")
     findings: list[Finding] = []
     if machine:
         findings += [*look_at_machine(), *look_around(Path(destination))]
-    sources = [None if one is None else _source(one) for one in (image, labels)]
-    named = None if model is None else str(model)
-    if sources[0] is None:
-        return _concluded(sources, named, findings=findings)
-    opened = _opened(sources[0], part="image")
-    if isinstance(opened, Finding):
-        return _concluded(sources, named, findings=[*findings, opened])
-    with opened as volume:
-        looked = _Look(volume=volume, thorough=thorough, progress=progress)
-        findings += looked.at_image(fov=(17, 33, 33))
-    return _concluded(sources, named, findings=findings, sampled=looked.sampling.says())
+    asked = _Asked(
+        image=None if image is None else _source(image),
+        labels=None if labels is None else _source(labels),
+        model=None if model is None else str(model),
+    )
+    if asked.image is None:
+        return _concluded(asked, findings)
+    loaded = None
+    if asked.model is not None:
+        from floodem.network.model_file import load_model
+
+        loaded = load_model(Path(asked.model))
+    with ExitStack() as opened:
+        volume = _opened(asked.image, part="image")
+        if isinstance(volume, Finding):
+            return _concluded(asked, [*findings, volume])
+        opened.enter_context(volume)
+        look = Look(image=volume, model=loaded, thorough=thorough, progress=progress)
+        findings += look.at_image()
+        if asked.labels is not None:
+            truth = _opened(asked.labels, part="labels")
+            if isinstance(truth, Finding):
+                findings.append(truth)
+            else:
+                opened.enter_context(truth)
+                findings += look.at_labels(truth)
+        findings += look.at_model()
+        return _concluded(asked, findings, look=look)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What is to be looked at."""
+
+    image: VolumeSource | None
+    labels: VolumeSource | None
+    model: str | None
 
 
 def _source(one: str | Path | VolumeSource) -> VolumeSource:
@@ -153,53 +185,24 @@ def _opened(source: VolumeSource, *, part: str) -> Volume | Finding:
         )
 
 
-def _concluded(
-    sources: list[VolumeSource | None],
-    model: str | None,
-    *,
-    findings: list[Finding],
-    sampled: str = "",
-) -> Examination:
-    image, labels = (None if one is None else one.uri for one in sources)
+def _concluded(asked: _Asked, findings: list[Finding], *, look: Look | None = None) -> Examination:
+    image, labels = (None if one is None else one.uri for one in (asked.image, asked.labels))
+    proposals = () if look is None else propose(look.facts())
+    commands: tuple[str, ...] = ()
+    if look is not None and image is not None:
+        commands = commands_for(
+            image,
+            labels=labels,
+            model=asked.model,
+            knows_voxel_size=look.image.voxel_size is not None,
+            proposals=proposals,
+        )
     return Examination(
-        image=image, labels=labels, model=model, sampled=sampled, findings=tuple(findings)
+        image=image,
+        labels=labels,
+        model=asked.model,
+        sampled="" if look is None else look.sampling.says(),
+        findings=tuple(findings),
+        proposals=proposals,
+        commands=commands,
     )
-
-
-class _Look:
-    """One image, looked at once."""
-
-    def __init__(
-        self, *, volume: Volume, thorough: bool, progress: ProgressListener | None
-    ) -> None:
-        self.volume = volume
-        self.sampling = choose_sampling(
-            volume.box,
-            chunks=volume.chunks,
-            itemsize=volume.dtype.itemsize,
-            thorough=thorough,
-        )
-        self.survey = Survey()
-        self._thorough = thorough
-        self._progress = progress
-
-    def at_image(self, *, fov: tuple[int, int, int]) -> Iterator[Finding]:
-        """Yield what is found about the image."""
-        yield from look_at_description(self.volume, fov=fov)
-        yield look_at_memory(self.volume.shape, free=available_memory())
-        self.survey = survey(self.volume.read, self.sampling, progress=self._progress)
-        yield from grey.look_at_grey(self.survey, dtype=self.volume.dtype)
-        yield from axes.look_at_axes(self.survey, voxel_size=self.volume.voxel_size)
-        yield from sections.look_at_sections(self.survey, has_all=self.sampling.has_all_sections)
-        yield from self._alignment()
-
-    def _alignment(self) -> Iterator[Finding]:
-        likeness = self.survey.correlations()
-        most = len(likeness) if self._thorough else alignment.MOST_PAIRS
-        pairs = alignment.measure_pairs(
-            self.volume.read,
-            self.sampling.windows[len(self.sampling.windows) // 2],
-            alignment.chosen_pairs(likeness, most=most),
-            progress=self._progress,
-        )
-        yield from alignment.look_at_alignment(pairs, total=self.volume.shape[0] - 1)

@@ -68,11 +68,10 @@ class Proposal:
     Attributes
     ----------
     option
-        ``STAGE.KEY``. Stages are ``convert``, ``clahe``, ``train``, ``segment`` and
-        ``agglomerate``. Behind ``train.`` stands a key of the training configuration
-        (``train.network.fov``), behind the others the command's option with underscores.
+        ``TABLE.KEY`` as a project file has them: ``segment.min_boundary_dist``. Behind
+        ``train.`` stands a key of the training configuration (``train.network.fov``).
     value
-        Numbers, text, booleans, or a list of numbers (z, y, x).
+        A number, a boolean, a list of numbers (triples are z, y, x), or a table of such.
     reason
         Why this value.
     """

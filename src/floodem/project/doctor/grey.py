@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ DARK_LINES = 0.45
 may be inverted: FIB-25 has 0.63, SNEMI3D 0.57 and 0.60, inverted ones 0.37 to 0.43."""
 
 
-def look_at_grey(found: Survey, *, dtype: np.dtype[np.generic]) -> Iterator[Finding]:
+def look_at_grey(found: Survey, *, dtype: np.dtype[Any]) -> Iterator[Finding]:
     """Yield what is found about grey values."""
     whole = found.whole()
     if not whole.count:
@@ -78,7 +79,7 @@ def _not_finite(found: Survey) -> Iterator[Finding]:
         )
 
 
-def _levels(values: Array, *, dtype: np.dtype[np.generic]) -> Iterator[Finding]:
+def _levels(values: Array, *, dtype: np.dtype[Any]) -> Iterator[Finding]:
     used = np.unique(values)
     if len(used) < FEWEST_LEVELS:
         yield _finding(

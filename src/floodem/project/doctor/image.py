@@ -35,14 +35,8 @@ LEAST_INNER = 0.25
 """Share of the voxels at which a field of view can be centred; SNEMI3D has 0.72, FIB-25 0.66."""
 
 
-def look_at_description(volume: Volume, *, fov: Zyx) -> Iterator[Finding]:
-    """Yield what is found without reading voxels.
-
-    Parameters
-    ----------
-    fov
-        Field of view of the network that will be used, or of the one proposed.
-    """
+def look_at_description(volume: Volume) -> Iterator[Finding]:
+    """Yield what is found without reading voxels."""
     yield _finding(
         Level.OK,
         "shape",
@@ -56,7 +50,6 @@ def look_at_description(volume: Volume, *, fov: Zyx) -> Iterator[Finding]:
     yield from _type(volume)
     yield from look_at_voxel_size(volume.voxel_size, part=PART)
     yield from _chunks(volume)
-    yield _room(volume.shape, fov=fov)
 
 
 def is_anisotropic(size: VoxelSize | None) -> bool:
@@ -177,7 +170,8 @@ def _chunks(volume: Volume) -> Iterator[Finding]:
     )
 
 
-def _room(shape: Zyx, *, fov: Zyx) -> Finding:
+def look_at_room(shape: Zyx, *, fov: Zyx) -> Finding:
+    """Say at how many voxels a field of view (z, y, x) can be centred."""
     inner = [max(0, size - edge + 1) for size, edge in zip(shape, fov, strict=True)]
     view = ",".join(map(str, fov))
     if not math.prod(inner):
