@@ -11,7 +11,7 @@ import pytest
 
 from floodem.cli.evaluate import evaluate, parse_ids
 from floodem.cli.main import EXIT_PIPE_CLOSED, main
-from floodem.errors import OptionError
+from floodem.errors import OptionError, UsageError
 from floodem.evaluation import comparison
 from floodem.volumes import create_volume
 
@@ -144,3 +144,63 @@ def test_ignored_ids_come_one_by_one_or_as_a_list():
 def test_ids_that_are_no_numbers_are_refused(text):
     with pytest.raises(OptionError, match="--ignore"):
         parse_ids([text])
+
+
+@pytest.fixture
+def skeletons(tmp_path):
+    folder = tmp_path / "skeletons"
+    folder.mkdir()
+    lines = [f"{x} 0 {10 * x + 995} 5 5 1 {x - 1 if x > 1 else -1}" for x in range(1, 8)]
+    (folder / "7.swc").write_text("\n".join(["# unit: nm", *lines, ""]))
+    # Along y in the last column, in the same segment as the end of the other.
+    lines = [f"{y} 0 1065 {10 * y - 5} 5 1 {y - 1 if y > 1 else -1}" for y in range(1, 6)]
+    (folder / "8.swc").write_text("\n".join(["# unit: nm", *lines, ""]))
+    return folder
+
+
+def test_skeletons_add_a_row_and_their_mistakes(files, skeletons, capsys):
+    evaluate(*files, skeletons=str(skeletons), voxel_size="10,10,10", bootstrap=20)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("95% of drawings") for line in lines) == 3
+    told = "along 2 skeletons of 0.090 um: 90.9% of 11 nodes in a segment; 1 node outside left out"
+    assert told in lines
+    row = next(line for line in lines if line.startswith("along skeletons"))
+    # 20, a split, 10, a gap, and the node at 106 in the segment of the other skeleton.
+    assert row.split()[2:] == [
+        *("0.006", "0.050", "33.3%", "11.1%", "22.2%", "33.3%", "1", "1", "1"),
+    ]
+    split = lines[lines.index("worst splits along skeletons") + 2]
+    assert split.split() == ["7", "1,2", "0.012", "1", "at", "0,0,102", "2", "at", "0,0,103"]
+    merger = lines[lines.index("worst mergers of skeletons") + 2]
+    assert merger.split() == ["3", "8,7", "0.010", "8", "at", "0,0,106", "7", "at", "0,0,106"]
+
+
+def test_skeletons_do_without_truth(files, skeletons, capsys):
+    address = str(skeletons)
+    evaluate(files[0], skeletons=address, voxel_size="10,10,10", as_json=True, merge_nodes=2)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["format"], told["version"], told["truth"]) == ("floodem evaluation", 1, None)
+    assert (told["skeletons"]["splits"], told["skeletons"]["mergers"]) == (1, 0)
+    evaluate(files[0], skeletons=address, voxel_size="10,10,10")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == files[0]
+    assert lines[1].startswith("along 2 skeletons of 0.090 um: ")
+
+
+def test_what_needs_truth_is_refused_without_it(files, skeletons):
+    with pytest.raises(UsageError, match="give TRUTH, or skeletons"):
+        evaluate(files[0])
+    for given in ({"border": "1,1,1"}, {"ignore": ["0"]}, {"cremi_border": 25.0}):
+        with pytest.raises(UsageError, match=r"--.* is about TRUTH: give TRUTH as well"):
+            evaluate(files[0], skeletons=str(skeletons), **given)
+    with pytest.raises(UsageError, match="--skeletons from-truth is about TRUTH"):
+        evaluate(files[0], skeletons="from-truth")
+    with pytest.raises(OptionError, match="--swc-unit 'mm' is no unit"):
+        evaluate(files[0], skeletons=str(skeletons), swc_unit="mm")
+
+
+def test_voxels_near_borders_of_the_truth_are_left_out_where_asked(files, capsys):
+    evaluate(*files, cremi_border=4.0, voxel_size="40,4,4")
+    lines = capsys.readouterr().out.splitlines()
+    # In each row the truth changes at 106 and 107: columns 104 to 107 are as near.
+    assert any(line.startswith("16 voxels with truth, over 4 nm from its bord") for line in lines)
