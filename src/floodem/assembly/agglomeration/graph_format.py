@@ -141,11 +141,12 @@ def refusing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # What SQLite says about a damaged file may quote it.
         raise _refusal(path, error) from error
 
 
-def _refusal(path: Path, error: sqlite3.Error) -> FloodemError:
+def _refusal(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> FloodemError:
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & _PRIMARY_CODE
     if primary in _BUSY:
@@ -253,9 +254,15 @@ def _connected(path: Path, *, options: str) -> sqlite3.Connection:
     )
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT_BYTES)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    connection.text_factory = _text
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
     return connection
+
+
+def _text(data: bytes) -> str:
+    """Return text of a file, damaged or not; what it says is checked where it is used."""
+    return data.decode(errors="replace")
 
 
 def _require_head(path: Path) -> None:
