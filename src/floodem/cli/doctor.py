@@ -195,5 +195,5 @@ def _print_finding(console: Console, one: Finding) -> None:
     console.print(f"{one.level:8}", style=style, end="")
     console.print(f" {one.part:8}  {one.says}")
     for text in (one.reason, one.advice):
-        if text:
+        if text and one.level != "ok":
             console.print(f"{'':20}{text}", style="dim")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from floodem.geometry import Box
+from floodem.geometry import Box, Zyx
 from floodem.progress import Progress, ProgressListener
 from floodem.project.doctor.findings import Finding, Level
 from floodem.project.doctor.sections import named
@@ -91,13 +91,12 @@ def measure_pairs(
     read
         Returns the grey values of a box.
     window
-        Where to look along y and x.
+        Where to look along y and x (`can_measure`).
     pairs
         Lower sections.
     """
     matching = _matching(window)
-    if matching is None:
-        return []
+    assert matching is not None
     found = []
     for number, z in enumerate(pairs):
         if progress is not None:
@@ -106,6 +105,23 @@ def measure_pairs(
             )
         found.append(_measure(read, _patched(window, matching, z), matching=matching))
     return found
+
+
+def can_measure(window: Box) -> bool:
+    """Tell whether patches with room to be shifted fit into a window."""
+    return _matching(window) is not None
+
+
+def too_small(shape: Zyx) -> Finding:
+    """Say that shifts are not measured in sections that are too small."""
+    least = PATCHES[-1] + 2 * SEARCH
+    return _finding(
+        Level.OK,
+        "alignment",
+        f"shifts between sections were not measured: sections of {shape[1]} x {shape[2]} voxels "
+        f"have no room for patches that are shifted ({least} x {least})",
+        value=None,
+    )
 
 
 def _matching(window: Box) -> Matching | None:
@@ -163,7 +179,7 @@ def look_at_alignment(pairs: Sequence[PairShift], *, total: int) -> Iterator[Fin
         yield _finding(
             Level.NOTE,
             "alignment",
-            "no shifts between sections could be measured: the image is too small, or too empty",
+            "no shifts between sections could be measured: nothing in them fits each other",
             value=None,
         )
         return

@@ -73,9 +73,15 @@ def _finding(
 
 
 def look_at_objects(
-    found: ObjectSurvey, *, dtype: np.dtype[Any], voxel_size: VoxelSize | None
+    found: ObjectSurvey, *, dtype: np.dtype[Any], voxel_size: VoxelSize | None, is_taught: bool
 ) -> Iterator[Finding]:
-    """Yield what is found about objects."""
+    """Yield what is found about objects.
+
+    Parameters
+    ----------
+    is_taught
+        Whether a network is to learn from them; otherwise it does not matter how many there are.
+    """
     if not found.voxels_of:
         yield _finding(
             Level.PROBLEM,
@@ -87,7 +93,7 @@ def look_at_objects(
         return
     yield from _ids(found, dtype=dtype)
     yield _background(found)
-    yield _amount(found)
+    yield _amount(found, is_taught=is_taught)
     yield from _apart(found)
     yield _tiny(found)
     yield from _shape(found, voxel_size=voxel_size)
@@ -139,7 +145,7 @@ def _background(found: ObjectSurvey) -> Finding:
     )
 
 
-def _amount(found: ObjectSurvey) -> Finding:
+def _amount(found: ObjectSurvey, *, is_taught: bool) -> Finding:
     """Say how much there is to learn from; of samples the whole is extrapolated."""
     voxels = found.labelled
     if not found.is_all:
@@ -150,7 +156,7 @@ def _amount(found: ObjectSurvey) -> Finding:
             value=voxels,
         )
     level = Level.NOTE if voxels >= FEWEST_VOXELS else Level.WARNING
-    if voxels >= ADVISED_VOXELS:
+    if voxels >= ADVISED_VOXELS or not is_taught:
         level = Level.OK
     return _finding(
         level,
@@ -171,22 +177,24 @@ def _apart(found: ObjectSurvey) -> Iterator[Finding]:
     total = len(found.voxels_of)
     large = {one: second for one, (_, second) in found.apart.items() if second >= MEASURED}
     if not found.apart:
-        yield _finding(Level.OK, "pieces", "every object hangs together", value=0)
+        yield _finding(Level.OK, "pieces", "every object hangs together", value={"objects": 0})
         return
     worst = max(found.apart, key=lambda one: found.apart[one][1])
     pieces, second = found.apart[worst]
     many = len(large) > MOST_APART * total
     yield _finding(
-        Level.WARNING if many else Level.NOTE,
+        Level.WARNING if many else Level.NOTE if large else Level.OK,
         "pieces",
         f"{len(found.apart):,} of {counted(total, 'object')} "
         f"{'is' if len(found.apart) == 1 else 'are'} in several pieces; the largest second piece "
-        f"has {second:,} voxels (object {worst}, {pieces} pieces)",
+        f"has {counted(second, 'voxel')} (object {worst}, {pieces} pieces)",
         value={"objects": len(found.apart), "large": len(large), "second": second, "id": worst},
         reason=f"{len(large):,} of them have a second piece of {MEASURED:,} voxels or more"
         + (f", more than {MOST_APART:.0%}" if many else "")
         + ("" if found.is_all else "; pieces that a box cuts count as one"),
-        advice="give pieces ids of their own where they do not meet outside of the volume",
+        advice="give pieces ids of their own where they do not meet outside of the volume"
+        if large
+        else "",
     )
 
 

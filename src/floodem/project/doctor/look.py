@@ -79,6 +79,9 @@ class Look:
         yield from sections.look_at_sections(self._survey, has_all=self.sampling.has_all_sections)
         likeness = self._survey.correlations()
         most = len(likeness) if self._thorough else alignment.MOST_PAIRS
+        if not alignment.can_measure(self.sampling.windows[0]):
+            yield alignment.too_small(self.image.shape)
+            return
         pairs = alignment.measure_pairs(
             self.image.read,
             self.sampling.windows[len(self.sampling.windows) // 2],
@@ -104,12 +107,15 @@ class Look:
         except LabelError as error:
             yield Finding(level=Level.PROBLEM, part=labels.PART, what="ids", says=str(error))
             return
-        yield from labels.look_at_objects(self._objects, dtype=truth.dtype, voxel_size=size)
+        yield from labels.look_at_objects(
+            self._objects, dtype=truth.dtype, voxel_size=size, is_taught=self._model is None
+        )
         if not self._objects.voxels_of:
             return
         if self.image.dtype.kind in "uif":
             yield from overlay.look_at_overlay(self.image, truth)
-        yield from self._at_centres(truth, boxes[0])
+        if self._model is None:
+            yield from self._at_centres(truth, boxes[0])
 
     def _at_centres(self, truth: Volume, box: Box) -> Iterator[Finding]:
         network = self._network

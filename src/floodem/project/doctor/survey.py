@@ -25,6 +25,9 @@ BIN = 4
 LEVELLING = 8
 """Standard deviation, in such voxels, of the surroundings whose brightness is taken away."""
 
+TILE = 64
+"""Voxels along y and x of what is looked at together for sharpness."""
+
 KEPT_VALUES = 2**21
 """Grey values kept for shares and percentiles, spread evenly."""
 
@@ -46,7 +49,7 @@ class SectionFacts:
     """Sums over what was seen of one section."""
 
     moments: Moments = field(default_factory=Moments)
-    roughness: float = 0.0
+    sharpness: float = 0.0
     flat: float = 0.0
     looks: int = 0
 
@@ -109,11 +112,7 @@ class Survey:
 
     def sharpness(self) -> dict[int, float]:
         """Return, of each section with a picture, its finest detail against its contrast."""
-        found = {}
-        for z in self.pictured():
-            facts = self.sections[z]
-            found[z] = facts.roughness / facts.looks / max(facts.moments.stddev**2, 1e-12)
-        return found
+        return {z: self.sections[z].sharpness / self.sections[z].looks for z in self.pictured()}
 
     def correlations(self) -> dict[int, float]:
         """Return how much each section is like the next, where both have a picture."""
@@ -173,7 +172,7 @@ def _look(found: Survey, grey: Array, *, first: int, line_step: int) -> None:
         is_repeated = z == first and facts.looks > 0 and z - 1 in found.pairs
         if not is_repeated:
             facts.moments += moments_of(section)
-            facts.roughness += _roughness(clean)
+            facts.sharpness += sharpness(clean)
             facts.flat += flat_share(section)
             facts.looks += 1
             if (z - first) % line_step == 0:
@@ -215,15 +214,33 @@ def _correlation(a: Float32[np.ndarray, "y x"], b: Float32[np.ndarray, "y x"]) -
     return float((a * b).sum()) / scale if scale > 0 else 0.0
 
 
-def _roughness(section: Float32[np.ndarray, "y x"]) -> float:
-    """Return the mean square of the discrete Laplacian."""
+def sharpness(section: Float32[np.ndarray, "y x"]) -> float:
+    """Return the mean square of the discrete Laplacian over the variance, of the usual tile.
+
+    The median of tiles is taken, as folds and dirt raise the variance where they lie.
+    """
     inner = section[1:-1, 1:-1]
     if not inner.size:
         return 0.0
     laplacian = (
         section[:-2, 1:-1] + section[2:, 1:-1] + section[1:-1, :-2] + section[1:-1, 2:] - 4 * inner
     )
-    return float(np.mean(laplacian * laplacian))
+    squares, variances = _tiled(laplacian * laplacian), _tiled(inner * inner)
+    variances -= _tiled(inner) ** 2
+    has_picture = variances > 0
+    if not has_picture.any():
+        return 0.0
+    return float(np.median(squares[has_picture] / variances[has_picture]))
+
+
+def _tiled(values: Float32[np.ndarray, "y x"]) -> Float64[np.ndarray, "rows columns"]:
+    """Return the means of tiles; what does not fill one at the far ends is left out."""
+    rows, columns = (max(1, length // TILE) for length in values.shape)
+    height, width = values.shape[0] // rows, values.shape[1] // columns
+    cut = values[: rows * height, : columns * width]
+    tiles = cut.reshape(rows, height, columns, width)
+    means: Float64[np.ndarray, "rows columns"] = tiles.mean(axis=(1, 3), dtype=np.float64)
+    return means
 
 
 def flat_share(section: Array) -> float:
