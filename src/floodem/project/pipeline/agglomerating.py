@@ -35,10 +35,16 @@ if TYPE_CHECKING:
 AGGLOMERATE, MERGE = "agglomerate", "merge"
 GRAPH_NAME, MERGED_NAME = "merges.sqlite", "merged.zarr"
 _RULE = "rule"
-_RESEGMENTATION = (
-    *("radius", "analysis_radius", "exclusion_radius"),
-    *("max_retries", "recovery_fraction", "terminate_early"),
-)
+_RESEGMENTATION = {
+    "radius": "radius",
+    "analysis_radius": "analysis_radius",
+    "exclusion_radius": "exclusion_radius",
+    "max_retries": "max_retries",
+    "recovery": "recovery_fraction",
+    "terminate_early": "terminate_early",
+}
+"""Keys of floods at a point, and what `ResegmentationOptions` call them."""
+
 _FLOODS = ("init_activation", "pad", "move_threshold", "segment_threshold")
 """Options of the segmentation that also decide how points are flooded again."""
 
@@ -47,8 +53,8 @@ _FLOODS = ("init_activation", "pad", "move_threshold", "segment_threshold")
 class AgglomerateTable:
     """How segments are joined. Table ``agglomerate``; what is left out suits the voxels."""
 
-    max_distance_nm: float = field(
-        default=50.0, metadata=about("How far apart two segments may be to be asked about.")
+    max_distance: float = field(
+        default=50.0, metadata=about("How far apart two segments may be, in nm.")
     )
     min_size: int = field(default=0, metadata=about("Segments of fewer voxels take no part."))
     radius: Zyx | None = field(
@@ -61,7 +67,7 @@ class AgglomerateTable:
         default=None, metadata=about("Voxels around a failed seed without another.")
     )
     max_retries: int | None = field(default=None, metadata=about("Most seeds of one side."))
-    recovery_fraction: float | None = field(
+    recovery: float | None = field(
         default=None, metadata=about("Part of its own segment that a flood must cover.")
     )
     terminate_early: bool | None = field(
@@ -161,7 +167,7 @@ def _agglomerate(work: Work) -> Mapping[str, Any]:
     labels = LabelSource(uri=str(work.path(LABELS_NAME)))
     image = VolumeSource(uri=image_uri(project))
     options = AgglomerationOptions(
-        points=PointOptions(max_distance_nm=table.max_distance_nm, min_size=table.min_size),
+        points=PointOptions(max_distance_nm=table.max_distance, min_size=table.min_size),
         resegmentation=_changes(table),
         floods=FloodOptions(
             init_activation=floods.init_activation,
@@ -197,9 +203,8 @@ def _agglomerate(work: Work) -> Mapping[str, Any]:
 
 def _changes(table: AgglomerateTable) -> dict[str, Any]:
     """Return what the file says of floods at a point; what it leaves out suits the voxels."""
-    return {
-        name: getattr(table, name) for name in _RESEGMENTATION if getattr(table, name) is not None
-    }
+    said = {field: getattr(table, name) for name, field in _RESEGMENTATION.items()}
+    return {field: value for field, value in said.items() if value is not None}
 
 
 def _keep_decisions(graph: Path, notice: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from floodem.errors import StoppedError
+from floodem.errors import StoppedError, VolumeFormatError
 from floodem.files import storage_error
 from floodem.geometry import Box, tiles
 from floodem.volumes import open_volume
@@ -25,6 +25,9 @@ _EDGE = 256
 """Of the cubes in which voxels are read: a fixed size, so that chunks do not matter."""
 
 _PIECE_BYTES = 2**22
+_RECORD = "floodem.json"
+"""In which a folder of meshes keeps what it was made from, times of files included."""
+
 _NOT_WEIGHTS = frozenset({"training", "licence", "source"})
 """What a model file says of itself that changes nothing of what it computes."""
 
@@ -69,7 +72,8 @@ def content_digest(
         A file or folder.
     kind
         ``volume``: voxels, frame and voxel size, however they are stored; ``model``: weights
-        and what they are run with; ``json``, ``file``, ``folder``: bytes.
+        and what they are run with; ``graph``: edges and scores; ``scores``: the numbers;
+        ``file``, ``folder``: bytes.
     should_stop
         Asked between parts.
 
@@ -84,6 +88,8 @@ def content_digest(
         return _volume_digest(path, should_stop)
     if kind == "model":
         return _model_digest(path)
+    if kind == "scores":
+        return _scores_digest(path)
     if kind == "graph":
         from floodem.project.pipeline.graphs import graph_digest
 
@@ -92,6 +98,8 @@ def content_digest(
     try:
         if path.is_dir():
             for name, _ in _walk(path, ""):
+                if name == _RECORD:
+                    continue
                 digest.update(f"{name}\0".encode(errors="replace"))
                 digest.update(bytes.fromhex(file_digest(path / name)))
                 _ask(should_stop)
@@ -151,6 +159,20 @@ def _model_digest(path: Path) -> str:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(weights.cpu().numpy()).tobytes())
     return digest.hexdigest()
+
+
+def _scores_digest(path: Path) -> str:
+    """Return a digest of an evaluation without the addresses, which a moved project changes."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise VolumeFormatError(f"{path} holds no scores ({error}): remove it") from error
+    if isinstance(values, dict):
+        for side in ("segmentation", "truth"):
+            values.pop(side, None)
+    return digest_of(values)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:

@@ -56,10 +56,10 @@ def evaluate_stage(project: Project) -> Stage:
     if table.skeletons is not None:
         skeletons = Path(project.resolved(table.skeletons))
         files[table.skeletons] = lambda: seen(skeletons)
-    outputs = [Output(name=SCORES_NAME, kind="file")]
+    outputs = [Output(name=SCORES_NAME, kind="scores")]
     made_by: tuple[str, ...] = (SEGMENT,)
     if project.agglomerate is not None:
-        outputs.append(Output(name=BEFORE_NAME, kind="file"))
+        outputs.append(Output(name=BEFORE_NAME, kind="scores"))
         made_by = (SEGMENT, MERGE)
     if table.report:
         outputs.append(Output(name=REPORT_NAME, kind="file", is_told=False))
