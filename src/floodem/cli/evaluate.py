@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from floodem.cli import options
+from floodem.cli import evaluate_report, options
 from floodem.cli.ids import read_ids
 from floodem.cli.skeleton_tables import print_skeletons
 from floodem.cli.stopping import finishing_tasks, interrupting_on_sigterm
@@ -77,6 +78,25 @@ def evaluate(
     bootstrap_seed: Annotated[int, typer.Option(min=0, help="Of these drawings.")] = 0,
     worst: Annotated[int, typer.Option(min=0, help="Splits and mergers to list.")] = 10,
     voxel_size: options.VoxelEdges = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SEG,...", help="Other segmentations beside SEG (repeatable, or a list)."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="HTML", help="Write a page with pictures of the worst places."),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="What the report's pictures lie on.")
+    ] = None,
+    no_viewer: Annotated[
+        bool, typer.Option("--no-viewer", help="Leave the viewer out of the report.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace HTML even if it is no report.")
+    ] = False,
     work: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +118,11 @@ def evaluate(
     and mistakes along skeletons, and does without TRUTH. With --work a stopped command
     goes on, and other scores of the same voxels (--ignore, --worst) need no counting;
     --shard and --cluster need a FOLDER that all machines see.
+
+    --compare scores several segmentations over the voxels that all have, and prints them
+    side by side: floodem evaluate A TRUTH --compare B --compare C, or --compare B,C.
+    --report writes the scores and pictures of the worst mergers and splits into one page;
+    `floodem view HTML` opens it, and its links open those places in the viewer.
     """
     from floodem import evaluation
 
@@ -113,8 +138,13 @@ def evaluate(
         "swc_unit": _unit(swc_unit),
     }
     crew = options.chosen_crew(workers=workers, cluster=cluster, shard=shard, insecure=insecure)
+    only_reports = {"--image": image, "--no-viewer": no_viewer, "--overwrite": overwrite}
+    evaluate_report.require_report_options(
+        report, has_truth=truth is not None, needing=only_reports, overwrite=overwrite
+    )
     if truth is None:
         needing = {"--border": any(margin), "--ignore": ignore, "--cremi-border": cremi_border}
+        needing["--compare"] = compare
         address = _require_skeletons(skeletons, needing=needing)
         with _working(work) as how:
             scores = evaluation.score_skeletons(
@@ -129,25 +159,51 @@ def evaluate(
             )
         _tell_skeletons(segmentation, scores, as_json=as_json)
         return
+    others = evaluate_report.split_addresses(compare)
+    if others and shard is not None:
+        raise UsageError(f"--shard {shard} scores one segmentation: leave out --compare")
+    addresses = [segmentation, *others]
+    if others:
+        region = evaluate_report.common_box(addresses, region=region)
+    results = []
     with _working(work) as how:
-        result = evaluation.evaluate(
-            segmentation,
-            truth,
-            box=region,
-            border=margin,
-            ignore=ids,
-            cremi_border_nm=cremi_border,
-            skeletons=skeletons,
-            voxel_size=size,
-            crew=crew,
-            work=work,
-            **along,
-            **how,
-        )
+        for number, address in enumerate(addresses):
+            result = evaluation.evaluate(
+                address,
+                truth,
+                box=region,
+                border=margin,
+                ignore=ids,
+                cremi_border_nm=cremi_border,
+                skeletons=skeletons,
+                voxel_size=size,
+                crew=crew,
+                work=evaluate_report.work_of(work, address, number=number),
+                **along,
+                **how,
+            )
+            results.append(result)
+        if report is not None:
+            evaluate_report.write_page(
+                report,
+                evaluations=results,
+                segmentations=addresses,
+                truth=truth,
+                image=image,
+                voxel_size=size,
+                places=worst,
+                has_viewer=not no_viewer,
+                overwrite=overwrite,
+                **how,
+            )
     if as_json:
-        print(result.to_json())
+        print(evaluate_report.comparison_json(results) if others else results[0].to_json())
+    elif others:
+        evaluate_report.print_side_by_side(results)
     else:
-        print_evaluation(result)
+        print_evaluation(results[0])
+    if report is not None:
+        evaluate_report.tell_report(report, to_stderr=as_json)
 
 
 def _unit(text: str | None) -> Unit | None:

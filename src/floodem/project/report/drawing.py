@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PLANES = ("xy", "xz", "yz")
 """In the order of the axis that they cut: z, y, x."""
 
+Colour = tuple[int, int, int]
 FIRST, SECOND, WHOLE = (0, 114, 178), (230, 140, 0), (240, 228, 66)
 """Colours of the two parts, and of the line around both."""
 

@@ -48,14 +48,14 @@ class Metric:
 
     def text(self, value: float | None) -> str:
         """Return a value as it is written; a dash for none."""
-        return "–" if value is None else format(value, self.form)
+        return "-" if value is None else format(value, self.form)
 
-    def interval_text(self, evaluation: Evaluation) -> str | None:
+    def interval_text(self, evaluation: Evaluation, *, between: str = " – ") -> str | None:
         """Return both ends of the interval, or None where there is none."""
         found = self.interval(evaluation)
         if found is None:
             return None
-        return f"{format(found.low, self.form)} – {format(found.high, self.form)}"
+        return f"{format(found.low, self.form)}{between}{format(found.high, self.form)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from floodem.errors import DestinationExistsError, FloodemError
 from floodem.files import storage_error, write_text
 from floodem.geometry import UNKNOWN_VOXEL_SIZE, Box, VoxelSize, Zyx
 from floodem.labels import label_dtype
-from floodem.project.report.drawing import FIRST, SECOND, WHOLE, grey_levels
+from floodem.project.report.drawing import FIRST, SECOND, WHOLE, Colour, grey_levels
 from floodem.project.report.places import CutOut, Place
 from floodem.project.report.text import visible
 from floodem.shapes.meshes.destination import RECORD
@@ -62,7 +62,9 @@ _ZOOM_3D = 2.2
 _MESH_ERROR_VOXELS = 2.0
 """How far meshes may be off, in the longest edge of a voxel: for a look at a place."""
 
-_TRUTH_ALPHA, _SELECTED_ALPHA, _OTHERS_ALPHA = 0.15, 0.5, 0.2
+_WHOLE_ALPHA, _SELECTED_ALPHA, _OTHERS_ALPHA = 0.15, 0.5, 0.2
+
+_Layer = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,16 +138,17 @@ class PlacesScene:
             grey = np.rint(grey_levels(cut.image)).astype(np.uint8)
             self._put(f"{name}-image", grey, box=cut.box, kind=Kind.IMAGE)
             layers.append(_image_layer(f"{name}-image"))
-        self._put_labels(f"{name}-truth", cut.truth, seen.place.objects, box=cut.box)
-        layers.append(_truth_layer(f"{name}-truth", seen))
+        truth = self._put_labels(f"{name}-truth", cut.truth, seen.place.objects, box=cut.box)
+        segments = []
         for number, (labels, pair) in enumerate(
             zip(cut.segmentations, seen.segments, strict=True), start=1
         ):
             source = f"{name}-segmentation-{number}"
-            self._put_labels(source, labels, pair, box=cut.box)
-            is_shown = number == seen.place.owner + 1
-            layer = _segmentation_layer(source, self._names[number - 1], pair, is_shown=is_shown)
-            layers.append(layer)
+            there = self._put_labels(source, labels, pair, box=cut.box)
+            segments.append(self._segmentation_layer(source, seen, number=number - 1, there=there))
+        # What comes later lies above.
+        below = _truth_layer(f"{name}-truth", seen, there=truth)
+        layers += [*segments, below] if seen.place.kind == "merger" else [below, *segments]
         state = self._state(seen, layers)
         self._states.append(state)
         return _link_end(state)
@@ -180,24 +183,49 @@ class PlacesScene:
             volume.write(box, array)
         write_blanks(folder, scales=read_json(folder / "info")["scales"], should_stop=_never)
 
-    def _put_labels(self, name: str, labels: Array, ids: Sequence[int], *, box: Box) -> None:
+    def _put_labels(
+        self, name: str, labels: Array, ids: Sequence[int], *, box: Box
+    ) -> frozenset[int]:
+        """Put labels into the scene; return which of the ids are there, and so have a mesh."""
         small = labels.astype(label_dtype(int(labels.max())))
         self._put(name, small, box=box, kind=Kind.LABELS)
-        there = sorted({label for label in ids if label and bool((labels == label).any())})
+        there = frozenset(label for label in ids if label and bool((labels == label).any()))
         if not there:
-            return
+            return there
         folder = self._work / name
         mesh_segmentation(
             f"{PRECOMPUTED}{folder}",
             folder / "mesh",
             options=MeshOptions(
-                ids=tuple(there), max_error_nm=_MESH_ERROR_VOXELS * max(self._size.zyx_nm)
+                ids=tuple(sorted(there)), max_error_nm=_MESH_ERROR_VOXELS * max(self._size.zyx_nm)
             ),
             crew=ALONE,
         )
         # It names the folder in which this is made.
         (folder / "mesh" / RECORD).unlink(missing_ok=True)
         write_text(folder / "info", json.dumps(read_json(folder / "info") | {"mesh": "mesh"}))
+        return there
+
+    def _segmentation_layer(
+        self, source: str, seen: Seen, *, number: int, there: frozenset[int]
+    ) -> _Layer:
+        """Return a segmentation, with the segments of a split in the colours of the pictures.
+
+        The segment of a merger is pale, and nothing in 3-D: there its objects are shown.
+        """
+        pair = seen.segments[number]
+        is_split = seen.place.kind == "split"
+        colours = dict(zip(pair, (FIRST, SECOND), strict=True))
+        if pair[0] == pair[1] or not is_split:
+            colours = dict.fromkeys(pair, WHOLE)
+        alpha = _SELECTED_ALPHA if is_split else _WHOLE_ALPHA
+        layer = _labels_layer(source, colours, there=there, alpha=alpha)
+        return layer | {
+            "name": f"segmentation {visible(self._names[number])}",
+            "objectAlpha": 1 if is_split else 0,
+            "notSelectedAlpha": _OTHERS_ALPHA,
+            "visible": number == seen.place.owner,
+        }
 
     def _state(self, seen: Seen, layers: list[dict[str, Any]]) -> dict[str, Any]:
         z, y, x = (edge / _NM_PER_M for edge in self._size.zyx_nm)
@@ -253,57 +281,38 @@ def _never() -> bool:
     return False
 
 
-_Layer = dict[str, Any]
-
-
 def _image_layer(source: str) -> _Layer:
     return {"type": "image", "name": "image", "source": f"{PRECOMPUTED}{source}", "opacity": 1.0}
 
 
-def _truth_layer(source: str, seen: Seen) -> _Layer:
-    """Return the truth, with the two objects of a merger in the colours of the pictures."""
-    if seen.place.kind == "merger":
-        colours = dict(
-            zip(map(str, seen.place.objects), map(_hexadecimal, (FIRST, SECOND)), strict=True)
-        )
-    else:
-        colours = {str(seen.place.mistake.id): _hexadecimal(WHOLE)}
+def _truth_layer(source: str, seen: Seen, *, there: frozenset[int]) -> _Layer:
+    """Return the truth, with the objects of a merger in the colours of the pictures."""
+    is_merger = seen.place.kind == "merger"
+    colours = dict(zip(seen.place.objects, (FIRST, SECOND), strict=True))
+    if not is_merger:
+        colours = {seen.place.mistake.id: WHOLE}
+    alpha = _SELECTED_ALPHA if is_merger else _WHOLE_ALPHA
+    layer = _labels_layer(source, colours, there=there, alpha=alpha)
+    return layer | {"name": "truth", "notSelectedAlpha": 0, "visible": is_merger}
+
+
+def _labels_layer(
+    source: str, colours: Mapping[int, Colour], *, there: frozenset[int], alpha: float
+) -> _Layer:
+    """Return a layer with objects chosen that have a mesh: for others a client waits for ever."""
     return {
         "type": "segmentation",
-        "name": "truth",
         "source": f"{PRECOMPUTED}{source}",
-        "segments": list(colours),
-        "segmentColors": colours,
+        "segments": [str(label) for label in colours if label in there],
+        "segmentColors": {
+            str(label): _hexadecimal(colour) for label, colour in colours.items() if label
+        },
         "meshRenderScale": first_look.MESH_PIXELS,
-        "selectedAlpha": _TRUTH_ALPHA if seen.place.kind == "split" else _SELECTED_ALPHA,
-        "notSelectedAlpha": 0,
-        "visible": seen.place.kind == "merger",
+        "selectedAlpha": alpha,
     }
 
 
-def _segmentation_layer(source: str, name: str, pair: tuple[int, int], *, is_shown: bool) -> _Layer:
-    """Return a segmentation, with the two segments of a split in the colours of the pictures."""
-    colours = {
-        str(label): _hexadecimal(colour)
-        for label, colour in zip(pair, (FIRST, SECOND), strict=True)
-        if label
-    }
-    if pair[0] == pair[1]:
-        colours = dict.fromkeys(colours, _hexadecimal(WHOLE))
-    return {
-        "type": "segmentation",
-        "name": f"segmentation {visible(name)}",
-        "source": f"{PRECOMPUTED}{source}",
-        "segments": list(colours),
-        "segmentColors": colours,
-        "meshRenderScale": first_look.MESH_PIXELS,
-        "selectedAlpha": _SELECTED_ALPHA,
-        "notSelectedAlpha": _OTHERS_ALPHA,
-        "visible": is_shown,
-    }
-
-
-def _hexadecimal(colour: tuple[int, int, int]) -> str:
+def _hexadecimal(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from floodem.project.report.drawing import FIRST, SECOND, WHOLE
+from floodem.project.report.drawing import FIRST, SECOND, WHOLE, Colour
 
 
-def _css(colour: tuple[int, int, int]) -> str:
+def _css(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 

@@ -1,0 +1,227 @@
+"""What ``floodem evaluate`` does with several segmentations, and with ``--report``.
+
+Evaluations come in; a table, JSON or a page goes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from floodem.cli.tables import plain_console, plain_table
+from floodem.counting import counted
+from floodem.errors import OptionError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from floodem.evaluation import Evaluation
+    from floodem.geometry import Box
+    from floodem.project.report.numbers import ObjectChange
+
+_OBJECTS_SHOWN = 5
+_BEST, _REAL = "*", "!"
+_DIGEST_LETTERS = 12
+
+
+def split_addresses(texts: Sequence[str] | None) -> list[str]:
+    """Read ``--compare B --compare C`` or ``--compare B,C``; a file with a comma stays whole.
+
+    Raises
+    ------
+    OptionError
+        When a part is empty.
+    """
+    found: list[str] = []
+    for text in texts or ():
+        is_file = Path(text).exists() or Path(text.rpartition("@")[0] or text).exists()
+        parts = [text] if is_file else text.split(",")
+        if not all(part.strip() for part in parts):
+            raise OptionError(f"--compare {text!r} names nothing: give addresses, such as B,C")
+        found += parts
+    return found
+
+
+def common_box(addresses: Sequence[str], *, region: Box | None) -> Box | None:
+    """Return the voxels that all segmentations have, so that each is scored over the same.
+
+    Raises
+    ------
+    OptionError
+        When they have none in common.
+    """
+    from floodem.volumes import open_volume
+
+    boxes = []
+    for address in addresses:
+        with open_volume(address) as volume:
+            boxes.append(volume.box)
+    if len(set(boxes)) == 1:
+        return region
+    common = region or boxes[0]
+    for box, address in zip(boxes, addresses, strict=True):
+        found = common.intersection(box)
+        if found is None:
+            raise OptionError(
+                f"{address} holds {box} and shares no voxel with the others ({common}, z,y,x): "
+                "compare segmentations of one volume"
+            )
+        common = found
+    return common
+
+
+def work_of(work: str | None, address: str, *, number: int) -> str | None:
+    """Return where the counts of one of several segmentations are kept.
+
+    The first one has the folder itself, as it would alone; the others have folders in it.
+    """
+    if work is None or number == 0:
+        return work
+    digest = hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()
+    return f"{work.rstrip('/')}/compare-{digest[:_DIGEST_LETTERS]}"
+
+
+def require_report_options(
+    report: Path | None, *, has_truth: bool, needing: Mapping[str, object], overwrite: bool
+) -> None:
+    """Refuse what cannot become a report, before anything is scored.
+
+    Raises
+    ------
+    OptionError, StorageError, DestinationExistsError
+        As `floodem.project.report.require_report_place`; or when options that only a report
+        has are given without one.
+    """
+    if report is None:
+        given = [name for name, value in needing.items() if value]
+        if given:
+            raise OptionError(f"{given[0]} is about a report: name it with --report out.html")
+        return
+    from floodem.project.report import require_report_place
+
+    if not has_truth:
+        raise OptionError(f"--report {report} shows mistakes against TRUTH: give TRUTH as well")
+    require_report_place(report, overwrite=overwrite, has_viewer=not needing["--no-viewer"])
+
+
+def write_page(report: Path, **wanted: Any) -> None:
+    """Write the report; what is otherwise than one may think goes to stderr."""
+    from floodem.project.report import write_report
+
+    def note(sentence: str) -> None:
+        print(f"note: {sentence}", file=sys.stderr)
+
+    write_report(report, notice=note, **wanted)
+
+
+def tell_report(page: Path, *, to_stderr: bool) -> None:
+    """Say where the report is, and how its links are opened."""
+    command = shlex.join(["floodem", "view", str(page)])
+    print(
+        f"wrote {page}; with {command} its places open in the viewer",
+        file=sys.stderr if to_stderr else sys.stdout,
+    )
+
+
+def comparison_json(evaluations: Sequence[Evaluation]) -> str:
+    """Return a JSON list with every evaluation; later ones say which objects changed."""
+    values = [evaluations[0].to_dict()]
+    for other in evaluations[1:]:
+        better, worse = _changes(evaluations[0], other)
+        values.append(
+            other.to_dict()
+            | {
+                "against_first": {
+                    "better": [_change_dict(one) for one in better],
+                    "worse": [_change_dict(one) for one in worse],
+                }
+            }
+        )
+    return json.dumps(values, indent=2, allow_nan=False)
+
+
+def _changes(first: Evaluation, other: Evaluation) -> tuple[list[ObjectChange], list[ObjectChange]]:
+    from floodem.project.report.numbers import object_changes
+
+    return object_changes(first, other, limit=_OBJECTS_SHOWN)
+
+
+def _change_dict(one: ObjectChange) -> dict[str, Any]:
+    return {
+        "object": one.id,
+        "voxels": one.voxels,
+        "voi_split_bits": list(one.split),
+        "voi_merge_bits": list(one.merge),
+        "change_bits": one.change,
+    }
+
+
+def print_side_by_side(evaluations: Sequence[Evaluation]) -> None:
+    """Print all segmentations in one table, then the objects that changed most."""
+    from floodem.viewer.layers import unique_names
+
+    console = plain_console()
+    first = evaluations[0]
+    names = unique_names([one.segmentation for one in evaluations])
+    console.print(
+        f"{counted(len(evaluations), 'segmentation')} against {first.truth}, "
+        f"{counted(first.all_truth.voxels, 'voxel')} with truth in {first.box} (z,y,x), those "
+        "without a segment as one segment\n",
+        highlight=False,
+    )
+    table = plain_table("", *names)
+    is_real = False
+    for title, cells in _rows(evaluations):
+        table.add_row(title, *cells)
+        is_real = is_real or any(_REAL in cell for cell in cells)
+    console.print(table)
+    remark = f"{_BEST} best"
+    if is_real:
+        remark += f"; {_REAL} differs from it for real: their intervals have nothing in common"
+    console.print(remark, highlight=False)
+    for name, other in zip(names[1:], evaluations[1:], strict=True):
+        better, worse = _changes(first, other)
+        _print_changes(console, better, title=f"objects better in {name} than in {names[0]}")
+        _print_changes(console, worse, title=f"objects worse in {name} than in {names[0]}")
+
+
+def _rows(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, list[str]]]:
+    from floodem.project.report.numbers import compared, metrics_of
+
+    for metric in metrics_of(evaluations):
+        told = compared(metric, evaluations)
+        marks = [
+            f" {_BEST}" if number in told.best else f" {_REAL}" if real else "  "
+            for number, real in enumerate(told.real)
+        ]
+        yield (
+            metric.title,
+            [
+                f"{metric.text(metric.value(one))}{mark}"
+                for one, mark in zip(evaluations, marks, strict=True)
+            ],
+        )
+        intervals = [metric.interval_text(one, between="-") for one in evaluations]
+        if any(intervals):
+            yield "", [f"{text or ''}  " for text in intervals]
+
+
+def _print_changes(console: Console, changes: Sequence[ObjectChange], *, title: str) -> None:
+    if not changes:
+        return
+    console.print(f"\n{title}", style="bold", highlight=False)
+    table = plain_table("object", "voxels", "VOI split", "VOI merge", "change in bits")
+    for one in changes:
+        table.add_row(
+            str(one.id),
+            f"{one.voxels:,}",
+            f"{one.split[0]:.4f} to {one.split[1]:.4f}",
+            f"{one.merge[0]:.4f} to {one.merge[1]:.4f}",
+            f"{one.change:+.4f}",
+        )
+    console.print(table)
