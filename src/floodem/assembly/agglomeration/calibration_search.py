@@ -46,8 +46,6 @@ class Tried:
     ----------
     rules
         From lenient to careful in no particular order.
-    accepted
-        How many edges each accepts.
     split_bits, merge_bits
         Variation of information of each rule, by fold.
     base_split_bits, base_merge_bits
@@ -57,7 +55,6 @@ class Tried:
     """
 
     rules: tuple[MergeRule, ...]
-    accepted: Int64[np.ndarray, "rules"]
     split_bits: Float64[np.ndarray, "rules folds"]
     merge_bits: Float64[np.ndarray, "rules folds"]
     base_split_bits: Float64[np.ndarray, "folds"]
@@ -68,7 +65,8 @@ class Tried:
         """Return the number of the best rule.
 
         It has the lowest sum of VOI split and merge of those whose VOI merge is not much above
-        the base's; among equals the most careful: few merges, then strict thresholds.
+        the base's; among equals that with the strictest thresholds is taken (iou before
+        coverage before deleted), and a limit of the distance only where it helps.
 
         Parameters
         ----------
@@ -86,11 +84,11 @@ class Tried:
         is_allowed = merge <= allowed + _SAME_BITS
         sums = np.where(is_allowed, split + merge, np.inf)
         ties = np.flatnonzero(sums <= sums.min() + _SAME_BITS)
-        return int(min(ties, key=lambda row: (self.accepted[row], _leniency(self.rules[row]))))
+        return int(min(ties, key=lambda row: _leniency(self.rules[row])))
 
 
 def _leniency(rule: MergeRule) -> tuple[float, ...]:
-    distance = math.inf if rule.distance_nm is None else rule.distance_nm
+    distance = -1.0 if rule.distance_nm is None else rule.distance_nm
     return (-rule.iou, -rule.coverage, rule.deleted, distance)
 
 
@@ -140,7 +138,7 @@ def try_rules(
     """
     merged = _Merged(edges, table, folds=folds)
     known: dict[bytes, Float64[np.ndarray, "folds 2"]] = {}
-    bits, accepted = np.zeros((len(rules), merged.folds, 2)), np.zeros(len(rules), np.int64)
+    bits = np.zeros((len(rules), merged.folds, 2))
     for number, rule in enumerate(rules):
         if number % _TOLD_EVERY == 0:
             if should_stop():
@@ -151,11 +149,10 @@ def try_rules(
         key = np.packbits(is_merge).tobytes()
         if key not in known:
             known[key] = merged.bits(is_merge)
-        bits[number], accepted[number] = known[key], np.count_nonzero(is_merge)
+        bits[number] = known[key]
     base = merged.bits(np.zeros(len(edges), np.bool_))
     return Tried(
         rules=tuple(rules),
-        accepted=accepted,
         split_bits=bits[:, :, 0],
         merge_bits=bits[:, :, 1],
         base_split_bits=base[:, 0],
