@@ -10,6 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from floodem.assembly.agglomeration.agglomerate import agglomerate
+    from floodem.assembly.agglomeration.applying import apply_merges
+    from floodem.assembly.consensus import make_consensus
     from floodem.assembly.segment import segment
     from floodem.errors import FloodemError
     from floodem.evaluation import evaluate
@@ -33,10 +36,13 @@ __all__ = [
     "TrainOptions",
     "VoxelSize",
     "__version__",
+    "agglomerate",
+    "apply_merges",
     "create_volume",
     "evaluate",
     "flood_at",
     "load_model",
+    "make_consensus",
     "open_volume",
     "segment",
     "train",
@@ -50,10 +56,13 @@ _HOMES = {
     "SegmentRequest": "floodem.flooding.request",
     "TrainOptions": "floodem.training.configuration.options",
     "VoxelSize": "floodem.geometry",
+    "agglomerate": "floodem.assembly.agglomeration.agglomerate",
+    "apply_merges": "floodem.assembly.agglomeration.applying",
     "create_volume": "floodem.volumes",
     "evaluate": "floodem.evaluation",
     "flood_at": "floodem.flooding.flood_at",
     "load_model": "floodem.network.model_file",
+    "make_consensus": "floodem.assembly.consensus",
     "open_volume": "floodem.volumes",
     "segment": "floodem.assembly.segment",
     "train": "floodem.training.runs.trainer",
