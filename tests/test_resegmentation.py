@@ -6,6 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes
+from hypothesis.extra.numpy import arrays as hypothesis_arrays
 
 from array_volume import ArrayVolume
 from floodem.assembly.agglomeration.point_floods import depths_nm
@@ -202,6 +206,20 @@ def test_no_seed_lies_near_the_point_when_so_asked():
     assert agreed(image, halved(labels), ids=(1, 101), options=options).calls == 0
     options = changed(init_exclusion_radius=(2, 2, 4))
     assert agreed(image, halved(labels), ids=(1, 101), options=options).iou > 0.95
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    mask=hypothesis_arrays(bool, array_shapes(min_dims=3, max_dims=3, max_side=5)),
+    edges=st.tuples(*[st.sampled_from([4.0, 6.5, 30.0])] * 3),
+)
+def test_depths_are_distances_to_the_nearest_voxel_outside(mask, edges):
+    depths = depths_nm(mask, VoxelSize(*edges))
+    assert (depths[~mask] == 0).all()
+    outside = np.argwhere(~mask) if not mask.all() else np.argwhere(~np.pad(mask, 1)) - 1
+    for voxel in np.argwhere(mask):
+        nearest = ((((outside - voxel) * edges) ** 2).sum(axis=1).min()) ** 0.5
+        assert depths[tuple(voxel)] == pytest.approx(nearest, rel=1e-12)
 
 
 def test_a_mask_without_surface_is_deepest_in_the_middle():

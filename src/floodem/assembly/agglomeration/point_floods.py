@@ -258,10 +258,15 @@ def depths_nm(
     assert near is not None
     window = mask[near.slices()]
     if window.all():
-        padded = distance_transform_edt(np.pad(window, 1), sampling=voxel_size.zyx_nm)
-        found[near.slices()] = padded[1:-1, 1:-1, 1:-1]
-    else:
-        found[near.slices()] = distance_transform_edt(window, sampling=voxel_size.zyx_nm)
+        window = np.pad(window, 1)
+    nearest = distance_transform_edt(
+        window, sampling=voxel_size.zyx_nm, return_distances=False, return_indices=True
+    )
+    # Distances are worked out in the mask alone, often a tenth of the voxels around a point.
+    squares = np.zeros(np.count_nonzero(window), np.float64)
+    for places, others, edge in zip(np.nonzero(window), nearest, voxel_size.zyx_nm, strict=True):
+        squares += ((others[window] - places) * edge) ** 2
+    found[near.slices()][mask[near.slices()]] = np.sqrt(squares)
     return found
 
 
