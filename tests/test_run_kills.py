@@ -70,7 +70,13 @@ def test_three_kills_change_no_result(expected):
     assert results(folder / "killed") == wanted
 
 
-@pytest.mark.parametrize("stage", ["segment", "agglomerate", "merge", "evaluate", "mesh", "scene"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        *("segment", "agglomerate"),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("merge", "evaluate", "mesh", "scene")),
+    ],
+)
 def test_a_kill_as_soon_as_a_stage_is_begun_changes_no_result(expected, stage):
     folder, wanted, _ = expected
     path = write_project(folder, f"at-{stage}.toml")

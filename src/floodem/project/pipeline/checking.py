@@ -88,11 +88,11 @@ def checked(cls: type[_Options], values: Any, *, where: str, problems: Problems)
             given[members[name].name] = entry
     if len(problems.found) > before:
         return None
-    made = problems.trying(where, lambda: cls(**given))
-    if made is None:
-        last = problems.found.pop()
-        problems.add(last.key, f"[{where}]: {last.sentence}")
-    return made
+    try:
+        return cls(**given)
+    except FloodemError as error:
+        problems.add(where, f"[{where}]: {error}" if where else str(error))
+        return None
 
 
 def _entry(kind: Any, value: Any, *, where: str, problems: Problems) -> Any:
