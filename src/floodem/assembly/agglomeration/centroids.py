@@ -15,6 +15,7 @@ from jaxtyping import Float64, Int64, UInt64
 
 from floodem.assembly.agglomeration.contacts import Contacts, merge_contacts, nothing
 from floodem.assembly.agglomeration.lengths import Lengths
+from floodem.geometry import Zyx
 from floodem.labels.runs import runs
 
 _FAR = 2.0**30
@@ -47,17 +48,16 @@ class Pairs:
         return len(self.ids_a)
 
     @classmethod
-    def of(cls, contacts: Contacts) -> Pairs:
-        """Return the pairs of some contacts."""
+    def of(cls, contacts: Contacts, *, shape: Zyx) -> Pairs:
+        """Return the pairs of some contacts in a box of this shape."""
+        positions = contacts.positions(shape)
         starts, counts = runs(contacts.ids_a, contacts.ids_b)
         return cls(
             ids_a=contacts.ids_a[starts],
             ids_b=contacts.ids_b[starts],
             distances_nm=contacts.distances_nm[starts],
             counts=counts,
-            sums=np.add.reduceat(contacts.positions, starts, axis=0)
-            if len(starts)
-            else contacts.positions,
+            sums=np.add.reduceat(positions, starts, axis=0) if len(starts) else positions,
         )
 
     def rows_of(self, contacts: Contacts) -> Int64[np.ndarray, " rows"]:
@@ -100,14 +100,15 @@ def merge_pairs(found: Sequence[Pairs]) -> Pairs:
 class PairCounter:
     """Adds up the ties of many blocks in memory proportional to the pairs that occur."""
 
-    def __init__(self) -> None:
-        self._merged = Pairs.of(nothing())
+    def __init__(self, shape: Zyx) -> None:
+        self._shape = shape
+        self._merged = Pairs.of(nothing(), shape=shape)
         self._waiting: list[Pairs] = []
         self._rows_waiting = 0
 
     def add(self, contacts: Contacts) -> None:
         """Count the ties of one more block; no voxel is in two blocks."""
-        pairs = Pairs.of(contacts)
+        pairs = Pairs.of(contacts, shape=self._shape)
         self._waiting.append(pairs)
         self._rows_waiting += len(pairs)
         # Merging only when the rows have doubled keeps the whole sum linearithmic.
@@ -124,16 +125,20 @@ class PairCounter:
         self._waiting, self._rows_waiting = [], 0
 
 
-def nearest_to_centroids(found: Sequence[Contacts], *, pairs: Pairs, lengths: Lengths) -> Contacts:
+def nearest_to_centroids(
+    found: Sequence[Contacts], *, pairs: Pairs, shape: Zyx, lengths: Lengths
+) -> Contacts:
     """Return of each pair the tie nearest to the centroid of all its ties.
 
     Parameters
     ----------
     found
         Some ties, of several blocks in any order; those of pairs that have nearer ones are left
-        out. Positions are so small that the sum of all fits 64 bits.
+        out. There are so few that the sum of their positions fits 64 bits.
     pairs
         What is known of all ties.
+    shape
+        Of the box that is searched.
     """
     contacts = merge_contacts(found)
     rows = pairs.rows_of(contacts)
@@ -143,23 +148,22 @@ def nearest_to_centroids(found: Sequence[Contacts], *, pairs: Pairs, lengths: Le
     starts, sizes = runs(rows)
     if not len(starts):
         return ties
-    edges = np.array(lengths.edges, np.int64)
-    off = edges * (pairs.counts[rows, np.newaxis] * ties.positions - pairs.sums[rows])
+    edges, positions = np.array(lengths.edges, np.int64), ties.positions(shape)
+    off = edges * (pairs.counts[rows, np.newaxis] * positions - pairs.sums[rows])
     costs = (off**2).sum(axis=1)
     least = np.repeat(np.minimum.reduceat(costs, starts), sizes)
     best = np.flatnonzero(costs == least)
     best = best[runs(rows[best])[0]]
     # Where squares may have left 64 bits, Python's own whole numbers have no end.
     roughly = edges * (
-        pairs.counts[rows, np.newaxis].astype(np.float64) * ties.positions - pairs.sums[rows]
+        pairs.counts[rows, np.newaxis].astype(np.float64) * positions - pairs.sums[rows]
     )
     is_far = np.maximum.reduceat(np.abs(roughly).max(axis=1), starts) > _FAR
     for number in np.flatnonzero(is_far).tolist():
         row = rows[starts[number]]
         some = slice(starts[number], starts[number] + sizes[number])
         exact = edges.astype(object) * (
-            int(pairs.counts[row]) * ties.positions[some].astype(object)
-            - pairs.sums[row].astype(object)
+            int(pairs.counts[row]) * positions[some].astype(object) - pairs.sums[row].astype(object)
         )
         best[number] = starts[number] + int(np.argmin((exact**2).sum(axis=1)))
     return ties.select(best)

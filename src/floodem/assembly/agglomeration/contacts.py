@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
@@ -39,7 +39,7 @@ Rows = Int64[np.ndarray, " rows"]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Contacts:
-    """Ties of pairs, ordered by `ids_a`, `ids_b` and then position, in C order.
+    """Ties of pairs, ordered by `ids_a`, `ids_b` and then place.
 
     Attributes
     ----------
@@ -47,14 +47,15 @@ class Contacts:
         The two segments, the smaller id first.
     distances_nm
         The pair's smallest distance, the same in all its rows.
-    positions
-        Voxels z, y, x; none occurs twice for a pair.
+    places
+        Voxels, as numbers in the C order of the box that is searched; none occurs twice for
+        a pair.
     """
 
     ids_a: UInt64[np.ndarray, " rows"]
     ids_b: UInt64[np.ndarray, " rows"]
     distances_nm: Float64[np.ndarray, " rows"]
-    positions: Int64[np.ndarray, "rows 3"]
+    places: Int64[np.ndarray, " rows"]
 
     def __len__(self) -> int:
         return len(self.ids_a)
@@ -65,49 +66,22 @@ class Contacts:
             ids_a=self.ids_a[rows],
             ids_b=self.ids_b[rows],
             distances_nm=self.distances_nm[rows],
-            positions=self.positions[rows],
+            places=self.places[rows],
         )
 
     def starts(self) -> Rows:
         """Return where the rows of each pair begin."""
         return runs(self.ids_a, self.ids_b)[0]
 
+    def positions(self, shape: Zyx) -> Int64[np.ndarray, "rows 3"]:
+        """Return the voxels z, y, x in a box of this shape."""
+        return np.stack(np.unravel_index(self.places, shape), axis=1).astype(np.int64)
+
 
 def nothing() -> Contacts:
     """Return contacts without a row."""
-    ids = np.zeros(0, np.uint64)
-    return Contacts(
-        ids_a=ids, ids_b=ids, distances_nm=np.zeros(0), positions=np.zeros((0, 3), np.int64)
-    )
-
-
-def find_contacts(grown: Grown, *, core: Box, start: Zyx, lengths: Lengths) -> Contacts:
-    """Find the nearest places of all pairs that touch with the lower voxel in a core.
-
-    Parameters
-    ----------
-    grown
-        Grown labels of the core and what is around it.
-    core
-        Where the lower voxels lie, z, y, x.
-    start
-        Where the arrays begin, in the frame of the core.
-    """
-    _, rows, columns = grown.labels.shape
-    found = [nothing()]
-    step = max(1, _SLAB_VOXELS // max(1, rows * columns))
-    for first in range(core.start[0], core.stop[0], step):
-        slab = Box(
-            (first, *core.start[1:]), (min(first + step, core.stop[0]), *core.stop[1:])
-        ).translate((-start[0], -start[1], -start[2]))
-        found += [_across(grown, slab=slab, offset=offset, lengths=lengths) for offset in OFFSETS]
-    ties = merge_contacts(found)
-    return Contacts(
-        ids_a=ties.ids_a,
-        ids_b=ties.ids_b,
-        distances_nm=ties.distances_nm,
-        positions=ties.positions + np.array(start, np.int64),
-    )
+    ids, places = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    return Contacts(ids_a=ids, ids_b=ids, distances_nm=np.zeros(0), places=places)
 
 
 def merge_contacts(found: Sequence[Contacts]) -> Contacts:
@@ -116,51 +90,80 @@ def merge_contacts(found: Sequence[Contacts]) -> Contacts:
         ids_a=np.concatenate([one.ids_a for one in found]),
         ids_b=np.concatenate([one.ids_b for one in found]),
         distances_nm=np.concatenate([one.distances_nm for one in found]),
-        positions=np.concatenate([one.positions for one in found]),
+        places=np.concatenate([one.places for one in found]),
     )
-    rows = rows.select(_is_nearest(rows.ids_a, rows.ids_b, rows.distances_nm))
-    rows = rows.select(np.lexsort((*rows.positions.T[::-1], rows.ids_b, rows.ids_a)))
-    return rows.select(runs(rows.ids_a, rows.ids_b, *rows.positions.T)[0])
+    if not len(rows):
+        return rows
+    # Neighbouring rows are mostly of one pair, so that runs of them are sorted, not rows.
+    starts, lengths = runs(rows.ids_a, rows.ids_b)
+    order = np.lexsort((rows.ids_b[starts], rows.ids_a[starts]))
+    pairs, sizes = runs(rows.ids_a[starts][order], rows.ids_b[starts][order])
+    nearest = np.minimum.reduceat(rows.distances_nm, starts)[order]
+    least, numbers = np.empty(len(starts)), np.empty(len(starts), np.int64)
+    least[order] = np.repeat(np.minimum.reduceat(nearest, pairs), sizes)
+    numbers[order] = np.repeat(np.arange(len(pairs)), sizes)
+    is_tie = rows.distances_nm == np.repeat(least, lengths)
+    rows, number = rows.select(is_tie), np.repeat(numbers, lengths)[is_tie]
+    rows = rows.select(np.lexsort((rows.places, number)))
+    return rows.select(runs(rows.ids_a, rows.ids_b, rows.places)[0])
 
 
-def _across(grown: Grown, *, slab: Box, offset: Zyx, lengths: Lengths) -> Contacts:
-    """Return the ties across one offset, lower voxels in a part of the arrays."""
-    within = Box.from_shape(grown.labels.shape).translate((-offset[0], -offset[1], -offset[2]))
-    lower_box = slab.intersection(within)
-    if lower_box is None:
-        return nothing()
-    lower, upper = lower_box.slices(), lower_box.translate(offset).slices()
-    one, other = grown.labels[lower], grown.labels[upper]
-    touching = np.nonzero((one != other) & (one != 0) & (other != 0))
-    a, b = one[touching].astype(np.uint64), other[touching].astype(np.uint64)
-    ids_a, ids_b = np.minimum(a, b), np.maximum(a, b)
-    distances = lengths.mean_nm(grown.squared[lower][touching], grown.squared[upper][touching])
-    rows = _is_nearest(ids_a, ids_b, distances)
-    positions = np.stack([axis[rows] for axis in touching], axis=1)
-    return Contacts(
-        ids_a=ids_a[rows],
-        ids_b=ids_b[rows],
-        distances_nm=distances[rows],
-        positions=positions + np.array(lower_box.start, np.int64),
-    )
+def find_contacts(grown: Grown, *, core: Box, start: Zyx, shape: Zyx, lengths: Lengths) -> Contacts:
+    """Find the nearest places of all pairs that touch with the lower voxel in a core.
 
-
-def _is_nearest(
-    ids_a: UInt64[np.ndarray, " rows"],
-    ids_b: UInt64[np.ndarray, " rows"],
-    distances: Float64[np.ndarray, " rows"],
-) -> Bool[np.ndarray, " rows"]:
-    """Tell which rows have the smallest distance of their pair.
-
-    Neighbouring rows are mostly of one pair, so that runs of them are sorted, not rows.
+    Parameters
+    ----------
+    grown
+        Grown labels of the core and what is around it.
+    core
+        Where the lower voxels lie, z, y, x, counted from the start of the box that is searched.
+    start
+        Where the grown labels begin, counted in the same way.
+    shape
+        Of the box that is searched.
     """
-    starts, lengths = runs(ids_a, ids_b)
-    if not len(starts):
-        return np.zeros(0, np.bool_)
-    nearest = np.minimum.reduceat(distances, starts)
-    a, b = ids_a[starts], ids_b[starts]
-    order = np.lexsort((b, a))
-    pairs, sizes = runs(a[order], b[order])
-    least = np.empty_like(nearest)
-    least[order] = np.repeat(np.minimum.reduceat(nearest[order], pairs), sizes)
-    return np.asarray(distances == np.repeat(least, lengths))
+    rows, columns = grown.bordered_labels.shape[1:]
+    # With the border, voxel 0 of the core is voxel 1 of the array.
+    z, y, x = start
+    inner = core.translate((1 - z, 1 - y, 1 - x))
+    step = max(1, _SLAB_VOXELS // (rows * columns))
+    found = [nothing()]
+    for first in range(inner.start[0], inner.stop[0], step):
+        planes = slice(first, min(first + step, inner.stop[0]))
+        ties = _within_planes(grown, planes=planes, inner=inner, lengths=lengths)
+        at = ties.positions(grown.bordered_labels.shape) + np.array(start, np.int64) - 1
+        places = np.ravel_multi_index(tuple(at.T), shape)
+        found.append(replace(ties, places=places.astype(np.int64)))
+    return merge_contacts(found)
+
+
+def _within_planes(grown: Grown, *, planes: slice, inner: Box, lengths: Lengths) -> Contacts:
+    """Return the ties of lower voxels in some planes; places are flat indices of the array."""
+    _, rows, columns = grown.bordered_labels.shape
+    labels, squared = grown.bordered_labels.reshape(-1), grown.bordered_squared.reshape(-1)
+    _, in_y, in_x = inner.slices()
+    is_core = np.zeros((planes.stop - planes.start, rows, columns), np.bool_)
+    is_core[:, in_y, in_x] = True
+    # Up to the last voxel of the core; the border lies beyond, and all steps from here end in
+    # the array. The border is empty, so that no step leads from a row to the next one.
+    first = planes.start * rows * columns
+    last = ((planes.stop - 1) * rows + in_y.stop - 1) * columns + in_x.stop
+    is_full = labels[first : last + (rows + 1) * columns + 1] != 0
+    can_be_lower = is_full[: last - first] & is_core.reshape(-1)[: last - first]
+    found = [nothing()]
+    for dz, dy, dx in OFFSETS:
+        step = (dz * rows + dy) * columns + dx
+        is_touching = labels[first:last] != labels[first + step : last + step]
+        is_touching &= can_be_lower
+        is_touching &= is_full[step : last - first + step]
+        lower = np.flatnonzero(is_touching) + first
+        one, other = labels[lower].astype(np.uint64), labels[lower + step].astype(np.uint64)
+        found.append(
+            Contacts(
+                ids_a=np.minimum(one, other),
+                ids_b=np.maximum(one, other),
+                distances_nm=lengths.mean_nm(squared[lower], squared[lower + step]),
+                places=lower,
+            )
+        )
+    return merge_contacts(found)

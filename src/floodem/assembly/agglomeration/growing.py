@@ -38,19 +38,29 @@ _TYPES = (np.int16, np.int32, np.int64)
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Grown:
-    """Segments that have grown.
+    """Segments that have grown, with a border of one far voxel at every face.
 
     Attributes
     ----------
-    labels
+    bordered_labels
         The segments with what they grew by; 0 where all segments are too far away.
-    squared
+    bordered_squared
         Square of the distance to the nearest segment voxel, in units squared of the lengths;
         ``limit + 1`` where it is above the limit.
     """
 
-    labels: UInt[np.ndarray, "z y x"]
-    squared: Integer[np.ndarray, "z y x"]
+    bordered_labels: UInt[np.ndarray, "z y x"]
+    bordered_squared: Integer[np.ndarray, "z y x"]
+
+    @property
+    def labels(self) -> UInt[np.ndarray, "z y x"]:
+        """The labels without the border."""
+        return self.bordered_labels[1:-1, 1:-1, 1:-1]
+
+    @property
+    def squared(self) -> Integer[np.ndarray, "z y x"]:
+        """The squared distances without the border."""
+        return self.bordered_squared[1:-1, 1:-1, 1:-1]
 
 
 def grow(labels: UInt[np.ndarray, "z y x"], *, lengths: Lengths) -> Grown:
@@ -64,7 +74,7 @@ def grow(labels: UInt[np.ndarray, "z y x"], *, lengths: Lengths) -> Grown:
     labels
         Segments; 0 is empty space.
     """
-    # A border of far voxels, so that every voxel has six neighbours.
+    # The border gives every voxel six neighbours.
     padded = np.pad(labels, 1)
     squared = np.full(padded.shape, lengths.limit + 1, dtype=_type_for(lengths))
     inner = squared[1:-1, 1:-1, 1:-1]
@@ -72,7 +82,7 @@ def grow(labels: UInt[np.ndarray, "z y x"], *, lengths: Lengths) -> Grown:
     _spread(inner, lengths)
     near = np.flatnonzero((squared > 0) & (squared <= lengths.limit))
     _pull_labels(padded.reshape(-1), near, _best_neighbours(squared, near))
-    return Grown(labels=padded[1:-1, 1:-1, 1:-1], squared=inner)
+    return Grown(bordered_labels=padded, bordered_squared=squared)
 
 
 def _type_for(lengths: Lengths) -> type[np.signedinteger[Any]]:

@@ -12,7 +12,7 @@ Tasks leave their tables in the work folder, on a disk or on a server::
     WORK/points/small/KEY.npz      which of them are too small in the whole volume
     WORK/points/contacts/KEY.npz   the nearest places of each pair, all ties
 
-Positions in the tables are counted from the start of the box that is searched.
+Places in the tables are voxels of the box that is searched, numbered in C order.
 """
 
 from __future__ import annotations
@@ -210,15 +210,17 @@ def find_contacts_task(task: BlockTask) -> dict[str, Any]:
         labels,
         core=task.block.core.translate((-z, -y, -x)),
         start=around.translate((-z, -y, -x)).start,
+        shape=blocks.plan.box.shape,
         lengths=blocks.lengths,
     )
     blocks.write_contacts(task.block, contacts)
     return {"pairs": len(contacts.starts()), "ties": len(contacts), "voxels": around.size}
 
 
-def contacts_of(labels: Labels, *, core: Box, start: Zyx, lengths: Lengths) -> Contacts:
-    """Grow the segments of an array, and return the contacts with the lower voxel in a core."""
-    return find_contacts(grow(labels, lengths=lengths), core=core, start=start, lengths=lengths)
+def contacts_of(labels: Labels, *, core: Box, start: Zyx, shape: Zyx, lengths: Lengths) -> Contacts:
+    """Grow the segments of an array, and find the contacts in a core (see `find_contacts`)."""
+    grown = grow(labels, lengths=lengths)
+    return find_contacts(grown, core=core, start=start, shape=shape, lengths=lengths)
 
 
 def write_small_ids(blocks: PointBlocks) -> int:

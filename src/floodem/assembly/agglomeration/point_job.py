@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from floodem.assembly.agglomeration.centroids import PairCounter, nearest_to_centroids
-from floodem.assembly.agglomeration.contacts import Contacts
+from floodem.assembly.agglomeration.centroids import PairCounter, Pairs, nearest_to_centroids
+from floodem.assembly.agglomeration.contacts import Contacts, nothing
 from floodem.assembly.agglomeration.lengths import Lengths
 from floodem.assembly.agglomeration.point_blocks import (
     BlockTask,
@@ -100,12 +100,12 @@ def find_points_of(
         without_small(labels, min_size=options.min_size),
         core=Box.from_shape((z, y, x)),
         start=(0, 0, 0),
+        shape=(z, y, x),
         lengths=lengths,
     )
-    counter = PairCounter()
-    counter.add(contacts)
-    ties = nearest_to_centroids([contacts], pairs=counter.pairs(), lengths=lengths)
-    return _as_points(ties, start=(0, 0, 0))
+    pairs = Pairs.of(contacts, shape=(z, y, x))
+    ties = nearest_to_centroids([contacts], pairs=pairs, shape=(z, y, x), lengths=lengths)
+    return _as_points(ties, box=Box.from_shape((z, y, x)))
 
 
 def find_decision_points(
@@ -291,28 +291,32 @@ def _gather(search: _Search) -> dict[str, Any]:
             done += 1
             search.tell(done, total, says="gathering points")
 
-    counter = PairCounter()
+    box = blocks.plan.box
+    counter = PairCounter(box.shape)
     for contacts in tables():
         counter.add(contacts)
     pairs = counter.pairs()
-    nearest: list[Contacts] = []
+
+    def best_of(found: Sequence[Contacts]) -> Contacts:
+        return nearest_to_centroids(found, pairs=pairs, shape=box.shape, lengths=blocks.lengths)
+
+    nearest: list[Contacts] = [nothing()]
     waiting = 0
     for contacts in tables():
-        nearest.append(nearest_to_centroids([contacts], pairs=pairs, lengths=blocks.lengths))
+        nearest.append(best_of([contacts]))
         waiting += len(nearest[-1])
         if waiting > 2 * len(pairs):
-            nearest = [nearest_to_centroids(nearest, pairs=pairs, lengths=blocks.lengths)]
+            nearest = [best_of(nearest)]
             waiting = len(nearest[0])
-    ties = nearest_to_centroids(nearest, pairs=pairs, lengths=blocks.lengths)
-    points = _as_points(ties, start=blocks.plan.box.start)
+    points = _as_points(best_of(nearest), box=box)
     open_store(blocks.work).write(POINTS_FILE, points.pack())
     return {"points": len(points)}
 
 
-def _as_points(ties: Contacts, *, start: Zyx) -> DecisionPoints:
+def _as_points(ties: Contacts, *, box: Box) -> DecisionPoints:
     return DecisionPoints(
         ids_a=ties.ids_a,
         ids_b=ties.ids_b,
-        positions=ties.positions + np.array(start, np.int64),
+        positions=ties.positions(box.shape) + np.array(box.start, np.int64),
         distances_nm=ties.distances_nm,
     )
