@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from floodem.cli.values import option_value
+from floodem.cli.view_report import is_page, show_report
 from floodem.errors import OptionError
 from floodem.geometry import VoxelSize
 
@@ -31,7 +32,7 @@ def view(
         list[str] | None,
         typer.Argument(
             metavar="LAYERS",
-            help="Volumes, scenes; image=ADDRESS or segmentation=ADDRESS says how to show one.",
+            help="Volumes, scenes, a report; image=ADDRESS or segmentation=ADDRESS names the kind.",
         ),
     ] = None,
     *,
@@ -110,7 +111,8 @@ def view(
     """Open images, segmentations and scenes in the browser.
 
     Files and folders of every format, gs:// and s3:// are read piece by piece as you look.
-    Addresses on other servers go to the viewer as they are: precomputed, zarr, n5 and nifti
+    A report of floodem evaluate opens with links that lead into the viewer. Addresses on other
+    servers go to the viewer as they are: precomputed, zarr, n5 and nifti
     over http, dvid://, boss://, render://; "precomputed://https://..." and
     "https://...|zarr3:" alike.
 
@@ -126,6 +128,12 @@ def view(
 
     if not any([layers, image, segmentation, meshes, skeletons]):
         raise OptionError("there is nothing to show: floodem view IMAGE SEGMENTATION")
+    if any(map(is_page, layers or [])):
+        others = [image, segmentation, meshes, skeletons, voxel_size, position, select, layout]
+        if len(layers or []) > 1 or any([*others, model, screenshot, share]):
+            raise OptionError("a report is shown as it is: floodem view REPORT.html")
+        show_report(Path((layers or [])[0]), host=host, port=port, opens_browser=not no_browser)
+        return
     if model is not None and (screenshot is not None or share):
         raise OptionError("--model is for clicking: leave out --screenshot and --share")
     if model is None and keep is not None:
@@ -195,12 +203,17 @@ def print_state(running: Viewer) -> None:
 
 def stay_open(running: Viewer, *, opens_browser: bool) -> None:
     """Print the address, open it, and serve until Ctrl-C."""
+    open_and_stay(running.address, opens_browser=opens_browser)
+
+
+def open_and_stay(address: str, *, opens_browser: bool) -> None:
+    """Print an address that is served, open it, and wait until Ctrl-C."""
     with until_ctrl_c():
-        print(f"open {running.address}\nCtrl-C ends it", flush=True)
+        print(f"open {address}\nCtrl-C ends it", flush=True)
         if opens_browser and has_screen():
             import webbrowser
 
-            webbrowser.open(running.address)
+            webbrowser.open(address)
         stay()
 
 

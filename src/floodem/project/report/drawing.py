@@ -175,7 +175,8 @@ def draw_slice(one: Slice, scale: Scale) -> Pixels:
 
     pixels = np.repeat(_below(one)[..., None], 3, axis=2)
     strong = _STRONG_ALPHA if one.grey is not None else _STRONG_ALPHA_BARE
-    _blend(pixels, one.segments != 0, _colours(one.segments), alpha=_PALE_ALPHA)
+    others = (one.segments != 0) & ~one.first & ~one.second
+    _blend(pixels, others, _colours(one.segments), alpha=_PALE_ALPHA)
     _blend(pixels, one.first, FIRST, alpha=strong)
     _blend(pixels, one.second, SECOND, alpha=strong)
     wide = large(pixels)

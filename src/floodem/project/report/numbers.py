@@ -53,9 +53,11 @@ class Metric:
     def interval_text(self, evaluation: Evaluation, *, between: str = " – ") -> str | None:
         """Return both ends of the interval, or None where there is none."""
         found = self.interval(evaluation)
-        if found is None:
-            return None
-        return f"{format(found.low, self.form)}{between}{format(found.high, self.form)}"
+        return None if found is None else self.range_text(found, between=between)
+
+    def range_text(self, interval: Interval, *, between: str = " – ") -> str:
+        """Return both ends of an interval."""
+        return f"{format(interval.low, self.form)}{between}{format(interval.high, self.form)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

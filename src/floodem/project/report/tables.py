@@ -76,7 +76,9 @@ def _where_both(metric: Metric, one: Evaluation) -> str:
     if metric.key == "voi_sum_bits":
         return metric.text(both.voi_split_bits + both.voi_merge_bits)
     value = getattr(both, metric.key, None)
-    return "" if value is None else metric.text(value)
+    interval = one.intervals_where_both.get(metric.key)
+    below = "" if interval is None else f"<small>{metric.range_text(interval)}</small>"
+    return "" if value is None else f"{metric.text(value)}{below}"
 
 
 def _side_by_side(contents: Contents, metrics: Sequence[Metric]) -> str:

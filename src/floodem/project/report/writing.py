@@ -40,6 +40,7 @@ from floodem.project.report.scene import (
 )
 from floodem.viewer.layers import unique_names
 from floodem.viewer.serving.pages import client_folder
+from floodem.volumes.servers.addresses import without_secrets
 
 PLACES = 10
 """How many mergers and how many splits are shown."""
@@ -120,7 +121,7 @@ def write_report(
     require_report_place(path, overwrite=overwrite, has_viewer=has_viewer)
     labels = segmentations or [one.segmentation for one in evaluations]
     truth = evaluations[0].truth if truth is None else truth
-    called = list(names or unique_names([uri_of(one) for one in labels]))
+    called = list(names or unique_names([without_secrets(uri_of(one)) for one in labels]))
     remarks = _remarks(evaluations)
 
     def told(sentence: str) -> None:
@@ -146,7 +147,7 @@ def write_report(
             if progress is not None:
                 progress(Progress(stage="places", done=done, total=len(chosen), unit="places"))
             pictured.append(look_at(place, volumes, scene=growing))
-    first = unique_names([uri_of(truth)])[0]
+    first = unique_names([without_secrets(uri_of(truth))])[0]
     contents = Contents(
         path=path,
         title=title or f"{', '.join(called)} against {first}",

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from http import HTTPStatus
@@ -74,6 +74,8 @@ class ServedFolder:
     absent
         Gives what a file that is not there would hold, by its path, None where there is
         none.
+    only
+        Names in the folder that may be seen; None: all.
 
     Raises
     ------
@@ -88,6 +90,7 @@ class ServedFolder:
         is_public: bool = False,
         headers: Mapping[str, str] | None = None,
         absent: Callable[[str], bytes | None] | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
         if not folder.is_dir():
             raise OptionError(f"there is no folder {folder} to serve: check the path")
@@ -95,6 +98,7 @@ class ServedFolder:
         self._root = Path(os.path.realpath(folder))
         self._extra = dict(headers or {})
         self._absent = absent
+        self._only = only
         self.executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="floodem-folder")
 
     def at_once(self, request: Request) -> Answer | None:
@@ -131,7 +135,10 @@ class ServedFolder:
         if found != self._root and self._root not in found.parents:
             return None
         # A link may lead to what must not be seen by another name.
-        if not all(map(_may_be_seen, found.relative_to(self._root).parts)):
+        names = found.relative_to(self._root).parts
+        if not all(map(_may_be_seen, names)):
+            return None
+        if self._only is not None and (not names or names[0] not in self._only):
             return None
         try:
             mode = found.stat().st_mode

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -159,6 +159,7 @@ class Site:
         *,
         is_public: bool = False,
         absent: Callable[[str], bytes | None] | None = None,
+        only: Collection[str] | None = None,
     ) -> str:
         """Serve the files below a folder, hidden ones and links out of it left out.
 
@@ -171,6 +172,8 @@ class Site:
         absent
             Gives what a file that is not there would hold, by its path below the folder;
             None where there is none.
+        only
+            Names in the folder that may be seen; None: all.
 
         Returns
         -------
@@ -182,7 +185,8 @@ class Site:
         OptionError
             When there is no such folder.
         """
-        return self._add(ServedFolder(folder, is_public=is_public, absent=absent), "f", None)
+        served = ServedFolder(folder, is_public=is_public, absent=absent, only=only)
+        return self._add(served, "f", None)
 
     def close(self) -> None:
         """Take everything away that this site served; the last one gives the port back."""
