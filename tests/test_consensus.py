@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from consensus_cases import SMALL, agreed, blobs, over, read, stage_by_stage, store, twin
 from floodem.assembly.consensus import ConsensusOptions, make_consensus
 from floodem.assembly.consensus.numbering import component_ids, pair_ids
-from floodem.assembly.consensus.pieces import PieceTable
+from floodem.assembly.consensus.pieces import BlockPieces, PieceTable
 from floodem.errors import (
     DestinationExistsError,
     GeometryError,
@@ -126,6 +127,22 @@ def test_a_segmentation_agrees_with_itself(files, labels, tmp_path):
     assert (read(found.uri) == whole).all()
     assert found.summary["pairs"] == found.segments == len(np.unique(whole)) - 1
     assert found.summary["kept"] == 1
+
+
+def test_pieces_are_the_same_with_and_without_the_fast_library(labels, monkeypatch):
+    box = Box.from_shape(SHAPE)
+
+    def seen():
+        pieces = BlockPieces(labels[0], splits=True)
+        return pieces.numbered(pieces.voxels.reshape(-1)), pieces.table(core=box, box=box)
+
+    fast, table = seen()
+    monkeypatch.setitem(sys.modules, "cc3d", None)
+    slow, other = seen()
+    np.testing.assert_array_equal(fast, slow)
+    np.testing.assert_array_equal(fast.reshape(SHAPE), components(labels[0])[0])
+    for name in ("objects", "voxels", "firsts"):
+        np.testing.assert_array_equal(getattr(table, name), getattr(other, name))
 
 
 def test_the_summary_counts_what_came_in_and_what_is_left(files, labels, tmp_path):

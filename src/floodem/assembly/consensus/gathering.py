@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from floodem.assembly.blocks import Block
-from floodem.assembly.consensus.numbering import component_ids, pair_ids, rows_of
+from floodem.assembly.consensus.numbering import PairRows, component_ids, pair_ids
 from floodem.assembly.consensus.pieces import PieceTable
 from floodem.assembly.consensus.tables import ConsensusTables, Side
 from floodem.assembly.joining import Joining, node_dtype
@@ -196,13 +196,13 @@ def number_pairs(task: PairTask) -> dict[str, Any]:
         counter.add(found.select(found.ids_a > 0))
     table = counter.table()
     ids = pair_ids(table, largest_a=task.largest_a, split_min_size=task.split_min_size)
+    rows = PairRows(table)
 
     def keep(block: Block) -> None:
         found = _with_ids(gathering, block)
         is_labelled = found.ids_a > 0
         result = np.zeros(len(found), np.uint64)
-        rows = rows_of(table, ids_a=found.ids_a[is_labelled], ids_b=found.ids_b[is_labelled])
-        result[is_labelled] = ids[rows]
+        result[is_labelled] = ids[rows.of(found.ids_a[is_labelled], found.ids_b[is_labelled])]
         tables.write_result(block, result)
 
     for _ in gathering.each(keep, says="numbering pairs"):

@@ -141,30 +141,28 @@ def _after(largest: int, count: int, *, what: str) -> UInt64[np.ndarray, "ids"]:
 _NO_IDS = np.zeros(0, np.uint64)
 
 
-def rows_of(
-    table: OverlapTable, *, ids_a: UInt64[np.ndarray, "n"], ids_b: UInt64[np.ndarray, "n"]
-) -> Int64[np.ndarray, "n"]:
-    """Return in which row of a table, ordered by both ids, each of some pairs stands.
+class PairRows:
+    """Finds pairs in a table that is ordered by both ids.
 
-    Raises
-    ------
-    LabelError
-        When a pair is not in the table.
+    Parameters
+    ----------
+    table
+        Every pair once.
     """
-    known_a, known_b = np.unique(table.ids_a), np.unique(table.ids_b)
-    width = np.uint64(max(1, len(known_b)))
 
-    def keys(a: UInt64[np.ndarray, "k"], b: UInt64[np.ndarray, "k"]) -> UInt64[np.ndarray, "k"]:
-        at_a, at_b = np.searchsorted(known_a, a), np.searchsorted(known_b, b)
-        return at_a.astype(np.uint64) * width + at_b.astype(np.uint64)
+    def __init__(self, table: OverlapTable) -> None:
+        self._known_a, self._known_b = np.unique(table.ids_a), np.unique(table.ids_b)
+        self._keys = self._numbered(table.ids_a, table.ids_b)
 
-    rows = np.searchsorted(keys(table.ids_a, table.ids_b), keys(ids_a, ids_b))
-    is_there = rows < len(table)
-    is_there[is_there] = (table.ids_a[rows[is_there]] == ids_a[is_there]) & (
-        table.ids_b[rows[is_there]] == ids_b[is_there]
-    )
-    if not is_there.all():
-        raise LabelError(
-            "a pair is not among those that were counted: begin again with --overwrite"
-        )
-    return rows
+    def of(
+        self, ids_a: UInt64[np.ndarray, "n"], ids_b: UInt64[np.ndarray, "n"]
+    ) -> Int64[np.ndarray, "n"]:
+        """Return in which row of the table each of some pairs, all of them there, stands."""
+        return np.searchsorted(self._keys, self._numbered(ids_a, ids_b))
+
+    def _numbered(
+        self, ids_a: UInt64[np.ndarray, "n"], ids_b: UInt64[np.ndarray, "n"]
+    ) -> UInt64[np.ndarray, "n"]:
+        """Return one number for each pair, in the order of the pairs."""
+        at_a, at_b = np.searchsorted(self._known_a, ids_a), np.searchsorted(self._known_b, ids_b)
+        return at_a.astype(np.uint64) * np.uint64(len(self._known_b)) + at_b.astype(np.uint64)

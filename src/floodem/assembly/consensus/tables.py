@@ -23,7 +23,7 @@ from jaxtyping import Int64, UInt32, UInt64
 
 from floodem.assembly.blocks import Block, BlockPlan
 from floodem.assembly.columns import Column, pack_columns, unpack_columns
-from floodem.assembly.consensus.pieces import Pieces, PieceTable
+from floodem.assembly.consensus.pieces import BlockPieces, PieceTable
 from floodem.errors import VolumeFormatError
 from floodem.volumes.servers.addresses import without_secrets
 from floodem.volumes.servers.transport import open_store
@@ -109,9 +109,11 @@ class ConsensusTables:
             raise self._unusable(name, f"a piece begins outside of {self.plan.box}")
         return found
 
-    def write_faces(self, side: Side, block: Block, pieces: Pieces) -> None:
+    def write_faces(self, side: Side, block: Block, pieces: BlockPieces) -> None:
         """Keep the outermost pieces of a block, on all sides where other blocks are."""
-        planes = [_plane(pieces, face).reshape(-1) for face in self._faces(block)]
+        planes = [
+            pieces.numbered(_plane(pieces.voxels, face).reshape(-1)) for face in self._faces(block)
+        ]
         self._write(f"{side}/{block.key}-faces", {"pieces": np.concatenate([_NO_32, *planes])})
 
     def read_face(

@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt32, UInt64
+from jaxtyping import UInt64
 
 from floodem.assembly.blocks import Block
 from floodem.assembly.consensus.overlay import LaidLabels, Overlay
-from floodem.assembly.consensus.pieces import Pieces, pieces_of, table_of, touching
+from floodem.assembly.consensus.pieces import (
+    BlockPieces,
+    both_of,
+    overlapping,
+    pairs_of,
+    touching,
+)
 from floodem.assembly.consensus.tables import ConsensusTables, Overlaps, Side, Touching
 from floodem.assembly.writing import ChunkSums, require_going_on
 from floodem.errors import VolumeFormatError
-from floodem.labels import contingency
-from floodem.labels.runs import runs
 from floodem.volumes import open_volume
 
 SIDES: tuple[Side, Side] = ("a", "b")
@@ -65,13 +69,13 @@ def find_pieces_task(task: BlockTask) -> dict[str, Any]:
         When something cannot be read or written.
     """
     box, block = task.tables.plan.box, task.block
-    found: list[Pieces] = []
+    found: list[BlockPieces] = []
     counts = {}
     for side in SIDES:
         require_going_on()
         labels = _laid(task, side).read(block.core)
-        pieces = pieces_of(labels, splits=task.splits)
-        table = table_of(pieces, labels, core=block.core, box=box)
+        pieces = BlockPieces(labels, splits=task.splits)
+        table = pieces.table(core=block.core, box=box)
         del labels
         task.tables.write_pieces(side, block, table)
         if task.splits:
@@ -150,12 +154,13 @@ def _laid(task: BlockTask, side: Side) -> LaidLabels:
     return task.overlay.a if side == "a" else task.overlay.b
 
 
-def _overlaps(a: Pieces, b: Pieces) -> Overlaps:
-    table = contingency(a, b)
-    table = table.select(table.ids_a > 0)
-    return Overlaps(
-        a=table.ids_a.astype(np.uint32), b=table.ids_b.astype(np.uint32), voxels=table.counts
-    )
+def _overlaps(a: BlockPieces, b: BlockPieces) -> Overlaps:
+    pairs, lengths = overlapping(a, b)
+    known, which = np.unique(pairs, return_inverse=True)
+    # Sums of whole numbers below 2**53 are exact.
+    voxels = np.bincount(which, weights=lengths).astype(np.int64)
+    of_a, of_b = both_of(known)
+    return Overlaps(a=of_a[of_a > 0], b=of_b[of_a > 0], voxels=voxels[of_a > 0])
 
 
 def _result(task: BlockTask) -> UInt64[np.ndarray, "z y x"]:
@@ -166,26 +171,15 @@ def _result(task: BlockTask) -> UInt64[np.ndarray, "z y x"]:
         raise _changed(task)
     if not ids.any():
         return np.zeros(block.core.shape, np.uint64)
-    a, b = (
-        pieces_of(_laid(task, side).read(block.core), splits=task.splits).reshape(-1)
-        for side in SIDES
-    )
-    starts, lengths = runs(a, b)
-    a, b = a[starts], b[starts]
-    known, wanted = _keys(overlaps.a, overlaps.b), _keys(a, b)
+    found = (BlockPieces(_laid(task, side).read(block.core), splits=task.splits) for side in SIDES)
+    wanted, lengths = overlapping(*found)
+    known = pairs_of(overlaps.a, overlaps.b)
     rows = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     is_known = known[rows] == wanted
-    if not np.array_equal(is_known, a > 0):
+    if not np.array_equal(is_known, both_of(wanted)[0] > 0):
         raise _changed(task)
     values = np.where(is_known, ids[rows], np.uint64(0))
     return np.repeat(values, lengths).reshape(block.core.shape)
-
-
-def _keys(
-    a: UInt32[np.ndarray, "pairs"], b: UInt32[np.ndarray, "pairs"]
-) -> UInt64[np.ndarray, "pairs"]:
-    """Return one number for each pair, in the order of the pairs."""
-    return a.astype(np.uint64) << np.uint64(32) | b.astype(np.uint64)
 
 
 def _changed(task: BlockTask) -> VolumeFormatError:
