@@ -244,7 +244,9 @@ def _thickness(labels: Labels, size: VoxelSize) -> Iterator[float]:
     for number in range(1, len(counts)):
         # What fills the box has no surface, and so no thickness.
         if counts[number] >= MEASURED and np.isfinite(sums[number]):
-            yield CYLINDER * float(sums[number]) / int(counts[number])
+            # Distances are to the middle of the next voxel, half a voxel behind the surface.
+            depth = float(sums[number]) / int(counts[number]) - min(size.zyx_nm) / 2
+            yield CYLINDER * depth
 
 
 def _middle(labels: Labels) -> Labels:

@@ -22,7 +22,7 @@ from floodem.volumes.volume import Array, Volume
 
 PART = "labels"
 
-SECTIONS, EDGE = 16, 256
+SECTIONS, EDGE = 12, 256
 """Sections and voxels along y and x of the box that is compared."""
 
 FEWEST_SECTIONS, SMALLEST_EDGE = 3, 48
@@ -116,7 +116,9 @@ def look_at_overlay(image: Volume, labels: Volume) -> Iterator[Finding]:
 def _as_given(
     usual: float, *, bright: Float32[np.ndarray, "z y x"], labels: Labels
 ) -> Iterator[Finding]:
-    if abs(usual) < MATCH:
+    dy, dx, moved = best_move(bright, borders(labels))
+    is_off = max(abs(dy), abs(dx)) >= SEEN_MOVE and abs(moved) > max(MATCH, BETTER * abs(usual))
+    if abs(usual) < MATCH and not is_off:
         yield _finding(
             Level.WARNING,
             f"borders of objects hardly lie on membranes: correlation with darkness {-usual:.2f}",
@@ -125,8 +127,7 @@ def _as_given(
             advice="check that labels and image belong together (floodem view IMAGE LABELS)",
         )
         return
-    dy, dx, moved = best_move(bright, borders(labels))
-    if max(abs(dy), abs(dx)) >= SEEN_MOVE and abs(moved) > BETTER * abs(usual):
+    if is_off:
         yield _finding(
             Level.WARNING,
             f"labels fit better {dy:+d} and {dx:+d} voxels farther along y and x: correlation "
@@ -220,7 +221,7 @@ def borders(labels: Labels) -> Float32[np.ndarray, "z y x"]:
         is_border[high] |= differs
     width = (0, BORDER_WIDTH, BORDER_WIDTH)
     wide: Float32[np.ndarray, "z y x"] = ndimage.gaussian_filter(
-        is_border.astype(np.float32), width
+        is_border.astype(np.float32), width, truncate=2
     )
     return wide
 
@@ -228,7 +229,9 @@ def borders(labels: Labels) -> Float32[np.ndarray, "z y x"]:
 def brightness(grey: Array) -> Float32[np.ndarray, "z y x"]:
     """Return an image without noise and slow changes, section by section."""
     image = np.nan_to_num(grey.astype(np.float64), posinf=0, neginf=0).astype(np.float32)
-    fine, coarse = (ndimage.gaussian_filter(image, (0, width, width)) for width in (FINE, COARSE))
+    fine, coarse = (
+        ndimage.gaussian_filter(image, (0, width, width), truncate=3) for width in (FINE, COARSE)
+    )
     levelled: Float32[np.ndarray, "z y x"] = fine - coarse
     return levelled
 
