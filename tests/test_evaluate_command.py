@@ -185,6 +185,9 @@ def test_skeletons_do_without_truth(files, skeletons, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == files[0]
     assert lines[1].startswith("along 2 skeletons of 0.090 um: ")
+    evaluate(files[0], skeletons=address, voxel_size="10,10,10", merge_nodes=2)
+    told = "segments with 2 nodes of two skeletons join them"
+    assert told in capsys.readouterr().out.splitlines()
 
 
 def test_what_needs_truth_is_refused_without_it(files, skeletons):

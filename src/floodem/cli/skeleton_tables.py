@@ -25,9 +25,15 @@ def print_skeletons(console: Console, scores: SkeletonScores) -> None:
     outside = f"; {counted(scores.outside, 'node')} outside left out" if scores.outside else ""
     console.print(
         f"along {counted(scores.skeletons, 'skeleton')} of {_um(scores.length_nm)} um: "
-        f"{scores.coverage:.1%} of {counted(scores.nodes, 'node')} in a segment{outside}\n",
+        f"{scores.coverage:.1%} of {counted(scores.nodes, 'node')} in a segment{outside}",
         highlight=False,
     )
+    if scores.merge_nodes > 1:
+        console.print(
+            f"segments with {scores.merge_nodes} nodes of two skeletons join them",
+            highlight=False,
+        )
+    console.print()
     table = plain_table(
         "",
         "ERL (um)",

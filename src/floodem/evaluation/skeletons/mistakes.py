@@ -159,7 +159,11 @@ def _nearest(nodes: SkeletonNodes, is_in: Any, skeletons: Any) -> tuple[Zyx, ...
     from scipy.spatial import cKDTree
 
     scale = np.array(nodes.voxel_size.zyx_nm)
-    own = [np.flatnonzero(is_in & (nodes.skeleton_of == skeleton)) for skeleton in skeletons]
+    rows_in = np.flatnonzero(is_in)
+    owners = nodes.skeleton_of[rows_in]  # ascending
+    starts = np.searchsorted(owners, skeletons, side="left")
+    stops = np.searchsorted(owners, skeletons, side="right")
+    own = [rows_in[start:stop] for start, stop in zip(starts, stops, strict=True)]
     tree = cKDTree(nodes.voxels[own[0]] * scale)
     found: list[Zyx] = []
     for rows in own[1:]:
