@@ -29,7 +29,7 @@ ALL_TABLES: dict[str, dict[str, Any]] = {
     "agglomerate": {"radius": [9, 10, 10], "analysis_radius": [7, 8, 8]},
     "evaluate": {"report": False},
     "mesh": {},
-    "scene": {"skeletons": False, "client": False},
+    "scene": {"title": "tubes", "skeletons": False, "client": False},
     "cluster": {"workers": 1},
 }
 STAGES = ("prepare", "truth", "segment", "agglomerate", "merge", "evaluate", "mesh", "scene")

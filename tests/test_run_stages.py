@@ -60,7 +60,7 @@ def test_a_whole_run_makes_every_result_and_a_second_one_nothing(folder):
         ({"evaluate": {"worst": 3}}, ("evaluate", "scene")),
         ({"evaluate": {"border": [1, 1, 1]}}, ("evaluate", "scene")),
         ({"mesh": {"error": 20.0}}, ("mesh", "scene")),
-        ({"scene": {"title": "tubes"}}, ("scene",)),
+        ({"scene": {"title": "pipes"}}, ("scene",)),
         ({"agglomerate": {"rule": {"iou": 0.5}}}, ("merge",)),
         ({"agglomerate": {"max_retries": 9}}, ("agglomerate",)),
         ({"segment": {"min_segment_size": 21}}, ("segment",)),
@@ -82,7 +82,7 @@ def test_one_option_makes_stale_what_depends_on_it_and_nothing_else(folder, chan
     [
         {"cluster": {"workers": 2}},
         {"segment": {"checkpoint_seconds": 7.0, "device": "auto"}},
-        {"project": {"name": "another", "folder": "p"}, "scene": {"title": "p"}},
+        {"project": {"name": "another", "folder": "p"}},
         {"cluster": None},
     ],
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _WIDTH_IN_FILES = 160
 _SHORT_S = 60.0
+_BEFORE = "before: "
 _REASONS = 3
 """Of a stage that was made; --plan tells all."""
 
@@ -146,18 +147,31 @@ def _result(one: StageResult) -> str:
 
 
 def numbers_text(numbers: Mapping[str, Any]) -> str:
-    """Write numbers with their names: 1,204 segments, Rand error 0.0748."""
+    """Write numbers with their names: 1,204 segments, Rand error 0.0748 (before 0.0812)."""
     parts = []
     for name, value in numbers.items():
-        if isinstance(value, int):
-            parts.append(f"{value:,} {name}")
-        elif name == "covered":
-            parts.append(f"{value:.1%} {name}")
-        elif name.endswith(" nm"):
-            parts.append(f"{name.removesuffix(' nm')} {value:,.0f} nm")
-        else:
-            parts.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
+        if name.startswith(_BEFORE):
+            continue
+        text = _number(name, value)
+        before = numbers.get(f"{_BEFORE}{name}")
+        parts.append(text if before is None else f"{text} (before {_bare(name, before)})")
     return ", ".join(parts)
+
+
+def _number(name: str, value: Any) -> str:
+    if isinstance(value, int) or name == "covered":
+        return f"{_bare(name, value)} {name}"
+    return f"{name.removesuffix(' nm')} {_bare(name, value)}"
+
+
+def _bare(name: str, value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if name == "covered":
+        return f"{value:.1%}"
+    return f"{value:,.0f} nm" if name.endswith(" nm") else f"{value:.4f}"
 
 
 def _shown(place: Path, folder: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -42,9 +43,17 @@ _TRAINED = """\
 [train]
 # As in `floodem train`: its keys and tables below this one (train.network, train.optimiser ...),
 # or a file of them: file = "train.toml". Without volumes it learns from [image] and [labels].
-# Scores of what a network has learned from say little: hold some of it out.
+# What a network has learned from tells little of its worth: hold some of it out.
 max_steps = 1000000
 """
+_NO_MODEL = """\
+# [model]
+# name = "fib25"    # or file = "model.safetensors"
+"""
+_WIDTH = 98
+
+Proposals = dict[str, tuple[Any, str]]
+"""Value and reason by dotted key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,89 +92,103 @@ def write_project(
     path = Path(path).absolute()
     if path.exists():
         raise OptionError(f"{path} is there already: remove it, or give another name")
-    reasons: list[str] = []
-    values = _found(image, truth=truth, reasons=reasons)
+    notes: list[str] = []
+    _look(image, truth, notes)
+    has_network = model is not None or truth is not None
+    proposed = _proposed(image, truth=truth, model=model, notes=notes)
+    source = (_from(path, image), "")
     tables = [
         _HEAD.format(name=path.name, version=FORMAT_VERSION),
         _table("project", ProjectTable, {}),
-        _table("image", ImageTable, {"source": _from(path, image), **values}),
+        _table("image", ImageTable, {"source": source}),
     ]
+    if proposed.get("image.clahe", (False, ""))[0]:
+        reason = _comment(proposed["image.clahe"][1])
+        # A network that is there was trained on images as they are, or as its authors made them.
+        sign = "" if model is None else "# "
+        tables.append(f"{reason}{sign}[image.clahe]\n")
     if truth is not None:
-        tables.append(f"[labels]\nsource = {json.dumps(_from(path, truth))}\n")
-    tables += _network(path, truth=truth, model=model, reasons=reasons)
-    has_network = model is not None or truth is not None
-    proposed = _proposed(image, model=model, reasons=reasons)
-    tables += [
-        _table("segment", SegmentTable, proposed, is_off=not has_network),
-        _table("agglomerate", AgglomerateTable, {}, is_off=True),
-        _table("evaluate", EvaluateTable, {}, is_off=truth is None or not has_network),
-        _table("mesh", MeshTable, {}, is_off=not has_network),
-        _table("scene", SceneTable, {}, is_off=not has_network),
-        _table("cluster", ClusterTable, {}, is_off=True),
-    ]
+        tables.append(f"[labels]\nsource = {_toml(_from(path, truth))}\n")
+    tables.append(_network(path, proposed, truth=truth, model=model, notes=notes))
+    for name, cls, is_off in (
+        ("segment", SegmentTable, not has_network),
+        ("agglomerate", AgglomerateTable, not has_network),
+        ("evaluate", EvaluateTable, truth is None),
+        ("mesh", MeshTable, not has_network),
+        ("scene", SceneTable, not has_network),
+        ("cluster", ClusterTable, True),
+    ):
+        tables.append(_table(name, cls, _below(proposed, name), is_off=is_off))
     with making_folders(path.parent):
         if not write_new(path, "\n".join(tables).encode()):
             raise OptionError(f"{path} is there already: remove it, or give another name")
-    return WrittenProject(path=path, reasons=tuple(reasons))
+    return WrittenProject(path=path, reasons=tuple(notes))
 
 
-def _found(image: str, *, truth: str | None, reasons: list[str]) -> dict[str, Any]:
-    """Return what is missing in the image's file and must be said in the project's."""
+def _look(image: str, truth: str | None, notes: list[str]) -> None:
+    """Open what the project is about, and note what its files do not say."""
     with open_volume(image) as volume:
         stated = volume.voxel_size
     if truth is not None:
         with open_volume(truth) as volume:
-            stated = stated or volume.voxel_size
             if volume.dtype.kind not in "ui":
                 raise OptionError(f"{truth} holds {volume.dtype}, not labels: give true labels")
     if stated is None:
-        reasons.append(
+        notes.append(
             f"{image} does not state its voxel size: write voxel_size = [z, y, x] (nm) below "
-            "[image], since meshes and thresholds need it"
+            "[image] (and [labels]), since meshes and agglomeration need it"
         )
-    return {}
 
 
 def _network(
-    path: Path, *, truth: str | None, model: str | None, reasons: list[str]
-) -> Iterator[str]:
+    path: Path, proposed: Proposals, *, truth: str | None, model: str | None, notes: list[str]
+) -> str:
     if model is None:
-        if truth is not None:
-            yield _TRAINED
-            return
-        yield '# [model]\n# name = "fib25"   # or file = "model.safetensors"\n'
-        reasons.append(
-            "there is no network yet: fill in [model], or add [labels] and [train], then take "
-            "the signs off the tables behind it"
-        )
-        return
+        if truth is None:
+            notes.append(
+                "there is no network yet: fill in [model], or add [labels] and [train], then take "
+                "the signs off the tables behind it"
+            )
+            return _NO_MODEL
+        return "\n".join([_TRAINED, *_training_tables(proposed)])
     if looks_like_path(model) or Path(model).is_file():
-        yield f"[model]\nfile = {json.dumps(_from(path, model))}\n"
-        return
+        return f"[model]\nfile = {_toml(_from(path, model))}\n"
     if named_model(model) is None:
         raise OptionError(f"no network is called {model!r} here: `floodem models` lists them")
-    yield f"[model]\nname = {json.dumps(model)}\n"
+    return f"[model]\nname = {_toml(model)}\n"
 
 
-def _proposed(image: str, *, model: str | None, reasons: list[str]) -> dict[str, Any]:
-    """Return what the doctor proposes for the segmentation, where it can."""
+def _training_tables(proposed: Proposals) -> Iterator[str]:
+    for table in ("network", "sampling"):
+        keys = _below(proposed, f"train.{table}")
+        if keys:
+            lines = [f"{_comment(why)}{key} = {_toml(one)}\n" for key, (one, why) in keys.items()]
+            yield f"[train.{table}]\n{''.join(lines)}"
+
+
+def _proposed(image: str, *, truth: str | None, model: str | None, notes: list[str]) -> Proposals:
+    """Return what the doctor proposes, and note what it warns of."""
+    from floodem.project.doctor import Level, examine
+
     try:
-        from floodem.project.doctor import examine
-    except ImportError:
-        return {}
-    known = {one.name for one in fields(SegmentTable)}
-    try:
-        found = examine(image, model=model)
+        found = examine(image, labels=truth, model=model, machine=False)
     except FloodemError as error:
-        reasons.append(f"nothing is proposed: {error}")
+        notes.append(f"nothing is proposed: {error}")
         return {}
-    proposed = {}
-    for one in found.proposals:
-        name = str(one.option).removeprefix("--").replace("-", "_")
-        if name in known and name not in ("dtype", "device"):
-            proposed[name] = to_plain(one.value)
-            reasons.append(f"segment.{name} = {_toml(proposed[name])}: {one.reason}")
-    return proposed
+    notes += [
+        f"{one.what}: {one.says}" + (f"; {one.advice}" if one.advice else "")
+        for one in found.by_gravity()
+        if one.level in (Level.WARNING, Level.PROBLEM)
+    ]
+    return {one.option: (one.value, one.reason) for one in found.proposals}
+
+
+def _below(proposed: Proposals, table: str) -> Proposals:
+    """Return the proposals of one table, by their keys there."""
+    keys = {name.removeprefix(f"{table}."): one for name, one in proposed.items()}
+    return {
+        key: one for key, one in keys.items() if "." not in key and f"{table}.{key}" in proposed
+    }
 
 
 def _from(path: Path, address: str) -> str:
@@ -183,18 +206,25 @@ def _from(path: Path, address: str) -> str:
     return (f"{prefix}://" if sign else "") + shown.replace(os.sep, "/")
 
 
-def _table(name: str, cls: type, values: Mapping[str, Any], *, is_off: bool = False) -> str:
-    """Write a table: what is said, then every other key as a comment with its default."""
-    lines = [f"[{name}]"]
-    lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+def _table(name: str, cls: type, proposed: Proposals, *, is_off: bool = False) -> str:
+    """Write a table: what is proposed with its reason, and other keys as comments."""
+    text = f"[{name}]\n"
     for one in fields(cls):
-        if key_of(one) in values:
-            continue
+        key = key_of(one)
         default = None if one.default is MISSING else to_plain(one.default)
-        said = one.metadata.get("help", "")
-        shown = "" if default is None else f" = {_toml(default)}"
-        lines.append(f"# {key_of(one)}{shown}    # {said}" if shown else f"# {key_of(one)}: {said}")
+        value, reason = proposed.get(key, (default, ""))
+        is_said = key in proposed and value != default
+        said = reason if is_said else str(one.metadata.get("help", ""))
+        shown = f"{key} = {_toml(value)}" if value is not None else f"{key} is left out"
+        text += f"{_comment(said)}{'' if is_said else '# '}{shown}\n"
+    lines = text.splitlines()
     return "".join(f"# {line}\n" if is_off else f"{line}\n" for line in lines)
+
+
+def _comment(text: str) -> str:
+    if not text:
+        return ""
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, _WIDTH))
 
 
 def _toml(value: Any) -> str:
@@ -202,6 +232,9 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{name} = {_toml(one)}" for name, one in value.items())
+        return f"{{ {inner} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(one) for one in value)}]"
     return str(value)
