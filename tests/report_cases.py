@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,11 @@ SIZE = VoxelSize(30, 10, 10)
 SHAPE = (24, 60, 60)
 OFFSET = (7, 100, 200)
 LEFT, RIGHT, BELOW = (slice(5, 25), slice(5, 30)), (slice(5, 25), slice(30, 55)), slice(30, 55)
+
+HARD_NAME = (
+    "a b#1 50% 'q' é漢 &.html" if sys.platform == "win32" else "a b#1 50% 'q' \"d\" é漢 &<b>.html"
+)
+"""Of a page: letters that mean something in addresses, in HTML and in shells."""
 
 MERGER, SPLIT = 5, 3
 """The segment that joins objects 1 and 2, and the object that segments 7 and 8 are parts of."""

@@ -1,0 +1,210 @@
+"""``floodem evaluate --compare`` and ``--report``: several segmentations side by side."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from floodem.cli.evaluate import evaluate
+from floodem.cli.evaluate_report import common_box, split_addresses
+from floodem.cli.main import main
+from floodem.errors import EXIT_INPUT_REFUSED, EXIT_USAGE, OptionError
+from floodem.evaluation import evaluate as score
+from floodem.evaluation.intervals import Interval
+from floodem.geometry import Box
+from floodem.project.report.numbers import METRICS, compared, object_changes
+from report_cases import mended, read_page, scored, segmentation, truth, write
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [
+        write(tmp_path / f"{name}.h5", array)
+        for name, array in (("seg", segmentation()), ("truth", truth()), ("mended", mended()))
+    ]
+
+
+def metric(key):
+    return next(one for one in METRICS if one.key == key)
+
+
+def with_interval(found, low, high, *, key="voi_merge_bits"):
+    from dataclasses import replace
+
+    return replace(found, intervals={key: Interval(low=low, high=high, level=0.95)})
+
+
+def test_scores_stand_side_by_side_with_the_best_marked(files, capsys):
+    evaluate(files[0], files[1], compare=[files[2]])
+    text = capsys.readouterr().out
+    merge = next(line for line in text.splitlines() if line.startswith("VOI merge"))
+    numbers = re.findall(r"(\d\.\d+)( \*)?", merge)
+    wanted = [score(uri, files[1]).all_truth.voi_merge_bits for uri in (files[0], files[2])]
+    assert [float(number) for number, _ in numbers] == [pytest.approx(w, abs=5e-4) for w in wanted]
+    assert [bool(mark) for _, mark in numbers] == [False, True]
+    split = next(line for line in text.splitlines() if line.startswith("VOI split"))
+    assert "*" not in split  # both have the same
+    assert "objects better in mended.h5@labels than in seg.h5@labels" in text
+    assert "worse" not in text
+
+
+def test_json_is_a_list_that_says_which_objects_changed(files, capsys):
+    evaluate(files[0], files[1], compare=[files[2]], as_json=True)
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["format"] == second["format"] == "floodem evaluation"
+    assert second["segmentation"]["uri"] == files[2]
+    better = second["against_first"]["better"]
+    assert {one["object"] for one in better} == {1, 2}
+    total = sum(one["change_bits"] for one in better)
+    assert total == pytest.approx(
+        second["all_truth"]["voi_merge_bits"] - first["all_truth"]["voi_merge_bits"], abs=2e-3
+    )
+
+
+def test_addresses_are_repeated_or_listed_and_a_comma_in_a_name_stays(tmp_path):
+    assert split_addresses(None) == []
+    assert split_addresses(["a", "b,c"]) == ["a", "b", "c"]
+    (tmp_path / "a,b.h5").write_bytes(b"")
+    whole = f"{tmp_path / 'a,b.h5'}@labels"
+    assert split_addresses([whole, "c"]) == [whole, "c"]
+    with pytest.raises(OptionError, match="names nothing"):
+        split_addresses(["a,,b"])
+
+
+def test_all_are_scored_over_the_voxels_that_all_have(files, tmp_path, capsys):
+    from floodem.volumes import create_volume
+
+    part = f"{tmp_path / 'part.h5'}@labels"
+    array = segmentation()[4:]
+    with create_volume(part, shape=array.shape, dtype=array.dtype, offset=(11, 100, 200)) as made:
+        made.write(made.box, array)
+    box = common_box([files[0], part], region=None)
+    assert box == Box((11, 100, 200), (31, 160, 260))
+    assert common_box([files[0], files[2]], region=None) is None
+    evaluate(files[0], files[1], compare=[part], as_json=True)
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["box_zyx"] == second["box_zyx"] == str(box)
+    assert first["all_truth"] == second["all_truth"]
+    with pytest.raises(OptionError, match="shares no voxel"):
+        common_box([files[0], part], region=Box((7, 100, 200), (9, 110, 210)))
+
+
+def test_only_intervals_without_anything_in_common_differ_for_real():
+    worse, good = scored(), scored(mended())
+    told = compared(
+        metric("voi_merge_bits"), [with_interval(worse, 0.4, 0.6), with_interval(good, 0.1, 0.3)]
+    )
+    assert (told.best, told.real) == (frozenset({1}), (True, None))
+    told = compared(
+        metric("voi_merge_bits"), [with_interval(worse, 0.2, 0.6), with_interval(good, 0.1, 0.3)]
+    )
+    assert told.real == (False, None)
+    told = compared(metric("voi_merge_bits"), [worse, good])
+    assert told.real == (None, None)
+
+
+def test_high_is_best_where_high_is_good_and_nothing_is_best_among_equals():
+    worse, good = scored(), scored(mended())
+    assert compared(metric("rand_precision"), [worse, good]).best == {1}
+    assert compared(metric("adapted_rand_error"), [good, worse]).best == {0}
+    assert compared(metric("coverage"), [worse, good]).best == frozenset()
+    assert compared(metric("voi_merge_bits"), [worse, good, good]).best == {1, 2}
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_what_objects_cost_sums_to_the_scores(data):
+    def labels():
+        return data.draw(
+            st.lists(st.integers(0, 4), min_size=24, max_size=24).map(
+                lambda values: np.array(values, np.uint64).reshape(2, 3, 4)
+            )
+        )
+
+    below = labels() + np.uint64(1)
+    first, second = score(labels(), below), score(labels(), below)
+    for found in (first, second):
+        costs = found.object_costs
+        assert costs.split_bits.sum() == pytest.approx(found.all_truth.voi_split_bits)
+        assert costs.merge_bits.sum() == pytest.approx(found.all_truth.voi_merge_bits)
+        assert costs.voxels.sum() == found.all_truth.voxels
+    better, worse = object_changes(first, second, limit=100)
+    assert all(one.change < 0 for one in better)
+    assert all(one.change > 0 for one in worse)
+    changes = sum(one.change for one in (*better, *worse))
+    assert changes == pytest.approx(
+        second.all_truth.voi_split_bits
+        + second.all_truth.voi_merge_bits
+        - first.all_truth.voi_split_bits
+        - first.all_truth.voi_merge_bits,
+        abs=0.0005 * len(first.object_costs.ids) + 1e-9,
+    )
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return int(ended.value.code or 0)
+
+
+def test_the_command_writes_a_report_of_all(files, tmp_path, capsys):
+    page = tmp_path / "out put#1.html"
+    words = ("evaluate", *files[:2], "--compare", files[2], "--report", page, "--no-viewer")
+    assert run(*words, "--bootstrap", "20", "--worst", "1") == 0
+    said = capsys.readouterr().out
+    assert f"floodem view '{page}'" in said
+    found = read_page(page)
+    assert "Side by side" in found.text
+    assert "better: object" in found.text
+    assert "Without that word it may be one" in found.text
+    assert len(found.pictures()) == 12
+    # Asked again it replaces its own page, and JSON stays alone on stdout.
+    assert run(*words, "--json") == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 2
+    assert "floodem view" in said.err
+
+
+def test_what_cannot_become_a_report_is_refused_before_anything_is_scored(
+    files, tmp_path, capsys, monkeypatch
+):
+    def never(*_, **__):
+        raise AssertionError("scored")
+
+    monkeypatch.setattr("floodem.evaluation.evaluate", never)
+    (tmp_path / "mine.html").write_text("mine")
+    assert run("evaluate", *files[:2], "--report", tmp_path / "mine.html") == EXIT_INPUT_REFUSED
+    assert "no report of floodem" in capsys.readouterr().err
+    assert run("evaluate", *files[:2], "--image", "em.h5") == EXIT_USAGE
+    assert "--image is about a report" in capsys.readouterr().err
+    assert run("evaluate", files[0], "--report", tmp_path / "out.html") == EXIT_USAGE
+    assert "give TRUTH as well" in capsys.readouterr().err
+    assert run("evaluate", *files[:2], "--compare", files[2], "--shard", "1/2") == EXIT_USAGE
+    assert (tmp_path / "mine.html").read_text() == "mine"
+
+
+def test_counts_of_each_segmentation_are_kept_apart(files, tmp_path, capsys):
+    work = tmp_path / "work"
+    words = ("evaluate", *files[:2], "--compare", files[2], "--json", "--work", work)
+    assert run(*words) == 0
+    wanted = capsys.readouterr().out
+    assert run(*words) == 0
+    assert capsys.readouterr().out == wanted
+    assert run("evaluate", *files[:2], "--json", "--work", work) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(wanted)[0]
+
+
+def test_a_report_is_viewed_alone(files, tmp_path, capsys):
+    page = tmp_path / "out.html"
+    assert run("evaluate", *files[:2], "--report", page, "--no-viewer") == 0
+    capsys.readouterr()
+    assert run("view", page, files[0]) == EXIT_USAGE
+    assert "a report is shown as it is" in capsys.readouterr().err
+    (tmp_path / "other.html").write_text("<html></html>")
+    assert run("view", tmp_path / "other.html", "--no-browser") == EXIT_INPUT_REFUSED
+    assert "no report of floodem" in capsys.readouterr().err
