@@ -22,6 +22,7 @@ from floodem.errors import (
     ShardDoneError,
     StoppedError,
     VolumeFormatError,
+    VolumeNotFoundError,
 )
 from floodem.shapes.source import LabelSource
 from floodem.volumes import open_volume
@@ -158,7 +159,7 @@ def test_a_base_that_was_changed_is_refused(tmp_path, graph, labels):
 def test_a_base_that_was_moved_is_known_again_and_others_are_not(tmp_path, graph, labels):
     (tmp_path / "away").mkdir()
     moved = shutil.move(tmp_path / "base.zarr", tmp_path / "away" / "b.zarr")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(VolumeNotFoundError, match="--segmentation"):
         apply_merges(graph, tmp_path / "m.zarr")
     apply_merges(graph, tmp_path / "m.zarr", segmentation=moved)
     expected = renamed_all(labels, mapping_of(graph))

@@ -68,6 +68,12 @@ def test_edges_are_listed_in_the_order_that_is_asked_for(path, order, expected):
     assert [(edge["id_a"], edge["id_b"]) for edge in listed] == expected
 
 
+def test_what_somebody_decided_about_is_not_in_the_queue_again(path):
+    floodem("merges", path, "--split", "2,3", "--merge", "1,2")
+    listed = json.loads(floodem("merges", path, "--near", "2", "--json"))["listed"]
+    assert [(edge["id_a"], edge["id_b"]) for edge in listed] == [(3, 4), (7, LARGEST)]
+
+
 def test_json_tells_all_that_is_known(path):
     floodem("merges", path, "--split", "1,2", "--note", "two axons")
     values = json.loads(floodem("merges", path, "--of", "4", "--between", "4,3", "--json"))

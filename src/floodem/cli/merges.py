@@ -34,7 +34,7 @@ def merges(
     *,
     near: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="List the N edges nearest to a threshold."),
+        typer.Option(metavar="N", min=0, help="List the N undecided edges nearest to a threshold."),
     ] = None,
     best: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="List the N surest merges.")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
-    from jaxtyping import Float64, Int64
+    from jaxtyping import Bool, Float64, Int64
 
     from floodem.assembly.agglomeration.applying import Applied
     from floodem.assembly.agglomeration.graph import SegmentGraph
@@ -25,7 +25,7 @@ _WIDTH_IN_FILES = 140
 _ENTRIES_SHOWN = 10
 _IDS_SHOWN = 12
 _TITLES = {
-    "near": "edges nearest to a threshold",
+    "near": "undecided edges nearest to a threshold",
     "best": "surest edges",
     "worst": "edges farthest from a merge",
     "of": "merges inside the segment that holds {id}",
@@ -95,6 +95,8 @@ class Listing:
         from floodem.assembly.agglomeration.merging import rows_of_merged
 
         rows = np.arange(len(edges)) if self.of is None else rows_of_merged(edges, self.of)
+        if self.order == "near":  # a queue, which nobody wants to go through twice
+            rows = rows[~_is_decided(edges)[rows]]
         # The weakest merge of a segment first: that is the one to look at.
         keys = {"near": abs(margins), "best": -margins, "worst": margins, "of": margins}
         ordered = rows[np.argsort(keys[self.order][rows], kind="stable")]
@@ -130,19 +132,26 @@ def as_values(
 def _counts(edges: EdgeTable) -> dict[str, int]:
     import numpy as np
 
-    from floodem.assembly.agglomeration.graph_records import DecidedBy
     from floodem.assembly.agglomeration.merging import smallest_of_components
 
     old_ids, new_ids = smallest_of_components(*edges.joined())
-    by_people = (edges.decided_by == DecidedBy.MERGE) | (edges.decided_by == DecidedBy.SPLIT)
     return {
         "edges": len(edges),
         "accepted": int(edges.accepted.sum()),
-        "decided": int(by_people.sum()) + len(edges.other_merges),
+        "decided": int(_is_decided(edges).sum()) + len(edges.other_merges),
         "other_merges": len(edges.other_merges),
         "joined": len(old_ids),
         "wholes": len(np.unique(new_ids)),
     }
+
+
+def _is_decided(edges: EdgeTable) -> Bool[np.ndarray, "edges"]:
+    """Tell which edges somebody decided about."""
+    import numpy as np
+
+    from floodem.assembly.agglomeration.graph_records import DecidedBy
+
+    return np.isin(edges.decided_by, (DecidedBy.MERGE, DecidedBy.SPLIT))
 
 
 def _listed(edges: EdgeTable, rule: MergeRule, listing: Listing) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from floodem.assembly.agglomeration.graph_records import GraphHeader
-from floodem.errors import OtherWorkError
+from floodem.errors import OtherWorkError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize
 from floodem.labels import require_labels
 from floodem.shapes.source import LabelSource
@@ -113,7 +113,7 @@ def opened_base(
         When it cannot be opened.
     """
     source = header.segmentation if segmentation is None else segmentation
-    with source.open() as volume:
+    with _opened(source, is_asked=segmentation is not None) as volume:
         is_here = segmentation is None or _is_same_place(source, header.segmentation)
         if is_here and identity_of(source, volume) == header.identity:
             yield source, volume
@@ -125,6 +125,18 @@ def opened_base(
                 "--segmentation, or make the graph anew"
             )
         yield source, volume
+
+
+def _opened(source: LabelSource, *, is_asked: bool) -> Volume:
+    try:
+        return source.open()
+    except VolumeNotFoundError as error:
+        if is_asked:
+            raise
+        raise VolumeNotFoundError(
+            f"the base segmentation of the graph is not at {source.uri} any more: say where it is "
+            "with --segmentation"
+        ) from error
 
 
 def _is_same_place(one: LabelSource, other: LabelSource) -> bool:
