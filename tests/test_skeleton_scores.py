@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -287,6 +289,56 @@ def test_a_merger_costs_what_its_segment_cut_between_skeletons_would_give(case):
         for number, position in zip(merger.skeletons, merger.positions, strict=True):
             assert position in skeletons[number][0]
             assert labels[position] == merger.segments[0]
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=14))
+@settings(max_examples=200, deadline=None)
+def test_a_split_costs_what_both_segments_and_all_between_them_would_give_as_one(row):
+    skeletons = {
+        1: ([(0, 0, x) for x in range(len(row))], [(x, x - 1) for x in range(1, len(row))])
+    }
+    labels = np.array(row, np.uint64).reshape(1, 1, -1)
+    graphs, _, before = twin_of(labels, skeletons, 1)
+    found = score_skeletons(labels, as_skeletons(skeletons), voxel_size=SIZE)
+    facing = set()
+    for split in found.worst_splits:
+        facing.add(frozenset(split.segments))
+        mended = np.array(row)
+        mended[np.isin(row, split.segments)] = 9
+        # What lies between the two, on a row with nothing else in between.
+        for start in range(len(row)):
+            for stop in range(start + 2, len(row)):
+                ends = {row[start], row[stop]}
+                if ends == set(split.segments) and not any(row[start + 1 : stop]):
+                    mended[start + 1 : stop] = 9
+        after = {(1, x): int(segment) for x, segment in enumerate(mended)}
+        wanted = skeleton_scores(graphs, after)["erl_nm"] - before["erl_nm"]
+        assert split.cost_nm == pytest.approx(wanted)
+    near = [segment for segment in row if segment]
+    assert facing == {frozenset(two) for two in itertools.pairwise(near) if two[0] != two[1]}
+
+
+def test_a_gap_between_three_segments_pairs_the_longest_with_the_others():
+    # 40 nm, 20 nm and 10 nm meet in one node that lies in nothing.
+    arms = [[(0, 0, x) for x in range(5)], [(0, 1, x) for x in range(3)], [(0, 2, 0), (0, 2, 1)]]
+    voxels = [(0, 3, 0), *(voxel for arm in arms for voxel in arm)]
+    starts = [1, 6, 9]
+    edges = [(0, start) for start in starts]
+    for start, arm in zip(starts, arms, strict=True):
+        edges += [(start + at, start + at - 1) for at in range(1, len(arm))]
+    labels = np.zeros((1, 4, 5), np.uint64)
+    labels[0, :3] = np.uint64([[5], [6], [7]])
+    found = score_skeletons(labels, as_skeletons({1: (voxels, edges)}), voxel_size=SIZE)
+    assert (found.gaps, found.splits) == (1, 0)
+    # From the node 30 nm lead to the first arm, 20 to the second, 10 to the third.
+    whole = 40 + 20 + 10 + 30 + 20 + 10
+    costs = {split.segments: split.cost_nm for split in found.worst_splits}
+    assert costs == pytest.approx(
+        {
+            (5, 6): ((40 + 20 + 50) ** 2 - 40**2 - 20**2) / whole,
+            (5, 7): ((40 + 10 + 40) ** 2 - 40**2 - 10**2) / whole,
+        }
+    )
 
 
 def test_one_planted_merger_lowers_it_by_the_squares_of_the_runs_that_it_takes():

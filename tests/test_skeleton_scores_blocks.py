@@ -384,3 +384,29 @@ def test_what_is_no_segmentation_is_refused(tmp_path, case):
     uri = stored(tmp_path, np.zeros(SHAPE, np.float32))
     with pytest.raises(LabelError, match="holds float32 values"):
         score_skeletons(uri, case[1])
+
+
+@pytest.mark.slow
+def test_a_local_cluster_gives_the_scores_of_the_whole(case, wanted, tmp_path):
+    pytest.importorskip("distributed")
+    uri = stored(tmp_path, case[0])
+    how = {"crew": Crew(cluster="local:2"), "work": tmp_path / "work", "block_voxels": 30}
+    assert score_skeletons(uri, case[1], options=OPTIONS, **how) == wanted
+
+
+@pytest.mark.slow
+def test_the_published_segmentation_scores_as_written_down(shared_data, tmp_path):
+    folder = shared_data / "fib25"
+    for merge_nodes, erl_um, mergers in ((1, 0.713, 54), (20, 3.480, 2)):
+        found = evaluate(
+            str(folder / "sample-training2.npz"),
+            str(folder / "groundtruth.h5"),
+            border=(16, 16, 16),
+            worst=0,
+            skeletons=FROM_TRUTH,
+            merge_nodes=merge_nodes,
+            voxel_size=VoxelSize(10, 10, 10),
+            work=tmp_path / "work",
+        ).skeletons
+        assert found.erl_nm == pytest.approx(1000 * erl_um, abs=1)
+        assert (found.mergers, found.splits, found.gaps) == (mergers, 180, 52)

@@ -43,36 +43,45 @@ def find_gaps(judged: JudgedEdges) -> tuple[_Facing, int]:
 
     nodes, ends = judged.nodes, judged.ends
     is_out = ends == NOWHERE
-    within = nodes.edges[is_out.all(axis=1)]
+    is_within = is_out.all(axis=1)
+    within = nodes.edges[is_within]
     graph = coo_array(
         (np.ones(len(within), np.int8), (within[:, 0], within[:, 1])),
         shape=(len(nodes), len(nodes)),
     )
     _, stretch_of = connected_components(graph, directed=False)
-    lengths = np.bincount(
-        stretch_of[np.where(is_out[:, 0], *nodes.edges.T)[is_out.any(axis=1)]],
-        weights=nodes.lengths_nm[is_out.any(axis=1)],
-        minlength=len(nodes),
+    within_nm = np.bincount(
+        stretch_of[within[:, 0]], weights=nodes.lengths_nm[is_within], minlength=len(nodes)
     )
     leaving = np.flatnonzero(is_out.sum(axis=1) == 1)
     outer = np.where(is_out[leaving, 0], *nodes.edges[leaving].T)
     inner = np.where(is_out[leaving, 0], *nodes.edges[leaving, ::-1].T)
     # One row for each stretch and segment, with the first node that is next to it.
-    sides, first = np.unique(
+    sides, first, number = np.unique(
         np.stack([stretch_of[outer], judged.segment_of[inner]], axis=1),
         axis=0,
         return_index=True,
+        return_inverse=True,
     )
-    return _star(judged, sides, places=inner[first], lengths=lengths)
+    side_nm = np.bincount(
+        number.reshape(-1), weights=nodes.lengths_nm[leaving], minlength=len(sides)
+    )
+    return _star(judged, sides, places=inner[first], lengths=(within_nm, side_nm))
 
 
-def _star(judged: JudgedEdges, sides: Any, *, places: Any, lengths: Any) -> tuple[_Facing, int]:
-    """Pair the segments of each stretch with that of the longest run."""
+def _star(
+    judged: JudgedEdges, sides: Any, *, places: Any, lengths: tuple[Any, Any]
+) -> tuple[_Facing, int]:
+    """Pair the segments of each stretch with that of the longest run.
+
+    `lengths` are those of the edges within each stretch, and from it to each of its segments.
+    """
     run_nm = _run_lengths(
         judged, judged.nodes.skeleton_of[places], segments=sides[:, 1].astype(np.int64)
     )
     order = np.lexsort((sides[:, 1], -run_nm, sides[:, 0]))
     stretches, places = sides[order, 0], places[order]
+    within_nm, side_nm = lengths[0][stretches], lengths[1][order]
     _, starts, counts = np.unique(stretches, return_index=True, return_counts=True)
     hub = np.repeat(starts, counts)
     is_other = hub != np.arange(len(hub))
@@ -81,7 +90,7 @@ def _star(judged: JudgedEdges, sides: Any, *, places: Any, lengths: Any) -> tupl
         skeletons=judged.nodes.skeleton_of[pairs[:, 0]],
         pairs=judged.segment_of[pairs],
         nodes=pairs,
-        between_nm=lengths[stretches[is_other]],
+        between_nm=(within_nm + side_nm + side_nm[hub])[is_other],
     )
     return facing, int((counts > 1).sum())
 
