@@ -192,7 +192,7 @@ def _agglomerate(work: Work) -> Mapping[str, Any]:
         model=model_of(project),
         options=options,
         network=network,
-        crew=work.crew,
+        crew=work.flooding_crew,
         overwrite=work.overwrite,
         progress=work.progress,
         notice=work.notice,

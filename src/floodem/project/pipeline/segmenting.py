@@ -172,9 +172,7 @@ def _segment(work: Work) -> Mapping[str, Any]:
     )
     image, destination = VolumeSource(uri=image_uri(project)), str(work.path(LABELS_NAME))
     # Workers cut a volume that would stay whole, and cuts decide the result; workers must not.
-    crew = work.crew
-    if project.cluster.workers is None and project.cluster.cluster is None:
-        crew = ALONE
+    crew = work.flooding_crew
     if crew != ALONE and not is_cut(image, destination, request=request, cut=cut, crew=ALONE):
         work.notice("the image is one block, which one process floods: give block = [z, y, x]")
         crew = ALONE

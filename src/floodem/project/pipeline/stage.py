@@ -39,6 +39,12 @@ class Work:
     notice: Callable[[str], None] = _ignore
     should_stop: Callable[[], bool] = lambda: False
 
+    @property
+    def flooding_crew(self) -> Crew:
+        """Who floods: one process, which uses all cores, unless the file says otherwise."""
+        asked = self.project.cluster
+        return ALONE if asked.workers is None and asked.cluster is None else self.crew
+
     def path(self, name: str) -> Path:
         """Return the path of a result by its name in the project's folder."""
         return self.project.folder / name
