@@ -890,8 +890,8 @@ def test_what_no_option_says_is_said():
     ("text", "said"),
     [(CONSENSUS, "floodem consensus"), (RESEGMENTATION, "floodem agglomerate")],
 )
-def test_other_requests_are_named_with_what_will_run_them(text, said):
-    with pytest.raises(UsageError, match=f"`{said}`, which is not there yet"):
+def test_other_requests_are_named_with_the_command_for_them(text, said):
+    with pytest.raises(UsageError, match=f"which no inference runs: that is for `{said}`"):
         parse_inference_request(text, source="request.pbtxt")
 
 

@@ -11,7 +11,7 @@ goes on there. The voxels do not depend on how the volume is cut, nor on who doe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -222,37 +222,12 @@ def _made(run: LabelRun, overlay: Overlay, *, options: ConsensusOptions) -> dict
         with run.resting() as rest:
             if splits and len(plan) > 1:
                 rest.stage("touching", find_touching_task, tasks, says="looking over faces")
-            gathering = Gathering(
-                tables=tables, counts=counts, progress=rest.progress, should_stop=rest.should_stop
-            )
-            cleaned = [
-                rest.once(
-                    f"ids-{side}",
-                    clean,
-                    CleanTask(
-                        gathering=gathering, side=side, splits=splits, min_size=options.min_size
-                    ),
-                )
-                for side in SIDES
-            ]
-            pairs = rest.once(
-                "pairs",
-                number_pairs,
-                PairTask(
-                    gathering=gathering,
-                    largest_a=cleaned[0]["largest_id"],
-                    split_min_size=options.split_min_size,
-                ),
-            )
+            numbers = _numbered(rest, tables, counts=counts, options=options)
             written = rest.write(write_consensus_task, tasks)
             labelled_a = sum(count["labelled_a"] for count in counts)
             labelled = sum(block["labelled"] for block in written)
             summary = {
-                **pairs,
-                "objects_a": cleaned[0]["objects"],
-                "objects_b": cleaned[1]["objects"],
-                "segments_a": cleaned[0]["segments"],
-                "segments_b": cleaned[1]["segments"],
+                **numbers,
                 "labelled_a": labelled_a,
                 "labelled": labelled,
                 "kept": labelled / labelled_a if labelled_a else 1.0,
@@ -263,3 +238,45 @@ def _made(run: LabelRun, overlay: Overlay, *, options: ConsensusOptions) -> dict
     finally:
         close_source()
     return summary
+
+
+def _numbered(
+    run: LabelRun,
+    tables: ConsensusTables,
+    *,
+    counts: Sequence[Mapping[str, Any]],
+    options: ConsensusOptions,
+) -> dict[str, Any]:
+    """Give all pieces and pairs their ids, and return how many there are."""
+    gathering = Gathering(
+        tables=tables, counts=counts, progress=run.progress, should_stop=run.should_stop
+    )
+    a, b = (
+        run.once(
+            f"ids-{side}",
+            clean,
+            CleanTask(
+                gathering=gathering,
+                side=side,
+                splits=options.split_components,
+                min_size=options.min_size,
+            ),
+        )
+        for side in SIDES
+    )
+    pairs = run.once(
+        "pairs",
+        number_pairs,
+        PairTask(
+            gathering=gathering,
+            largest_a=a["largest_id"],
+            split_min_size=options.split_min_size,
+        ),
+    )
+    return {
+        **pairs,
+        "objects_a": a["objects"],
+        "objects_b": b["objects"],
+        "segments_a": a["segments"],
+        "segments_b": b["segments"],
+    }

@@ -1,7 +1,7 @@
-"""Requests that are understood and not run yet: consensus and resegmentation.
+"""Requests that are understood and not run: consensus and resegmentation.
 
-In: their messages. Out: nothing where they are complete, so that a file can be checked
-today; running one is refused with the command that will do it.
+In: their messages. Out: nothing where they are complete; running one is refused with the
+command that does such work on volumes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from floodem.legacy.requests.support import require_served
 from floodem.legacy.requests.text import parse_text
 from floodem.legacy.requests.volumes import volume_address
 
-_COMING: Mapping[str, str] = {
-    "ConsensusRequest": "`floodem consensus`, which is not there yet",
-    "ResegmentationRequest": "`floodem agglomerate`, which is not there yet",
+_COMMANDS: Mapping[str, str] = {
+    "ConsensusRequest": "`floodem consensus`, once `floodem open-results` has made a volume of "
+    "each directory",
+    "ResegmentationRequest": "`floodem agglomerate`, which finds such points itself",
 }
 
 
@@ -90,7 +91,7 @@ _CHECKS: Mapping[str, Callable[[Message], None]] = {
 
 
 def parse_inference_request(text: str, *, source: str) -> Message:
-    """Read an InferenceRequest; of the other requests say which command will run them.
+    """Read an InferenceRequest; of the other requests say which command is for them.
 
     Raises
     ------
@@ -109,7 +110,8 @@ def parse_inference_request(text: str, *, source: str) -> Message:
                 continue
             require(request)
             raise UsageError(
-                f"{source} is a whole {name}, which no inference runs: that is for {_COMING[name]}"
+                f"{source} is a whole {name}, which no inference runs: that is for "
+                f"{_COMMANDS[name]}"
             ) from error
         raise
 
