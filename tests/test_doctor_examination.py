@@ -69,7 +69,7 @@ def test_large_chunks_are_decoded_seldom():
 
 @pytest.mark.parametrize("thorough", [False, True])
 def test_pieces_tell_the_same_as_the_whole(thorough):
-    image = tissue()[0]
+    image = np.concatenate([tissue(seed=seed)[0] for seed in range(4)])
     box = Box.from_shape(image.shape)
     sampling = choose_sampling(
         box, chunks=(8, 64, 64), itemsize=1, thorough=thorough, most=image.size // 2
@@ -82,7 +82,7 @@ def test_pieces_tell_the_same_as_the_whole(thorough):
     if thorough:
         assert found.whole().mean == pytest.approx(image.mean(), rel=1e-12)
         assert found.whole().stddev == pytest.approx(image.std(), rel=1e-9)
-        assert found.values.size >= image.size // 2
+        assert found.values.size == image.size
 
 
 def test_of_sections_taken_in_runs_no_pair_is_told_across_a_gap():
@@ -95,7 +95,10 @@ def test_of_sections_taken_in_runs_no_pair_is_told_across_a_gap():
 
 def test_thorough_looks_at_all_and_finds_the_same(pair):
     few, all_ = (examine(pair[0], machine=False, thorough=thorough) for thorough in (False, True))
-    assert few.findings == all_.findings
+    few_says, all_says = (
+        [one.says for one in found.findings if one.what != "memory"] for found in (few, all_)
+    )
+    assert few_says == all_says
     assert few.sampled == "all 829,440 voxels"
 
 

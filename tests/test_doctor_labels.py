@@ -117,7 +117,7 @@ def test_crumbs_are_counted(image, pair, tmp_path):
     )
     one = finding(look(image, tmp_path / "l.h5", labels), "tiny objects")
     assert one.level is Level.NOTE
-    assert one.value >= 1000
+    assert one.value >= 800
 
 
 def test_labels_without_room_for_a_centre_are_a_problem(pair, tmp_path):

@@ -105,6 +105,7 @@ def look_at_centres(
             reason=f"as many examples are drawn from each partition; below {FEWEST_IN_CLASS} "
             "the same voxels come again and again",
             advice="the proposed thresholds leave them out" if few else "",
+            what="partitions",
         )
 
 
@@ -127,12 +128,18 @@ def useful_thresholds(counts: Mapping[int, int], *, by: Partitioning) -> tuple[f
 
 
 def _finding(
-    level: Level, says: str, *, value: object, reason: str = "", advice: str = ""
+    level: Level,
+    says: str,
+    *,
+    value: object,
+    reason: str = "",
+    advice: str = "",
+    what: str = "centres",
 ) -> Finding:
     return Finding(
         level=level,
         part=PART,
-        what="centres",
+        what=what,
         says=says,
         value=value,
         reason=reason,

@@ -78,7 +78,12 @@ class Look:
         yield from axes.look_at_axes(self._survey, voxel_size=self.image.voxel_size)
         yield from sections.look_at_sections(self._survey, has_all=self.sampling.has_all_sections)
         likeness = self._survey.correlations()
-        most = len(likeness) if self._thorough else alignment.MOST_PAIRS
+        most = len(likeness)
+        if not self._thorough:
+            affordable = self.sampling.affordable_pairs(
+                chunks=self.image.chunks, itemsize=self.image.dtype.itemsize
+            )
+            most = min(alignment.MOST_PAIRS, affordable)
         if not alignment.can_measure(self.sampling.windows[0]):
             yield alignment.too_small(self.image.shape)
             return

@@ -40,6 +40,9 @@ NARROWEST = 256
 RUN = 32
 """Sections that follow each other, where not all are looked at."""
 
+FEWEST_PAIRS = 2
+"""Pairs of sections that are read once more even so."""
+
 FEWEST = 4
 """Sections of a run where chunks are so large that a whole run costs too much."""
 
@@ -64,6 +67,15 @@ class Sampling:
     windows: tuple[Box, ...]
     runs: tuple[tuple[int, int], ...]
     piece_sections: int
+
+    def affordable_pairs(self, *, chunks: Zyx, itemsize: int) -> int:
+        """Return of how many pairs of sections a window may be read once more.
+
+        Chunks come whole: of large ones few can be decoded twice.
+        """
+        edges = zip((2, *self.windows[0].shape[1:]), chunks, strict=True)
+        decoded = itemsize * math.prod(_up(length, chunk) for length, chunk in edges)
+        return max(FEWEST_PAIRS, DECODED_BYTES // decoded)
 
     @property
     def voxels(self) -> int:
