@@ -44,7 +44,7 @@ from floodem.shapes.source import LabelSource, close_source
 from floodem.volumes.location import parse_location
 
 BLOCK_VOXELS = 2**24
-"""Voxels of a block where none is asked for; a task takes about 50 bytes for each."""
+"""Voxels of a block where none is asked for; a task takes 25 to 35 bytes for each."""
 
 _CHUNKS = (USUAL_CHUNK, USUAL_CHUNK, USUAL_CHUNK)
 
@@ -137,8 +137,8 @@ def make_consensus(
     Notes
     -----
     Blocks are read and written by tasks. One process brings their tables together and
-    holds them in memory: about 100 MB for each million components of a block, and the same
-    for each million pairs.
+    holds them in memory: about 100 MB for each million pieces (what a block has of an object),
+    and the same for each million pairs.
 
     References
     ----------
