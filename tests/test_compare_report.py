@@ -157,7 +157,7 @@ def test_the_command_writes_a_report_of_all(files, tmp_path, capsys):
     words = ("evaluate", *files[:2], "--compare", files[2], "--report", page, "--no-viewer")
     assert run(*words, "--bootstrap", "20", "--worst", "1") == 0
     said = capsys.readouterr().out
-    assert f"floodem view '{page}'" in said
+    assert f"wrote {page}\n" in said
     found = read_page(page)
     assert "Side by side" in found.text
     assert "better: object" in found.text
@@ -167,7 +167,12 @@ def test_the_command_writes_a_report_of_all(files, tmp_path, capsys):
     assert run(*words, "--json") == 0
     said = capsys.readouterr()
     assert len(json.loads(said.out)) == 2
-    assert "floodem view" in said.err
+    assert f"wrote {page}\n" in said.err
+    # Without the viewer no link is on it, and with it the command says how to open them.
+    assert found.all("a") == []
+    assert run(*words[:-1], "--worst", "1") == 0
+    assert f"floodem view '{page}'" in capsys.readouterr().out
+    assert len(read_page(page).all("a")) == 2
 
 
 def test_what_cannot_become_a_report_is_refused_before_anything_is_scored(

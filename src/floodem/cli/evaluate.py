@@ -138,14 +138,13 @@ def evaluate(
         "swc_unit": _unit(swc_unit),
     }
     crew = options.chosen_crew(workers=workers, cluster=cluster, shard=shard, insecure=insecure)
-    only_reports = {"--image": image, "--no-viewer": no_viewer, "--overwrite": overwrite}
-    evaluate_report.require_report_options(
-        report, has_truth=truth is not None, needing=only_reports, overwrite=overwrite
+    page = evaluate_report.AskedReport(
+        path=report, image=image, has_viewer=not no_viewer, overwrite=overwrite
     )
+    page.require(has_truth=truth is not None)
     if truth is None:
         needing = {"--border": any(margin), "--ignore": ignore, "--cremi-border": cremi_border}
-        needing["--compare"] = compare
-        address = _require_skeletons(skeletons, needing=needing)
+        address = _require_skeletons(skeletons, needing=needing | {"--compare": compare})
         with _working(work) as how:
             scores = evaluation.score_skeletons(
                 segmentation,
@@ -159,51 +158,35 @@ def evaluate(
             )
         _tell_skeletons(segmentation, scores, as_json=as_json)
         return
-    others = evaluate_report.split_addresses(compare)
-    if others and shard is not None:
-        raise UsageError(f"--shard {shard} scores one segmentation: leave out --compare")
-    addresses = [segmentation, *others]
-    if others:
-        region = evaluate_report.common_box(addresses, region=region)
-    results = []
+    addresses = [segmentation, *evaluate_report.split_addresses(compare, shard=shard)]
     with _working(work) as how:
-        for number, address in enumerate(addresses):
-            result = evaluation.evaluate(
-                address,
-                truth,
-                box=region,
-                border=margin,
-                ignore=ids,
-                cremi_border_nm=cremi_border,
-                skeletons=skeletons,
-                voxel_size=size,
-                crew=crew,
-                work=evaluate_report.work_of(work, address, number=number),
-                **along,
-                **how,
-            )
-            results.append(result)
-        if report is not None:
-            evaluate_report.write_page(
-                report,
-                evaluations=results,
-                segmentations=addresses,
-                truth=truth,
-                image=image,
-                voxel_size=size,
-                places=worst,
-                has_viewer=not no_viewer,
-                overwrite=overwrite,
-                **how,
-            )
-    if as_json:
-        print(evaluate_report.comparison_json(results) if others else results[0].to_json())
-    elif others:
-        evaluate_report.print_side_by_side(results)
+        results = evaluate_report.score_all(
+            addresses,
+            truth,
+            box=region,
+            border=margin,
+            ignore=ids,
+            cremi_border_nm=cremi_border,
+            skeletons=skeletons,
+            voxel_size=size,
+            crew=crew,
+            work=work,
+            **along,
+            **how,
+        )
+        page.write(results, addresses, truth=truth, voxel_size=size, places=worst, **how)
+    if len(results) == 1:
+        _tell(results[0], as_json=as_json)
     else:
-        print_evaluation(results[0])
-    if report is not None:
-        evaluate_report.tell_report(report, to_stderr=as_json)
+        evaluate_report.tell_comparison(results, as_json=as_json)
+    page.tell(to_stderr=as_json)
+
+
+def _tell(result: Evaluation, *, as_json: bool) -> None:
+    if as_json:
+        print(result.to_json())
+    else:
+        print_evaluation(result)
 
 
 def _unit(text: str | None) -> Unit | None:

@@ -9,7 +9,8 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +30,107 @@ _BEST, _REAL = "*", "!"
 _DIGEST_LETTERS = 12
 
 
-def split_addresses(texts: Sequence[str] | None) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedReport:
+    """The report that is asked for, if any.
+
+    Attributes
+    ----------
+    path
+        Of the page; None for none.
+    image, has_viewer, overwrite
+        As `floodem.project.report.write_report` takes them.
+    """
+
+    path: Path | None
+    image: str | None
+    has_viewer: bool
+    overwrite: bool
+
+    def require(self, *, has_truth: bool) -> None:
+        """Refuse what cannot become a report, before anything is scored.
+
+        Raises
+        ------
+        OptionError, StorageError, DestinationExistsError
+            As `floodem.project.report.require_report_place`; or when options that only a
+            report has are given without one.
+        """
+        if self.path is None:
+            asked = {
+                "--image": self.image,
+                "--no-viewer": not self.has_viewer,
+                "--overwrite": self.overwrite,
+            }
+            given = [name for name, value in asked.items() if value]
+            if given:
+                raise OptionError(f"{given[0]} is about a report: name it with --report out.html")
+            return
+        from floodem.project.report import require_report_place
+
+        if not has_truth:
+            raise OptionError(
+                f"--report {self.path} shows mistakes against TRUTH: give TRUTH as well"
+            )
+        require_report_place(self.path, overwrite=self.overwrite, has_viewer=self.has_viewer)
+
+    def write(
+        self, evaluations: Sequence[Evaluation], segmentations: Sequence[str], **more: Any
+    ) -> None:
+        """Write it; what is otherwise than one may think goes to stderr."""
+        if self.path is None:
+            return
+        from floodem.project.report import write_report
+
+        def note(sentence: str) -> None:
+            print(f"note: {sentence}", file=sys.stderr)
+
+        write_report(
+            self.path,
+            evaluations=evaluations,
+            segmentations=segmentations,
+            image=self.image,
+            has_viewer=self.has_viewer,
+            overwrite=self.overwrite,
+            notice=note,
+            **more,
+        )
+
+    def tell(self, *, to_stderr: bool) -> None:
+        """Say where it is, and how its links are opened."""
+        if self.path is None:
+            return
+        line = shlex.join(["floodem", "view", str(self.path)])
+        opening = f"; with {line} its places open in the viewer" if self.has_viewer else ""
+        print(f"wrote {self.path}{opening}", file=sys.stderr if to_stderr else sys.stdout)
+
+
+def score_all(
+    addresses: Sequence[str], truth: str, *, box: Box | None, work: str | None, **more: Any
+) -> list[Evaluation]:
+    """Score one or several segmentations, each over the voxels that all have."""
+    from floodem import evaluation
+
+    if len(addresses) > 1:
+        box = common_box(addresses, region=box)
+    return [
+        evaluation.evaluate(
+            address, truth, box=box, work=work_of(work, address, number=number), **more
+        )
+        for number, address in enumerate(addresses)
+    ]
+
+
+def split_addresses(texts: Sequence[str] | None, *, shard: str | None = None) -> list[str]:
     """Read ``--compare B --compare C`` or ``--compare B,C``; a file with a comma stays whole.
 
     Raises
     ------
     OptionError
-        When a part is empty.
+        When a part is empty, or only a part of the work is to be done (`shard`).
     """
+    if texts and shard is not None:
+        raise OptionError(f"--shard {shard} scores one segmentation: leave out --compare")
     found: list[str] = []
     for text in texts or ():
         is_file = Path(text).exists() or Path(text.rpartition("@")[0] or text).exists()
@@ -86,46 +180,12 @@ def work_of(work: str | None, address: str, *, number: int) -> str | None:
     return f"{work.rstrip('/')}/compare-{digest[:_DIGEST_LETTERS]}"
 
 
-def require_report_options(
-    report: Path | None, *, has_truth: bool, needing: Mapping[str, object], overwrite: bool
-) -> None:
-    """Refuse what cannot become a report, before anything is scored.
-
-    Raises
-    ------
-    OptionError, StorageError, DestinationExistsError
-        As `floodem.project.report.require_report_place`; or when options that only a report
-        has are given without one.
-    """
-    if report is None:
-        given = [name for name, value in needing.items() if value]
-        if given:
-            raise OptionError(f"{given[0]} is about a report: name it with --report out.html")
-        return
-    from floodem.project.report import require_report_place
-
-    if not has_truth:
-        raise OptionError(f"--report {report} shows mistakes against TRUTH: give TRUTH as well")
-    require_report_place(report, overwrite=overwrite, has_viewer=not needing["--no-viewer"])
-
-
-def write_page(report: Path, **wanted: Any) -> None:
-    """Write the report; what is otherwise than one may think goes to stderr."""
-    from floodem.project.report import write_report
-
-    def note(sentence: str) -> None:
-        print(f"note: {sentence}", file=sys.stderr)
-
-    write_report(report, notice=note, **wanted)
-
-
-def tell_report(page: Path, *, to_stderr: bool) -> None:
-    """Say where the report is, and how its links are opened."""
-    command = shlex.join(["floodem", "view", str(page)])
-    print(
-        f"wrote {page}; with {command} its places open in the viewer",
-        file=sys.stderr if to_stderr else sys.stdout,
-    )
+def tell_comparison(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
+    """Print several evaluations, as a list of JSON or side by side."""
+    if as_json:
+        print(comparison_json(evaluations))
+    else:
+        print_side_by_side(evaluations)
 
 
 def comparison_json(evaluations: Sequence[Evaluation]) -> str:
