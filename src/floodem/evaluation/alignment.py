@@ -19,7 +19,6 @@ from floodem.labels.runs import Labels
 from floodem.volumes.volume import Volume
 
 BLOCK_VOXELS = 2**24  # two uint64 blocks and what counting them needs: about 0.6 GB
-_SAME_SIZE = 1e-3  # relative; formats round voxel sizes differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +144,7 @@ def _require_same_voxel_size(segmentation: Volume, truth: Volume) -> None:
     first, second = segmentation.voxel_size, truth.voxel_size
     if first is None or second is None:
         return
-    sizes = zip(first.zyx_nm, second.zyx_nm, strict=True)
-    if not all(math.isclose(a, b, rel_tol=_SAME_SIZE) for a, b in sizes):
+    if not first.is_close(second):
         raise GeometryError(
             f"the segmentation {segmentation.uri} has voxels of {first} nm and the truth "
             f"{truth.uri} of {second} nm (z,y,x): bring both to one resolution"

@@ -171,7 +171,7 @@ def agglomerate(
             notice=say,
             should_stop=lambda: should_stop() or hold.is_lost(),
         )
-        finished = folder.begin(prepared.scored, overwrite=overwrite)
+        finished = folder.begin(prepared.identity, overwrite=overwrite)
         return run.make() if finished is None else run.again(finished)
 
 
@@ -207,7 +207,7 @@ class _Run:
             should_stop=self.should_stop,
         ):
             header = describe_base(
-                self.prepared.segmentation,
+                self.prepared.common.segmentation,
                 voxel_size=self.prepared.voxel_size,
                 about={"floodem": floodem.__version__, **self.prepared.about},
             )
@@ -220,7 +220,7 @@ class _Run:
                 "calls": sum(result["calls"] for result in results),
                 "seconds": round(sum(result["seconds"] for result in results), 3),
             }
-            self.folder.finish(self.prepared.scored, counts=counts)
+            self.folder.finish(self.prepared.identity, counts=counts)
         return self.summary(counts, was_finished=False)
 
     def again(self, counts: Mapping[str, Any]) -> Agglomeration:
@@ -262,7 +262,7 @@ class _Run:
                     self._wait()
                     continue
                 return find_decision_points(
-                    self.prepared.segmentation,
+                    self.prepared.common.segmentation,
                     work=str(self.folder.path),
                     voxel_size=self.prepared.voxel_size,
                     options=self.prepared.points,
@@ -288,7 +288,7 @@ class _Run:
                 score_points_task,
                 score_tasks(points, common=self.prepared.common),
                 receipts=self.folder.receipts("scores"),
-                identity=self.prepared.scored,
+                identity=self.prepared.identity,
                 crew=self.crew,
                 progress=None if listener is None else listener.done,
                 reported=None if listener is None else listener.reported,

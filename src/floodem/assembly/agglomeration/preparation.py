@@ -80,10 +80,6 @@ class Prepared:
 
     Attributes
     ----------
-    segmentation
-        Where it is, in words that workers in other folders understand.
-    labels
-        What tells it from a changed one (`LabelSource.identity`).
     voxel_size
         Of the segmentation, or else of the image or the network.
     points
@@ -92,20 +88,17 @@ class Prepared:
         In which points are looked for.
     common
         The task of all points, without any.
-    found, scored
-        What decides points and scores, as JSON values.
+    identity
+        What decides the scores, as JSON values.
     about
         What a reader of the graph wants to know besides.
     """
 
-    segmentation: LabelSource
-    labels: Mapping[str, Any]
     voxel_size: VoxelSize
     points: PointOptions
     box: Box
     common: ScoreTask
-    found: Mapping[str, Any]
-    scored: Mapping[str, Any]
+    identity: Mapping[str, Any]
     about: Mapping[str, Any]
 
 
@@ -145,62 +138,61 @@ def prepare(
         box = _chosen_box(labels, grey, asked=options.box)
         known = segmentation.identity(labels)
         seen = fingerprint(grey, most_files=MOST_FILES)
-    early = {"terminate_early": not options.both_sides, "smaller_first": not options.both_sides}
-    again = ResegmentationOptions.suited(
-        voxel_size, fov=description.fov, **early | dict(options.resegmentation)
-    )
-    again.require_room(description.fov)
-    floods = options.floods.completed(
-        pad_value=description.pad_value, move_threshold=description.move_threshold
-    )
     device = choose_device(options.device).device
-    dtype = choose_dtype(options.dtype, device)
-    segmentation = replace(segmentation, uri=parse_location(segmentation.uri).absolute)
-    unnamed = {name: value for name, value in known.items() if name != "uri"}
-    found = {
-        "method": _METHOD,
-        "segmentation": unnamed,
-        "voxel_size_nm_zyx": list(voxel_size.zyx_nm),
-        "box": str(box),
-        "points": options.points.to_json(),
-    }
+    dtype = str(choose_dtype(options.dtype, device)).removeprefix("torch.")
     common = ScoreTask(
         image=replace(image, uri=parse_location(image.uri).absolute),
-        segmentation=segmentation,
+        segmentation=replace(segmentation, uri=parse_location(segmentation.uri).absolute),
         voxel_size=voxel_size,
         model=os.path.abspath(model) if os.path.exists(model) else model,
         model_digest=loaded.digest(),
-        options=again,
-        flood=floods,
+        options=_resegmentation(options, voxel_size=voxel_size, fov=description.fov),
+        flood=options.floods.completed(
+            pad_value=description.pad_value, move_threshold=description.move_threshold
+        ),
         points=(),
-        device=options.device,
-        dtype=options.dtype,
+        # Workers elsewhere compute on what was chosen here, or say that they cannot.
+        device=device.type if options.device == "auto" else options.device,
+        dtype=dtype,
         network=network,
     )
-    scored = {
-        **found,
-        "image": {**seen, "level": image.level, "channel": image.channel, "axes": image.axes},
-        "model": common.model_digest,
-        "resegmentation": again.to_json(),
-        "floods": floods.to_json(),
-        "computes_on": f"{device.type} in {str(dtype).removeprefix('torch.')}",
+    chosen = {
+        "points": options.points.to_json(),
+        "resegmentation": common.options.to_json(),
+        "floods": common.flood.to_json(),
+        "computes_on": f"{device.type} in {dtype}",
     }
     return Prepared(
-        segmentation=segmentation,
-        labels=known,
         voxel_size=voxel_size,
         points=options.points,
         box=box,
         common=common,
-        found=found,
-        scored=scored,
+        identity={
+            "method": _METHOD,
+            "segmentation": {name: value for name, value in known.items() if name != "uri"},
+            "voxel_size_nm_zyx": list(voxel_size.zyx_nm),
+            "box": str(box),
+            "image": {**seen, "level": image.level, "channel": image.channel, "axes": image.axes},
+            "model": common.model_digest,
+            **chosen,
+        },
         about={
             "image": without_secrets(image.uri),
             "model": {"digest": common.model_digest, **description.to_json()},
-            **{name: scored[name] for name in ("points", "resegmentation", "floods")},
-            "computes_on": scored["computes_on"],
+            **chosen,
         },
     )
+
+
+def _resegmentation(
+    options: AgglomerationOptions, *, voxel_size: VoxelSize, fov: Zyx
+) -> ResegmentationOptions:
+    early = {"terminate_early": not options.both_sides, "smaller_first": not options.both_sides}
+    found = ResegmentationOptions.suited(
+        voxel_size, fov=fov, **early | dict(options.resegmentation)
+    )
+    found.require_room(fov)
+    return found
 
 
 def _require_fitting(labels: Volume, grey: Volume) -> None:
