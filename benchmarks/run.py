@@ -14,13 +14,17 @@
     meshes     `floodem mesh` on the shared FIB-25 segmentation, against marching cubes alone
     skeletons  `floodem skeletonize` and `measure` on it as well, against distances alone
     evaluation scores of volumes block by block, against scores of arrays in memory
+    consensus  consensus of two segmentations against reading both
+    points     decision points against bare distances and against reading
+    resegmentation  decision points flooded again, and how much of that is the network's
+    erl        scores along 10,000 skeletons against reading their blocks
     stitching  blocks compared, joined and numbered, against reading their labels
     tasks      what a task costs beside its work, and reading many receipts again
     slots      blocks flooded two at a time in a worker against one at a time, over a slow server
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
-partitions, viewer, meshes, skeletons and evaluation is random or hand-made and needs no data.
+partitions, viewer, meshes, skeletons, evaluation and resegmentation is random or hand-made and needs no data.
 """
 
 from __future__ import annotations
@@ -38,7 +42,10 @@ def main() -> int:
     """Run the benchmarks that were named, or all."""
     import augmentation_speed
     import clahe_speed
+    import consensus_speed
     import conversion_speed
+    import decision_points_speed
+    import erl_speed
     import evaluation_speed
     import flood_overhead
     import flood_slots
@@ -47,6 +54,7 @@ def main() -> int:
     import partition_speed
     import random_reads
     import record_speed
+    import resegmentation_speed
     import skeleton_speed
     import start_time
     import stitching_speed
@@ -73,6 +81,10 @@ def main() -> int:
         "slots": flood_slots.run,
         "evaluation": evaluation_speed.run,
         "stitching": stitching_speed.run,
+        "consensus": consensus_speed.run,
+        "points": decision_points_speed.run,
+        "resegmentation": resegmentation_speed.run,
+        "erl": erl_speed.run,
     }
     names = sys.argv[1:] or list(benchmarks)
     unknown = [name for name in names if name not in benchmarks]
