@@ -24,7 +24,8 @@
     clahe      contrast of 100 x 512 x 512, and its error by density of tables
 
 Name some to run only those: python3 tasks.py bench -- network. Everything but
-partitions, viewer, meshes, skeletons, evaluation and resegmentation is random or hand-made and needs no data.
+partitions, viewer, meshes, skeletons, evaluation and resegmentation is random or
+hand-made and needs no data.
 """
 
 from __future__ import annotations
