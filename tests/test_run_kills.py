@@ -34,22 +34,20 @@ def run_undisturbed(path: Path) -> float:
 def kill_often(path: Path, moments: random.Random, *, kills: int, longest_s: float) -> int:
     """Start a run again and again and kill all its processes; let the last one end.
 
-    Lives are drawn from a second to the undisturbed run's length, so that kills fall into
-    every stage; where a run has ended before its kill, its results are thrown to the next.
+    Lives are drawn from half a second, while modules are loaded, to `longest_s`.
     """
     killed = 0
     for _ in range(kills):
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command(path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(moments.uniform(0.5, longest_s))
-        if process.poll() is not None:
-            assert process.stderr is not None
-            assert process.returncode == 0, process.stderr.read().decode()
-            break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(TIMEOUT_S)
+        ) as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(moments.uniform(0.5, longest_s))
+            if process.poll() is not None:
+                assert process.stderr is not None
+                assert process.returncode == 0, process.stderr.read().decode()
+                break
+            os.killpg(process.pid, signal.SIGKILL)
         killed += 1
     run_undisturbed(path)
     return killed

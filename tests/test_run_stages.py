@@ -57,7 +57,7 @@ def test_a_whole_run_makes_every_result_and_a_second_one_nothing(folder):
 @pytest.mark.parametrize(
     ("changes", "stale"),
     [
-        ({"evaluate": {"worst": 3}}, ("evaluate", "scene")),
+        ({"evaluate": {"worst": 30}}, ("evaluate",)),
         ({"evaluate": {"border": [1, 1, 1]}}, ("evaluate", "scene")),
         ({"mesh": {"error": 20.0}}, ("mesh", "scene")),
         ({"scene": {"title": "pipes"}}, ("scene",)),
