@@ -41,6 +41,13 @@ far as this, a fifth of what is tissue looks like membrane, or the other way rou
 UNRELATED = 0.5
 """Likeness of two neighbours, against what is usual, below which they hardly belong together."""
 
+LEAST_LIKENESS = 0.1
+"""Below that the usual neighbours are not alike either, and nothing follows; noise has 0, SNEMI3D
+0.58."""
+
+SMALLEST_SECTION = 2**12
+"""Voxels of a section below which its mean depends on what happens to be there."""
+
 FEWEST = 5
 """Sections from which something can be called usual."""
 
@@ -200,7 +207,10 @@ def _pairs(lower: Sequence[int]) -> str:
 
 
 def _brightness(found: Survey, pictured: Sequence[int]) -> Iterator[Finding]:
-    spread = found.whole().stddev
+    whole = found.whole()
+    if whole.count < SMALLEST_SECTION * len(pictured):
+        return
+    spread = whole.stddev
     means = np.array([found.mean(z) for z in pictured])
     drift = float(np.std(means)) / spread if spread else 0.0
     if drift > DRIFT_ADVISED:
@@ -263,6 +273,8 @@ def _shuffled(likeness: Mapping[int, float], *, has_all: bool) -> Iterator[Findi
                 )
                 return
     usual = float(np.median(list(likeness.values()) or [0]))
+    if usual < LEAST_LIKENESS:
+        return
     unlike = [z for z, c in likeness.items() if c < UNRELATED * usual]
     if unlike:
         yield _finding(
