@@ -246,6 +246,8 @@ def write_small_ids(blocks: PointBlocks) -> int:
 
 def without_small(labels: Labels, *, min_size: int) -> Labels:
     """Return labels whose segments of less than `min_size` voxels are empty space."""
+    if min_size <= 1:
+        return labels
     ids, voxels = sizes(labels)
     return _without(labels, ids[(voxels < min_size) & (ids != 0)])
 
