@@ -14,10 +14,10 @@ from floodem.cli.evaluate import evaluate
 from floodem.cli.evaluate_report import common_box, split_addresses
 from floodem.cli.main import main
 from floodem.errors import EXIT_INPUT_REFUSED, EXIT_USAGE, OptionError
+from floodem.evaluation import Difference, Interval, score_differences
 from floodem.evaluation import evaluate as score
-from floodem.evaluation.intervals import Interval
 from floodem.geometry import Box
-from floodem.project.report.numbers import METRICS, compared, object_changes
+from floodem.project.report.numbers import METRICS, best_of, object_changes, side_by_side
 from report_cases import mended, read_page, scored, segmentation, truth, write
 
 
@@ -33,12 +33,6 @@ def metric(key):
     return next(one for one in METRICS if one.key == key)
 
 
-def with_interval(found, low, high, *, key="voi_merge_bits"):
-    from dataclasses import replace
-
-    return replace(found, intervals={key: Interval(low=low, high=high, level=0.95)})
-
-
 def test_scores_stand_side_by_side_with_the_best_marked(files, capsys):
     evaluate(files[0], files[1], compare=[files[2]])
     text = capsys.readouterr().out
@@ -51,11 +45,30 @@ def test_scores_stand_side_by_side_with_the_best_marked(files, capsys):
     assert "*" not in split  # both have the same
     assert "objects better in mended.h5@labels than in seg.h5@labels" in text
     assert "worse" not in text
+    assert "change " not in text.split("objects better")[0]
+
+
+def test_changes_stand_below_the_numbers_where_objects_are_drawn(files, capsys):
+    evaluate(files[0], files[1], compare=[files[2]], bootstrap=30)
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("VOI sum"))
+    assert lines[at + 2].startswith("  change ")
+    wanted = score_differences(
+        *(score(uri, files[1], bootstrap=30) for uri in (files[0], files[2]))
+    )["voi_sum_bits"]
+    assert metric("voi_sum_bits").change_text(wanted) in lines[at + 2]
+    assert any("changes are from seg.h5@labels" in line for line in lines)
 
 
 def test_json_is_a_list_that_says_which_objects_changed(files, capsys):
-    evaluate(files[0], files[1], compare=[files[2]], as_json=True)
+    evaluate(files[0], files[1], compare=[files[2]], bootstrap=30, as_json=True)
     first, second = json.loads(capsys.readouterr().out)
+    assert "against_first" not in first
+    change = second["against_first"]["differences"]["voi_merge_bits"]
+    assert change["low"] <= change["value"] <= change["high"] <= 0
+    assert change["value"] == pytest.approx(
+        second["all_truth"]["voi_merge_bits"] - first["all_truth"]["voi_merge_bits"]
+    )
     assert first["format"] == second["format"] == "floodem evaluation"
     assert second["segmentation"]["uri"] == files[2]
     better = second["against_first"]["better"]
@@ -94,26 +107,41 @@ def test_all_are_scored_over_the_voxels_that_all_have(files, tmp_path, capsys):
         common_box([files[0], part], region=Box((7, 100, 200), (9, 110, 210)))
 
 
-def test_only_intervals_without_anything_in_common_differ_for_real():
-    worse, good = scored(), scored(mended())
-    told = compared(
-        metric("voi_merge_bits"), [with_interval(worse, 0.4, 0.6), with_interval(good, 0.1, 0.3)]
+def test_changes_are_from_the_first_and_say_whether_they_are_for_the_better():
+    worse, good = scored(bootstrap=50), scored(mended(), bootstrap=50)
+    told = {one.metric.key: one for one in side_by_side([worse, good, worse])}
+    merge, precision = told["voi_merge_bits"], told["rand_precision"]
+    assert merge.best == {1}
+    assert merge.changes[0] is None
+    assert merge.changes[1].value < 0
+    assert merge.metric.is_better(merge.changes[1])
+    assert precision.changes[1].value > 0
+    assert precision.metric.is_better(precision.changes[1])
+    assert not merge.metric.is_better(precision.changes[1])
+    same = merge.changes[2]
+    assert (same.value, same.interval.low, same.interval.high, same.is_clear) == (0, 0, 0, False)
+    assert told["coverage"].changes == (None, None, None)
+    undrawn = side_by_side([scored(), scored(mended())])
+    assert all(one.changes == (None, None) for one in undrawn)
+
+
+def test_changes_are_written_with_their_signs_in_the_unit_of_the_number():
+    change = Difference(value=-1500.0, interval=Interval(low=-2000.0, high=250.0, level=0.95))
+    assert metric("erl_nm").change_text(change) == "-1.50 (-2.00 to +0.25)"
+    assert (
+        metric("voi_sum_bits").change_text(
+            Difference(value=0.25, interval=Interval(low=0.0625, high=0.5, level=0.95))
+        )
+        == "+0.250 (+0.062 to +0.500)"
     )
-    assert (told.best, told.real) == (frozenset({1}), (True, None))
-    told = compared(
-        metric("voi_merge_bits"), [with_interval(worse, 0.2, 0.6), with_interval(good, 0.1, 0.3)]
-    )
-    assert told.real == (False, None)
-    told = compared(metric("voi_merge_bits"), [worse, good])
-    assert told.real == (None, None)
 
 
 def test_high_is_best_where_high_is_good_and_nothing_is_best_among_equals():
     worse, good = scored(), scored(mended())
-    assert compared(metric("rand_precision"), [worse, good]).best == {1}
-    assert compared(metric("adapted_rand_error"), [good, worse]).best == {0}
-    assert compared(metric("coverage"), [worse, good]).best == frozenset()
-    assert compared(metric("voi_merge_bits"), [worse, good, good]).best == {1, 2}
+    assert best_of(metric("rand_precision"), [worse, good]) == {1}
+    assert best_of(metric("adapted_rand_error"), [good, worse]) == {0}
+    assert best_of(metric("coverage"), [worse, good]) == frozenset()
+    assert best_of(metric("voi_merge_bits"), [worse, good, good]) == {1, 2}
 
 
 @given(st.data())
@@ -161,7 +189,8 @@ def test_the_command_writes_a_report_of_all(files, tmp_path, capsys):
     found = read_page(page)
     assert "Side by side" in found.text
     assert "better: object" in found.text
-    assert "Without that word it may be one" in found.text
+    assert "the same objects are drawn again for both" in found.text
+    assert re.search(r"change [-+]0\.\d{3} \([-+]0\.\d{3} to [-+]0\.\d{3}\)", found.text)
     assert len(found.pictures()) == 12
     # Asked again it replaces its own page, and JSON stays alone on stdout.
     assert run(*words, "--json") == 0

@@ -13,17 +13,17 @@ from hypothesis.extra import numpy as hnp
 
 from floodem.errors import OptionError
 from floodem.evaluation import evaluate, scores
-from floodem.evaluation.bootstrap import _columns, drawn_sums, erl_interval, score_intervals
-from floodem.labels import contingency
-from reference.bootstrap import drawn_scores
-
-FIELDS = (
-    "adapted_rand_error",
-    "rand_precision",
-    "rand_recall",
-    "voi_split_bits",
-    "voi_merge_bits",
+from floodem.evaluation.bootstrap import (
+    SCORES,
+    drawn_run_lengths,
+    drawn_sums,
+    interval,
+    score_intervals,
 )
+from floodem.evaluation.objects import object_costs
+from floodem.labels import contingency
+from reference.bootstrap import drawn_scores as slow_scores
+
 LABELS = hnp.arrays(np.uint64, 40, elements=st.integers(0, 5))
 
 
@@ -34,31 +34,23 @@ def test_every_drawing_is_that_of_the_slow_twin(segmentation, truth, seed):
     count = len(np.unique(truth))
     random = np.random.default_rng(seed)
     drawings = [random.integers(0, count, count).tolist() for _ in range(5)]
-    wanted = [drawn_scores(segmentation.tolist(), truth.tolist(), drawn) for drawn in drawings]
-    found = score_intervals(table, draws=5, seed=seed)
-    assert tuple(found) == FIELDS
-    for name in FIELDS:
+    wanted = [slow_scores(segmentation.tolist(), truth.tolist(), drawn) for drawn in drawings]
+    found = score_intervals(object_costs(table), draws=5, seed=seed)
+    assert tuple(found) == SCORES
+    for name in SCORES:
         low, high = np.quantile([one[name] for one in wanted], [0.025, 0.975])
         assert (found[name].low, found[name].high) == pytest.approx((low, high), abs=1e-12)
 
 
-@given(LABELS, LABELS)
-@settings(deadline=None, max_examples=50)
-def test_what_objects_add_comes_to_the_score_of_the_whole(segmentation, truth):
-    table = contingency(segmentation, truth)
-    whole = scores(table)
-    voxels, pairs, in_segments, in_objects, split_bits, merge_bits = _columns(table).sum(axis=0)
-    assert pairs / in_segments == pytest.approx(whole.rand_precision)
-    assert pairs / in_objects == pytest.approx(whole.rand_recall)
-    assert split_bits / voxels == pytest.approx(whole.voi_split_bits, abs=1e-12)
-    assert merge_bits / voxels == pytest.approx(whole.voi_merge_bits, abs=1e-12)
+def erl_interval(runs, lengths, *, draws, seed):
+    return interval(drawn_run_lengths(runs, lengths, draws=draws, seed=seed))
 
 
 def test_one_object_leaves_no_room():
     segmentation, truth = np.uint64([1, 1, 2, 0]), np.uint64([5, 5, 5, 5])
-    found = score_intervals(contingency(segmentation, truth), draws=50, seed=1)
+    found = score_intervals(object_costs(contingency(segmentation, truth)), draws=50, seed=1)
     whole = scores(contingency(segmentation, truth))
-    for name in FIELDS:
+    for name in SCORES:
         assert found[name].low == found[name].high == pytest.approx(getattr(whole, name))
         assert found[name].level == 0.95
 
@@ -66,9 +58,9 @@ def test_one_object_leaves_no_room():
 def test_equal_objects_leave_no_room():
     truth = np.repeat(np.arange(1, 9, dtype=np.uint64), 6)
     segmentation = truth * 2 + (np.arange(48) % 6 < 2)
-    found = score_intervals(contingency(segmentation, truth), draws=50, seed=1)
-    for interval in found.values():
-        assert interval.low == pytest.approx(interval.high)
+    found = score_intervals(object_costs(contingency(segmentation, truth)), draws=50, seed=1)
+    for ends in found.values():
+        assert ends.low == pytest.approx(ends.high)
 
 
 def test_one_seed_gives_one_interval():
@@ -116,9 +108,13 @@ def test_an_evaluation_has_intervals_of_both_rows_where_they_are_asked_for(segme
     found = evaluate(*arrays, bootstrap=9, seed=3)
     both = (truth != 0) & (segmentation != 0)
     assert found.intervals == score_intervals(
-        contingency(segmentation[truth != 0], truth[truth != 0]), draws=9, seed=3
+        object_costs(contingency(segmentation[truth != 0], truth[truth != 0])), draws=9, seed=3
     )
     assert bool(found.intervals_where_both) == bool(both.any())
-    assert dataclasses.replace(found, intervals={}, intervals_where_both={}) == plain
-    told = json.loads(found.to_json())["intervals"]["voi_merge_bits"]
-    assert told == dataclasses.asdict(found.intervals["voi_merge_bits"])
+    told = json.loads(found.to_json())
+    assert told["bootstrap"] == {"draws": 9, "seed": 3}
+    assert told["intervals"]["voi_sum_bits"] == dataclasses.asdict(found.intervals["voi_sum_bits"])
+    whole = found.all_truth
+    assert told["all_truth"]["voi_sum_bits"] == whole.voi_split_bits + whole.voi_merge_bits
+    undrawn = {"intervals": {}, "intervals_where_both": {}, "draws": 0, "seed": 0}
+    assert dataclasses.replace(found, **undrawn) == plain

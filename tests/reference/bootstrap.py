@@ -35,4 +35,5 @@ def drawn_scores(segmentation: list, truth: list, drawn: list) -> dict:
         "rand_recall": recall,
         "voi_split_bits": split / voxels,
         "voi_merge_bits": merge / voxels,
+        "voi_sum_bits": (split + merge) / voxels,
     }

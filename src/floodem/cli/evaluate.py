@@ -299,6 +299,7 @@ def _scores_table(result: Evaluation) -> Table:
         "recall",
         "VOI split",
         "VOI merge",
+        "VOI sum",
         "segments",
         "objects",
     )
@@ -317,6 +318,7 @@ def _scores_table(result: Evaluation) -> Table:
             f"{scores.rand_recall:.3f}",
             f"{scores.voi_split_bits:.3f}",
             f"{scores.voi_merge_bits:.3f}",
+            f"{scores.voi_sum_bits:.3f}",
             str(scores.segments),
             str(scores.objects),
         )
@@ -331,6 +333,7 @@ _DIGITS = {
     "rand_recall": 3,
     "voi_split_bits": 3,
     "voi_merge_bits": 3,
+    "voi_sum_bits": 3,
 }
 """The columns of the scores that have intervals, and how exactly they are printed."""
 

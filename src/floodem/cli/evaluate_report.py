@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from floodem.project.report.numbers import ObjectChange
 
 _OBJECTS_SHOWN = 5
-_BEST, _REAL = "*", "!"
+_BEST, _CLEAR = "*", "!"
 _DIGEST_LETTERS = 12
 
 
@@ -189,7 +189,9 @@ def tell_comparison(evaluations: Sequence[Evaluation], *, as_json: bool) -> None
 
 
 def comparison_json(evaluations: Sequence[Evaluation]) -> str:
-    """Return a JSON list with every evaluation; later ones say which objects changed."""
+    """Return a JSON list with every evaluation; later ones say what changed."""
+    from floodem.evaluation import score_differences
+
     values = [evaluations[0].to_dict()]
     for other in evaluations[1:]:
         better, worse = _changes(evaluations[0], other)
@@ -197,6 +199,10 @@ def comparison_json(evaluations: Sequence[Evaluation]) -> str:
             other.to_dict()
             | {
                 "against_first": {
+                    "differences": {
+                        name: one.to_dict()
+                        for name, one in score_differences(evaluations[0], other).items()
+                    },
                     "better": [_change_dict(one) for one in better],
                     "worse": [_change_dict(one) for one in worse],
                 }
@@ -235,14 +241,15 @@ def print_side_by_side(evaluations: Sequence[Evaluation]) -> None:
         highlight=False,
     )
     table = plain_table("", *names)
-    is_real = False
     for title, cells in _rows(evaluations):
         table.add_row(title, *cells)
-        is_real = is_real or any(_REAL in cell for cell in cells)
     console.print(table)
     remark = f"{_BEST} best"
-    if is_real:
-        remark += f"; {_REAL} differs from it for real: their intervals have nothing in common"
+    if first.draws:
+        remark += (
+            f"; changes are from {names[0]}, with what drawings of the same objects give; "
+            f"{_CLEAR} all of that on one side of 0"
+        )
     console.print(remark, highlight=False)
     for name, other in zip(names[1:], evaluations[1:], strict=True):
         better, worse = _changes(first, other)
@@ -251,14 +258,11 @@ def print_side_by_side(evaluations: Sequence[Evaluation]) -> None:
 
 
 def _rows(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, list[str]]]:
-    from floodem.project.report.numbers import compared, metrics_of
+    from floodem.project.report.numbers import side_by_side
 
-    for metric in metrics_of(evaluations):
-        told = compared(metric, evaluations)
-        marks = [
-            f" {_BEST}" if number in told.best else f" {_REAL}" if real else "  "
-            for number, real in enumerate(told.real)
-        ]
+    for told in side_by_side(evaluations):
+        metric = told.metric
+        marks = [f" {_BEST}" if number in told.best else "  " for number in range(len(evaluations))]
         yield (
             metric.title,
             [
@@ -269,6 +273,16 @@ def _rows(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, list[str]]]:
         intervals = [metric.interval_text(one, between="-") for one in evaluations]
         if any(intervals):
             yield "", [f"{text or ''}  " for text in intervals]
+        if any(told.changes):
+            yield (
+                "  change",
+                [
+                    ""
+                    if change is None
+                    else f"{metric.change_text(change)} {_CLEAR if change.is_clear else ' '}"
+                    for change in told.changes
+                ],
+            )
 
 
 def _print_changes(console: Console, changes: Sequence[ObjectChange], *, title: str) -> None:

@@ -1,6 +1,7 @@
 """Scores of a segmentation against truth, and where it goes wrong."""
 
 from floodem.evaluation.comparison import evaluate
+from floodem.evaluation.differences import Difference, score_differences
 from floodem.evaluation.intervals import Interval
 from floodem.evaluation.mistakes import Mistake, Part
 from floodem.evaluation.result import Evaluation
@@ -8,6 +9,7 @@ from floodem.evaluation.scores import Scores, scores
 from floodem.evaluation.skeletons import SkeletonScores, score_skeletons
 
 __all__ = [
+    "Difference",
     "Evaluation",
     "Interval",
     "Mistake",
@@ -15,6 +17,7 @@ __all__ = [
     "Scores",
     "SkeletonScores",
     "evaluate",
+    "score_differences",
     "score_skeletons",
     "scores",
 ]

@@ -13,20 +13,27 @@ Efron 1979, Annals of Statistics 7:1 (the bootstrap; intervals are of percentile
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from floodem.errors import OptionError
 from floodem.evaluation.intervals import Interval
-from floodem.evaluation.scores import conditional_entropy_bits, group_sizes
-from floodem.labels import OverlapTable
+from floodem.evaluation.objects import ObjectCosts
+from floodem.evaluation.scores import Floats
 
 LEVEL = 0.95
 """Share of the drawings within an interval, as is usual."""
 
-Sums = Float64[np.ndarray, "draws columns"]
+SCORES = (
+    "adapted_rand_error",
+    "rand_precision",
+    "rand_recall",
+    "voi_split_bits",
+    "voi_merge_bits",
+    "voi_sum_bits",
+)
+"""Names of `floodem.evaluation.scores.Scores` that have intervals."""
 
 
 def drawn_sums(
@@ -64,61 +71,61 @@ def interval(values: Float64[np.ndarray, "draws"], *, level: float = LEVEL) -> I
     return Interval(low=float(low), high=float(high), level=level)
 
 
-def score_intervals(table: OverlapTable, *, draws: int, seed: int) -> Mapping[str, Interval]:
-    """Return intervals of the scores of a table, under the names of the fields of `Scores`.
+def drawn_scores(costs: ObjectCosts, *, draws: int, seed: int) -> Mapping[str, Floats]:
+    """Return the scores of every drawing of objects, by `SCORES`.
 
-    Parameters
-    ----------
-    table
-        As for `floodem.evaluation.scores.scores`; objects of the truth (`ids_b`) are drawn.
+    One seed draws the same objects from all tables that have the same number of them.
 
     Raises
     ------
     OptionError
-        When the table is empty, or `draws` is not positive.
+        When there is no object, or `draws` is not positive.
     """
-    sums = drawn_sums(_columns(table), draws=draws, seed=seed)
+    whole = costs.voxels.sum()
+    columns = np.column_stack(
+        [
+            costs.voxels,
+            costs.pairs,
+            costs.in_segments,
+            costs.in_objects,
+            costs.split_bits * whole,
+            costs.merge_bits * whole,
+        ]
+    )
+    sums = drawn_sums(columns, draws=draws, seed=seed)
     voxels, pairs, in_segments, in_objects, split_bits, merge_bits = sums.T
     precision, recall = pairs / in_segments, pairs / in_objects
-    drawn: dict[str, Any] = {
-        "adapted_rand_error": 1 - 2 * precision * recall / (precision + recall),
-        "rand_precision": precision,
-        "rand_recall": recall,
-        "voi_split_bits": split_bits / voxels,
-        "voi_merge_bits": merge_bits / voxels,
-    }
+    drawn = (
+        1 - 2 * precision * recall / (precision + recall),
+        precision,
+        recall,
+        split_bits / voxels,
+        merge_bits / voxels,
+        (split_bits + merge_bits) / voxels,
+    )
+    return dict(zip(SCORES, drawn, strict=True))
+
+
+def score_intervals(costs: ObjectCosts, *, draws: int, seed: int) -> Mapping[str, Interval]:
+    """Return intervals of the scores of what objects add, by `SCORES`.
+
+    Raises
+    ------
+    OptionError
+        When there is no object, or `draws` is not positive.
+    """
+    drawn = drawn_scores(costs, draws=draws, seed=seed)
     return {name: interval(values) for name, values in drawn.items()}
 
 
-def _columns(table: OverlapTable) -> Any:
-    """Return what each object adds to the sums that scores are ratios of.
-
-    With n voxels of a pair, s of its segment and t of its object: n, n^2, n s, n t,
-    n log2(t / n), n log2(s / n), summed over the object's pairs.
-    """
-    counts = table.counts.astype(np.float64)
-    segment_sizes, _, segments = group_sizes(table.ids_a, table.counts)
-    object_sizes, _, objects = group_sizes(table.ids_b, table.counts)
-    in_segment, in_object = segment_sizes[segments], object_sizes[objects]
-    terms = (
-        counts,
-        counts**2,
-        counts * in_segment,
-        counts * in_object,
-        counts.sum() * conditional_entropy_bits(counts, in_object),
-        counts.sum() * conditional_entropy_bits(counts, in_segment),
-    )
-    return np.column_stack([np.bincount(objects, weights=term) for term in terms])
-
-
-def erl_interval(
+def drawn_run_lengths(
     squared_runs: Float64[np.ndarray, "skeletons"],
     lengths_nm: Float64[np.ndarray, "skeletons"],
     *,
     draws: int,
     seed: int,
-) -> Interval:
-    """Return an interval of the expected run length; skeletons are drawn.
+) -> Floats:
+    """Return the expected run length of every drawing of skeletons.
 
     Parameters
     ----------
@@ -135,4 +142,5 @@ def erl_interval(
     is_drawn = lengths_nm > 0
     columns = np.column_stack([squared_runs[is_drawn], lengths_nm[is_drawn]])
     sums = drawn_sums(columns, draws=draws, seed=seed)
-    return interval(sums[:, 0] / sums[:, 1])
+    lengths: Floats = sums[:, 0] / sums[:, 1]
+    return lengths

@@ -26,7 +26,7 @@ from floodem.evaluation.bootstrap import score_intervals
 from floodem.evaluation.borders import LEFT_OUT
 from floodem.evaluation.intervals import Interval
 from floodem.evaluation.mistakes import Mistake, worst_mergers, worst_splits
-from floodem.evaluation.objects import object_costs
+from floodem.evaluation.objects import ObjectCosts, object_costs
 from floodem.evaluation.opening import Labelled, absolute, label_source, opening, require_work
 from floodem.evaluation.passes import Passes, PassesHere, PassesInTasks
 from floodem.evaluation.places import PartKey, facing_voxels
@@ -41,7 +41,6 @@ from floodem.evaluation.skeletons.scoring import (
     score_in,
 )
 from floodem.geometry import Box, VoxelSize, Zyx
-from floodem.labels import OverlapTable
 from floodem.progress import ProgressListener
 from floodem.shapes.skeletons.swc import Unit
 from floodem.shapes.source import LabelSource, require_voxel_size
@@ -213,6 +212,7 @@ def _evaluated(
     splits = worst_splits(both, limit=options.worst)
     mergers = worst_mergers(both, limit=options.worst)
     splits, mergers = _located(alignment, passes, splits=splits, mergers=mergers)
+    costs = object_costs(found)
     return Evaluation(
         segmentation=alignment.segmentation.uri,
         truth=alignment.truth.uri,
@@ -225,18 +225,20 @@ def _evaluated(
         coverage=int(both.counts.sum()) / int(found.counts.sum()),
         all_truth=scores(found),
         where_both_label=scores(both) if len(both) else None,
-        intervals=_intervals(found, options),
-        intervals_where_both=_intervals(both, options),
+        intervals=_intervals(costs, options),
+        intervals_where_both=_intervals(object_costs(both), options),
+        draws=options.bootstrap,
+        seed=options.seed,
         worst_splits=tuple(splits),
         worst_mergers=tuple(mergers),
-        object_costs=object_costs(found),
+        object_costs=costs,
     )
 
 
-def _intervals(table: OverlapTable, options: SkeletonOptions) -> Mapping[str, Interval]:
-    if not options.bootstrap or not len(table):
+def _intervals(costs: ObjectCosts, options: SkeletonOptions) -> Mapping[str, Interval]:
+    if not options.bootstrap or not len(costs.ids):
         return {}
-    return score_intervals(table, draws=options.bootstrap, seed=options.seed)
+    return score_intervals(costs, draws=options.bootstrap, seed=options.seed)
 
 
 def _along(

@@ -48,8 +48,10 @@ class Evaluation:
     skeletons
         Scores along skeletons; None where none were given.
     intervals, intervals_where_both
-        Intervals of `all_truth` and of `where_both_label`, by the names of their fields;
-        empty where none were asked for.
+        Intervals of `all_truth` and of `where_both_label`, by the names in
+        `floodem.evaluation.bootstrap.SCORES`; empty where none were asked for.
+    draws, seed
+        How often objects (and skeletons) were drawn for intervals, and with which seed.
     """
 
     segmentation: str
@@ -69,6 +71,8 @@ class Evaluation:
     skeletons: SkeletonScores | None = None
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     intervals_where_both: Mapping[str, Interval] = field(default_factory=dict)
+    draws: int = 0
+    seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers, strings and lists, with a format version."""
@@ -83,8 +87,9 @@ class Evaluation:
             "cremi_border_nm": self.cremi_border_nm,
             "ignore": list(self.ignore),
             "coverage": self.coverage,
-            "all_truth": asdict(self.all_truth),
-            "where_both_label": None if both is None else asdict(both),
+            "all_truth": self.all_truth.to_dict(),
+            "where_both_label": None if both is None else both.to_dict(),
+            "bootstrap": {"draws": self.draws, "seed": self.seed},
             "intervals": _interval_dicts(self.intervals),
             "intervals_where_both": _interval_dicts(self.intervals_where_both),
             "worst_splits": [_mistake_dict(split, part="segment") for split in self.worst_splits],

@@ -8,7 +8,7 @@ written down in docs/scores.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,15 @@ class Scores:
     rand_recall: float
     voi_split_bits: float
     voi_merge_bits: float
+
+    @property
+    def voi_sum_bits(self) -> float:
+        """The variation of information: split and merge together."""
+        return self.voi_split_bits + self.voi_merge_bits
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values, the sum among them."""
+        return asdict(self) | {"voi_sum_bits": self.voi_sum_bits}
 
 
 def scores(table: OverlapTable) -> Scores:

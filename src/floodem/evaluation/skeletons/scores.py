@@ -10,8 +10,11 @@ Januszewski et al. 2018, Nature Methods 15:605, Online Methods, "Skeleton metric
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
 
 from floodem.evaluation.intervals import Interval
 from floodem.geometry import Zyx
@@ -51,6 +54,25 @@ class SkeletonMistake:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SkeletonRuns:
+    """What each skeleton adds to the expected run length.
+
+    Attributes
+    ----------
+    ids
+        Of the skeletons.
+    squared_runs
+        Sum of the squares of each one's runs, in nm^2.
+    lengths_nm
+        Length of each.
+    """
+
+    ids: tuple[int, ...]
+    squared_runs: Float64[np.ndarray, "skeletons"]
+    lengths_nm: Float64[np.ndarray, "skeletons"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkeletonScores:
     """Scores over all skeletons.
@@ -85,6 +107,8 @@ class SkeletonScores:
         Of `erl_nm`, or None where none was asked for.
     worst_splits, worst_mergers
         The costliest first.
+    runs
+        What each skeleton adds to `erl_nm`.
     """
 
     skeletons: int
@@ -105,6 +129,7 @@ class SkeletonScores:
     erl_interval: Interval | None
     worst_splits: tuple[SkeletonMistake, ...]
     worst_mergers: tuple[SkeletonMistake, ...]
+    runs: SkeletonRuns | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as JSON values."""

@@ -24,9 +24,10 @@ import numpy as np
 from floodem.cluster.crew import ALONE, Crew
 from floodem.cluster.dask_crew import keeping_cluster
 from floodem.errors import GeometryError, OptionError
-from floodem.evaluation.bootstrap import erl_interval
+from floodem.evaluation.bootstrap import drawn_run_lengths, interval
+from floodem.evaluation.intervals import Interval
 from floodem.evaluation.opening import Labelled, absolute, label_source, opening, require_work
-from floodem.evaluation.skeletons.edges import JudgedEdges, judge_edges
+from floodem.evaluation.skeletons.edges import judge_edges
 from floodem.evaluation.skeletons.labelling import (
     group_nodes,
     look_up_here,
@@ -35,7 +36,7 @@ from floodem.evaluation.skeletons.labelling import (
 from floodem.evaluation.skeletons.mistakes import find_gaps, worst_mergers, worst_splits
 from floodem.evaluation.skeletons.nodes import NumberedSkeleton, SkeletonNodes, gather_nodes
 from floodem.evaluation.skeletons.reading import read_skeletons
-from floodem.evaluation.skeletons.scores import SkeletonScores
+from floodem.evaluation.skeletons.scores import SkeletonRuns, SkeletonScores
 from floodem.geometry import Box, VoxelSize
 from floodem.progress import ProgressListener
 from floodem.shapes.skeletons.skeleton import Skeleton
@@ -221,6 +222,11 @@ def scores_of(nodes: SkeletonNodes, segments: Any, *, options: SkeletonOptions) 
     """
     judged = judge_edges(nodes, segments, merge_nodes=options.merge_nodes)
     gaps, gap_count = find_gaps(judged)
+    runs = SkeletonRuns(
+        ids=nodes.ids,
+        squared_runs=judged.squared_runs(),
+        lengths_nm=judged.skeleton_lengths(),
+    )
     return SkeletonScores(
         skeletons=len(nodes.ids),
         length_nm=judged.length_nm,
@@ -237,21 +243,20 @@ def scores_of(nodes: SkeletonNodes, segments: Any, *, options: SkeletonOptions) 
         gaps=gap_count,
         mergers=int(judged.joins.sum()),
         merge_nodes=options.merge_nodes,
-        erl_interval=_interval(judged, options) if options.bootstrap else None,
+        erl_interval=_interval(runs, options) if options.bootstrap else None,
         worst_splits=tuple(worst_splits(judged, gaps, limit=options.worst)),
         worst_mergers=tuple(
             worst_mergers(judged, merge_nodes=options.merge_nodes, limit=options.worst)
         ),
+        runs=runs,
     )
 
 
-def _interval(judged: JudgedEdges, options: SkeletonOptions) -> Any:
-    return erl_interval(
-        judged.squared_runs(),
-        judged.skeleton_lengths(),
-        draws=options.bootstrap,
-        seed=options.seed,
+def _interval(runs: SkeletonRuns, options: SkeletonOptions) -> Interval:
+    drawn = drawn_run_lengths(
+        runs.squared_runs, runs.lengths_nm, draws=options.bootstrap, seed=options.seed
     )
+    return interval(drawn)
 
 
 def _numbered(skeletons: Skeletons, unit: Unit | None) -> Iterable[NumberedSkeleton]:

@@ -1,4 +1,4 @@
-"""What the numbers of an evaluation are: their names, meaning and direction, and which differ.
+"""What the numbers of an evaluation are: their names, meaning, direction, and changes.
 
 One list serves the page and the terminal.
 """
@@ -11,9 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from floodem.evaluation import Evaluation
-from floodem.evaluation.intervals import Interval
-from floodem.evaluation.skeletons.scores import SkeletonScores
+from floodem.evaluation import Difference, Evaluation, Interval, score_differences
 
 Better = Literal["low", "high"]
 
@@ -36,6 +34,8 @@ class Metric:
         Takes it from an evaluation; None where it has none.
     interval
         The same of its interval.
+    by
+        What it is divided by to be written.
     """
 
     key: str
@@ -45,10 +45,11 @@ class Metric:
     form: str
     value: Callable[[Evaluation], float | None]
     interval: Callable[[Evaluation], Interval | None]
+    by: float = 1.0
 
     def text(self, value: float | None) -> str:
         """Return a value as it is written; a dash for none."""
-        return "-" if value is None else format(value, self.form)
+        return "-" if value is None else format(value / self.by, self.form)
 
     def interval_text(self, evaluation: Evaluation, *, between: str = " – ") -> str | None:
         """Return both ends of the interval, or None where there is none."""
@@ -57,7 +58,20 @@ class Metric:
 
     def range_text(self, interval: Interval, *, between: str = " – ") -> str:
         """Return both ends of an interval."""
-        return f"{format(interval.low, self.form)}{between}{format(interval.high, self.form)}"
+        return f"{self.text(interval.low)}{between}{self.text(interval.high)}"
+
+    def change_text(self, difference: Difference, *, between: str = " to ") -> str:
+        """Return a difference and both ends of its interval, with their signs."""
+        found = difference.interval
+        value, low, high = (
+            format(number / self.by, f"+{self.form}")
+            for number in (difference.value, found.low, found.high)
+        )
+        return f"{value} ({low}{between}{high})"
+
+    def is_better(self, difference: Difference) -> bool:
+        """Tell whether a change is for the better."""
+        return (difference.value < 0) == (self.better == "low")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +84,14 @@ class Compared:
         Which.
     best
         Numbers of the evaluations that have the best value; empty where all have the same.
-    real
-        For each evaluation whether its interval and that of a best one have nothing in
-        common; None where one of both has no interval.
+    changes
+        For each evaluation the difference from the first one; None for the first, and where
+        none was drawn.
     """
 
     metric: Metric
     best: frozenset[int]
-    real: tuple[bool | None, ...]
+    changes: tuple[Difference | None, ...]
 
 
 def metrics_of(evaluations: Sequence[Evaluation]) -> list[Metric]:
@@ -89,37 +103,38 @@ def metrics_of(evaluations: Sequence[Evaluation]) -> list[Metric]:
     ]
 
 
-def compared(metric: Metric, evaluations: Sequence[Evaluation]) -> Compared:
-    """Tell which evaluations have the best value, and which others are worse for real.
+def side_by_side(evaluations: Sequence[Evaluation]) -> list[Compared]:
+    """Return all numbers of several evaluations, and how the others differ from the first."""
+    changes = [score_differences(evaluations[0], other) for other in evaluations[1:]]
+    return [
+        Compared(
+            metric=metric,
+            best=best_of(metric, evaluations),
+            changes=(None, *(one.get(metric.key) for one in changes)),
+        )
+        for metric in metrics_of(evaluations)
+    ]
+
+
+def best_of(metric: Metric, evaluations: Sequence[Evaluation]) -> frozenset[int]:
+    """Return which evaluations have the best value; none where all have the same.
 
     Equal is what is written alike: digits beyond say nothing.
     """
+    form = _plain(metric.form)
     written = [
-        None if (value := metric.value(one)) is None else float(format(value, _plain(metric.form)))
+        None if (value := metric.value(one)) is None else float(format(value / metric.by, form))
         for one in evaluations
     ]
     known = [value for value in written if value is not None]
     top = None if not known else (min(known) if metric.better == "low" else max(known))
     best = frozenset(number for number, value in enumerate(written) if value == top)
-    if top is None or len(best) == len(known):
-        best = frozenset()
-    intervals = [metric.interval(one) for one in evaluations]
-    real = tuple(
-        None if not best or number in best else _differ(intervals[number], intervals[min(best)])
-        for number in range(len(evaluations))
-    )
-    return Compared(metric=metric, best=best, real=real)
+    return frozenset() if top is None or len(best) == len(known) else best
 
 
 def _plain(form: str) -> str:
     """Return a format whose text is a number again."""
     return f".{int(form[-2]) + 2}f" if form.endswith("%") else form.replace(",", "")
-
-
-def _differ(one: Interval | None, other: Interval | None) -> bool | None:
-    if one is None or other is None:
-        return None
-    return one.high < other.low or other.high < one.low
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,11 +200,6 @@ def object_changes(
     return better, worse
 
 
-def skeletons_of(evaluation: Evaluation) -> SkeletonScores | None:
-    """Return the scores along skeletons, where some were given."""
-    return evaluation.skeletons
-
-
 def _interval_of(key: str) -> Callable[[Evaluation], Interval | None]:
     return lambda evaluation: evaluation.intervals.get(key)
 
@@ -198,10 +208,10 @@ def _score(key: str) -> Callable[[Evaluation], float | None]:
     return lambda evaluation: float(getattr(evaluation.all_truth, key))
 
 
-def _skeleton(key: str, *, by: float = 1.0) -> Callable[[Evaluation], float | None]:
+def _skeleton(key: str) -> Callable[[Evaluation], float | None]:
     def value(evaluation: Evaluation) -> float | None:
-        found = skeletons_of(evaluation)
-        return None if found is None else getattr(found, key) / by
+        found = evaluation.skeletons
+        return None if found is None else float(getattr(found, key))
 
     return value
 
@@ -210,14 +220,7 @@ _NM_PER_MICROMETRE = 1000.0
 
 
 def _erl_interval(evaluation: Evaluation) -> Interval | None:
-    found = skeletons_of(evaluation)
-    if found is None or found.erl_interval is None:
-        return None
-    return Interval(
-        low=found.erl_interval.low / _NM_PER_MICROMETRE,
-        high=found.erl_interval.high / _NM_PER_MICROMETRE,
-        level=found.erl_interval.level,
-    )
+    return None if evaluation.skeletons is None else evaluation.skeletons.erl_interval
 
 
 def _none(evaluation: Evaluation) -> Interval | None:
@@ -261,14 +264,12 @@ METRICS: tuple[Metric, ...] = (
         better="low",
         form=".3f",
     ),
-    Metric(
-        key="voi_sum_bits",
-        title="VOI sum (bits)",
-        meaning="Split and merge together: the variation of information.",
+    _of_truth(
+        "voi_sum_bits",
+        "VOI sum (bits)",
+        "Split and merge together: the variation of information.",
         better="low",
         form=".3f",
-        value=lambda one: one.all_truth.voi_split_bits + one.all_truth.voi_merge_bits,
-        interval=_interval_of("voi_sum_bits"),
     ),
     Metric(
         key="erl_nm",
@@ -277,8 +278,9 @@ METRICS: tuple[Metric, ...] = (
         "together, before the segmentation is wrong.",
         better="high",
         form=".2f",
-        value=_skeleton("erl_nm", by=_NM_PER_MICROMETRE),
+        value=_skeleton("erl_nm"),
         interval=_erl_interval,
+        by=_NM_PER_MICROMETRE,
     ),
     _of_truth(
         "rand_precision",

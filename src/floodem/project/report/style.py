@@ -41,8 +41,7 @@ td.meaning,th.meaning{text-align:left;color:var(--soft);font-size:13px;max-width
 padding-left:10px}
 td.best{font-weight:700;color:var(--good)}
 td small,th small{display:block;font-weight:400;color:var(--soft);white-space:nowrap}
-td .real{color:var(--bad)}
-.better{color:var(--good)}.worse{color:var(--bad)}
+.better,td .better{color:var(--good)}.worse,td .worse{color:var(--bad)}
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(400px,1fr));gap:6px 40px}
 .place{border-top:1px solid var(--line);padding:16px 0 10px}
 .panels{display:grid;grid-template-columns:repeat(3,minmax(0,363px));gap:8px 12px;margin:8px 0}

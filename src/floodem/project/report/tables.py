@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from floodem.counting import counted
-from floodem.evaluation import Evaluation
+from floodem.evaluation import Difference, Evaluation
 from floodem.project.report.contents import Contents
 from floodem.project.report.numbers import (
     LEAST_CHANGE,
     Metric,
     ObjectChange,
-    compared,
     metrics_of,
     object_changes,
-    skeletons_of,
+    side_by_side,
 )
 from floodem.project.report.text import shown
 
@@ -32,7 +31,7 @@ def scores_section(contents: Contents) -> str:
         return _figures(contents.evaluations[0], metrics) + _single(
             contents.evaluations[0], metrics
         )
-    return _side_by_side(contents, metrics)
+    return _side_by_side(contents)
 
 
 def _figures(one: Evaluation, metrics: Sequence[Metric]) -> str:
@@ -73,25 +72,23 @@ def _where_both(metric: Metric, one: Evaluation) -> str:
     both = one.where_both_label
     if both is None:
         return ""
-    if metric.key == "voi_sum_bits":
-        return metric.text(both.voi_split_bits + both.voi_merge_bits)
     value = getattr(both, metric.key, None)
     interval = one.intervals_where_both.get(metric.key)
     below = "" if interval is None else f"<small>{metric.range_text(interval)}</small>"
     return "" if value is None else f"{metric.text(value)}{below}"
 
 
-def _side_by_side(contents: Contents, metrics: Sequence[Metric]) -> str:
+def _side_by_side(contents: Contents) -> str:
     evaluations = contents.evaluations
     head = "".join(f"<th>{shown(name)}</th>" for name in contents.names)
     rows = []
-    for metric in metrics:
-        told = compared(metric, evaluations)
-        cells = []
+    numbers = side_by_side(evaluations)
+    for told in numbers:
+        metric, cells = told.metric, []
         for number, one in enumerate(evaluations):
             interval = metric.interval_text(one)
             below = "" if interval is None else f"<small>{interval}</small>"
-            below += '<small class="real">differs</small>' if told.real[number] else ""
+            below += _change(metric, told.changes[number])
             is_best = number in told.best
             cells.append(
                 f"<td{' class=best' if is_best else ''}>{metric.text(metric.value(one))}"
@@ -101,20 +98,33 @@ def _side_by_side(contents: Contents, metrics: Sequence[Metric]) -> str:
             f"<tr><td>{metric.title}</td>{''.join(cells)}"
             f'<td class="meaning">{metric.meaning}</td></tr>'
         )
-    has_intervals = any(metric.interval(one) for metric in metrics for one in evaluations)
-    real = (
-        " Where it says “differs”, the interval has nothing in common with that of the best: the "
-        "difference is no accident of which objects lie in the volume. Without that word it may "
-        "be one."
-        if has_intervals
-        else " No intervals were computed (--bootstrap), so that nobody knows which differences "
+    change = next((one for told in numbers for one in told.changes if one is not None), None)
+    changes = (
+        f" Each change is from {shown(contents.names[0])}; the range in brackets holds "
+        f"{change.interval.level:.0%} of the changes when the same objects are drawn again for "
+        "both. Where it lies on one side of 0 it says “better” or “worse”; what is “not clear” "
+        "may be an accident of which objects lie in the volume."
+        if change is not None
+        else " No changes were drawn (--bootstrap), so that nobody knows which differences "
         "would hold in another volume."
     )
     return (
         '<h2>Side by side</h2><div class="wide"><table><thead><tr><th></th>'
         f'{head}<th class="meaning">what it says</th></tr></thead><tbody>{"".join(rows)}</tbody>'
         '</table></div><p class="soft">Over all voxels of the truth, those without a segment as '
-        f"one segment. ★ is the best.{real}{_about_intervals(evaluations)}</p>"
+        f"one segment. ★ is the best.{changes}{_about_intervals(evaluations)}</p>"
+    )
+
+
+def _change(metric: Metric, change: Difference | None) -> str:
+    if change is None:
+        return ""
+    verdict = "not clear"
+    if change.is_clear:
+        verdict = "better" if metric.is_better(change) else "worse"
+    return (
+        f"<small>change {metric.change_text(change)}</small>"
+        f'<small class="{verdict.replace(" ", "-")}">{verdict}</small>'
     )
 
 
@@ -175,7 +185,7 @@ def skeletons_section(contents: Contents) -> str:
     """Return what is known along skeletons; nothing where no skeletons were given."""
     parts = []
     for name, one in zip(contents.names, contents.evaluations, strict=True):
-        found = skeletons_of(one)
+        found = one.skeletons
         if found is None:
             continue
         rows = [
