@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from floodem.cli.evaluate import evaluate
-from floodem.cli.evaluate_report import common_box, split_addresses
+from floodem.cli.evaluate_report import split_addresses
 from floodem.cli.main import main
-from floodem.errors import EXIT_INPUT_REFUSED, EXIT_USAGE, OptionError
+from floodem.errors import EXIT_INPUT_REFUSED, EXIT_USAGE, GeometryError, OptionError
 from floodem.evaluation import Difference, Interval, score_differences
 from floodem.evaluation import evaluate as score
+from floodem.evaluation.several import common_box, evaluate_several
 from floodem.geometry import Box
 from floodem.project.report.numbers import METRICS, best_of, object_changes, side_by_side
 from report_cases import mended, read_page, scored, segmentation, truth, write
@@ -103,7 +104,7 @@ def test_all_are_scored_over_the_voxels_that_all_have(files, tmp_path, capsys):
     first, second = json.loads(capsys.readouterr().out)
     assert first["box_zyx"] == second["box_zyx"] == str(box)
     assert first["all_truth"] == second["all_truth"]
-    with pytest.raises(OptionError, match="shares no voxel"):
+    with pytest.raises(GeometryError, match="shares no voxel"):
         common_box([files[0], part], region=Box((7, 100, 200), (9, 110, 210)))
 
 
@@ -210,7 +211,7 @@ def test_what_cannot_become_a_report_is_refused_before_anything_is_scored(
     def never(*_, **__):
         raise AssertionError("scored")
 
-    monkeypatch.setattr("floodem.evaluation.evaluate", never)
+    monkeypatch.setattr("floodem.evaluation.evaluate_several", never)
     (tmp_path / "mine.html").write_text("mine")
     assert run("evaluate", *files[:2], "--report", tmp_path / "mine.html") == EXIT_INPUT_REFUSED
     assert "no report of floodem" in capsys.readouterr().err
@@ -231,6 +232,31 @@ def test_counts_of_each_segmentation_are_kept_apart(files, tmp_path, capsys):
     assert capsys.readouterr().out == wanted
     assert run("evaluate", *files[:2], "--json", "--work", work) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(wanted)[0]
+
+
+def test_skeletons_of_the_truth_are_made_once_for_all(files, tmp_path, monkeypatch):
+    from floodem.evaluation.skeletons import from_truth
+
+    made = []
+
+    def counting(*words, **more):
+        made.append(words)
+        return skeletonize(*words, **more)
+
+    skeletonize = from_truth.skeletonize
+    monkeypatch.setattr(from_truth, "skeletonize", counting)
+    options = {"skeletons": from_truth.FROM_TRUTH, "bootstrap": 20}
+    found = evaluate_several([files[0], files[2]], files[1], **options)
+    assert len(made) == 1
+    for evaluation, address in zip(found, (files[0], files[2]), strict=True):
+        assert evaluation == score(address, files[1], **options)
+    assert score_differences(*found)["erl_nm"].value > 0
+    work = str(tmp_path / "work")
+    assert evaluate_several([files[0], files[2]], files[1], work=work, **options) == found
+    assert (tmp_path / "work" / "skeletons-of-truth").is_dir()
+    # Ignored objects have no skeletons.
+    fewer = evaluate_several([files[0], files[2]], files[1], work=work, ignore=(0, 3), **options)
+    assert fewer[0].skeletons.skeletons == found[0].skeletons.skeletons - 1
 
 
 def test_a_report_is_viewed_alone(files, tmp_path, capsys):

@@ -160,7 +160,7 @@ def evaluate(
         return
     addresses = [segmentation, *evaluate_report.split_addresses(compare, shard=shard)]
     with _working(work) as how:
-        results = evaluate_report.score_all(
+        results = evaluation.evaluate_several(
             addresses,
             truth,
             box=region,

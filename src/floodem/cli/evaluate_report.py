@@ -5,7 +5,6 @@ Evaluations come in; a table, JSON or a page goes out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 import sys
@@ -22,12 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from floodem.evaluation import Evaluation
-    from floodem.geometry import Box
     from floodem.project.report.numbers import ObjectChange
 
 _OBJECTS_SHOWN = 5
 _BEST, _CLEAR = "*", "!"
-_DIGEST_LETTERS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,22 +102,6 @@ class AskedReport:
         print(f"wrote {self.path}{opening}", file=sys.stderr if to_stderr else sys.stdout)
 
 
-def score_all(
-    addresses: Sequence[str], truth: str, *, box: Box | None, work: str | None, **more: Any
-) -> list[Evaluation]:
-    """Score one or several segmentations, each over the voxels that all have."""
-    from floodem import evaluation
-
-    if len(addresses) > 1:
-        box = common_box(addresses, region=box)
-    return [
-        evaluation.evaluate(
-            address, truth, box=box, work=work_of(work, address, number=number), **more
-        )
-        for number, address in enumerate(addresses)
-    ]
-
-
 def split_addresses(texts: Sequence[str] | None, *, shard: str | None = None) -> list[str]:
     """Read ``--compare B --compare C`` or ``--compare B,C``; a file with a comma stays whole.
 
@@ -139,45 +120,6 @@ def split_addresses(texts: Sequence[str] | None, *, shard: str | None = None) ->
             raise OptionError(f"--compare {text!r} names nothing: give addresses, such as B,C")
         found += parts
     return found
-
-
-def common_box(addresses: Sequence[str], *, region: Box | None) -> Box | None:
-    """Return the voxels that all segmentations have, so that each is scored over the same.
-
-    Raises
-    ------
-    OptionError
-        When they have none in common.
-    """
-    from floodem.volumes import open_volume
-
-    boxes = []
-    for address in addresses:
-        with open_volume(address) as volume:
-            boxes.append(volume.box)
-    if len(set(boxes)) == 1:
-        return region
-    common = region or boxes[0]
-    for box, address in zip(boxes, addresses, strict=True):
-        found = common.intersection(box)
-        if found is None:
-            raise OptionError(
-                f"{address} holds {box} and shares no voxel with the others ({common}, z,y,x): "
-                "compare segmentations of one volume"
-            )
-        common = found
-    return common
-
-
-def work_of(work: str | None, address: str, *, number: int) -> str | None:
-    """Return where the counts of one of several segmentations are kept.
-
-    The first one has the folder itself, as it would alone; the others have folders in it.
-    """
-    if work is None or number == 0:
-        return work
-    digest = hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()
-    return f"{work.rstrip('/')}/compare-{digest[:_DIGEST_LETTERS]}"
 
 
 def tell_comparison(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:

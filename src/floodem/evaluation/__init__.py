@@ -6,6 +6,7 @@ from floodem.evaluation.intervals import Interval
 from floodem.evaluation.mistakes import Mistake, Part
 from floodem.evaluation.result import Evaluation
 from floodem.evaluation.scores import Scores, scores
+from floodem.evaluation.several import evaluate_several
 from floodem.evaluation.skeletons import SkeletonScores, score_skeletons
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Scores",
     "SkeletonScores",
     "evaluate",
+    "evaluate_several",
     "score_differences",
     "score_skeletons",
     "scores",
