@@ -100,6 +100,11 @@ def test_all_are_scored_over_the_voxels_that_all_have(files, tmp_path, capsys):
     box = common_box([files[0], part], region=None)
     assert box == Box((11, 100, 200), (31, 160, 260))
     assert common_box([files[0], files[2]], region=None) is None
+    assert common_box([files[0], files[2], part], region=None) == box
+    # A truth that holds less than both decides as well.
+    both = evaluate_several([files[0], files[2]], part)
+    assert [one.box for one in both] == [box, box]
+    assert [one.box for one in evaluate_several([part, files[0]], part)] == [box, box]
     evaluate(files[0], files[1], compare=[part], as_json=True)
     first, second = json.loads(capsys.readouterr().out)
     assert first["box_zyx"] == second["box_zyx"] == str(box)

@@ -40,6 +40,7 @@ def row(*labels):
 
 
 @given(two_labelings())
+@settings(deadline=None)
 def test_scores_equal_those_of_their_definitions(labelings):
     segmentation, truth = labelings
     evaluation = evaluate(segmentation, truth, worst=0)
@@ -91,6 +92,7 @@ def test_rand_error_agrees_with_scikit_image_on_objects_of_many_voxels():
 
 
 @given(two_labelings())
+@settings(deadline=None)
 def test_a_labeling_scores_perfectly_against_itself(labelings):
     _, truth = labelings
     evaluation = evaluate(truth, truth)
@@ -103,6 +105,7 @@ def test_a_labeling_scores_perfectly_against_itself(labelings):
 
 
 @given(two_labelings(), st.permutations([1, 2, 3, 4]))
+@settings(deadline=None)
 def test_scores_do_not_depend_on_the_ids(labelings, order):
     segmentation, truth = labelings
     other = np.array([0, *(LARGEST - i for i in order)], np.uint64)
@@ -115,12 +118,14 @@ def test_scores_do_not_depend_on_the_ids(labelings, order):
 
 
 @given(two_labelings(), st.integers(1, 20))
+@settings(deadline=None)
 def test_reading_in_blocks_changes_nothing(labelings, block_voxels):
     segmentation, truth = labelings
     assert evaluate(segmentation, truth, block_voxels=block_voxels) == evaluate(segmentation, truth)
 
 
 @given(two_labelings())
+@settings(deadline=None)
 def test_places_of_mistakes_lie_in_their_parts(labelings):
     segmentation, truth = labelings
     evaluation = evaluate(segmentation, truth)
@@ -135,6 +140,7 @@ def test_places_of_mistakes_lie_in_their_parts(labelings):
 
 
 @given(two_labelings())
+@settings(deadline=None)
 def test_costs_of_all_mistakes_sum_to_the_variation_of_information(labelings):
     evaluation = evaluate(*labelings, worst=100)
     assume(evaluation.where_both_label is not None)
@@ -272,7 +278,7 @@ def test_arrays_that_are_not_3d_are_refused():
         evaluate(row(1), np.ones(1, np.uint8))
 
 
-@pytest.mark.parametrize("options", [{"worst": -1}, {"ignore": (-1,)}])
+@pytest.mark.parametrize("options", [{"worst": -1}, {"bootstrap": -1}])
 def test_negative_options_are_refused(options):
     with pytest.raises(OptionError, match="must not be negative"):
         evaluate(row(1), row(1), **options)
@@ -301,3 +307,17 @@ def test_published_segmentation_scores_as_published(shared_data):
     ]
     assert found == [(0.0748, 0.957, 0.896, 0.787, 0.478), (0.0440, 0.974, 0.938, 0.578, 0.249)]
     assert round(evaluation.coverage, 3) == 0.953
+
+
+@pytest.mark.parametrize("label", [-1, 2**64])
+def test_ignored_ids_that_no_voxel_can_have_are_refused(label):
+    labels = np.ones((2, 2, 2), np.uint64)
+    with pytest.raises(OptionError, match=f"{label}.* 0 to 18446744073709551615"):
+        evaluate(labels, labels, ignore=(0, label))
+
+
+def test_a_border_that_leaves_nothing_is_named():
+    truth = np.ones((1, 4, 4), np.uint64)
+    truth[:, :, 2:] = 2
+    with pytest.raises(LabelError, match="nothing but ignored labels.* 40 nm from its borders"):
+        evaluate(truth, truth, cremi_border_nm=40.0, voxel_size=VoxelSize(10, 10, 10))

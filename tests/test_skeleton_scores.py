@@ -189,6 +189,36 @@ def test_skeletons_that_cannot_be_scored_are_refused():
             SkeletonOptions(**wrong)
 
 
+def test_a_set_without_nodes_is_told_from_one_that_lies_elsewhere():
+    labels = np.ones((1, 1, 11), np.uint64)
+    empty = Skeleton(np.zeros((0, 3), np.float32), np.zeros((0, 2), np.uint32), np.zeros(0))
+    for skeletons in ({}, {1: empty}):
+        with pytest.raises(LabelError, match="there is no skeleton with a node"):
+            score_skeletons(labels, skeletons, voxel_size=SIZE)
+
+
+@pytest.mark.parametrize("edge", [4.3, 8.05, 33.3, 0.1, 10.0])
+def test_nodes_on_the_faces_of_voxels_lie_in_the_voxels_that_begin_there(edge):
+    # Positions are kept in 32 bits, in which hardly a multiple of such an edge is itself.
+    count = 300
+    labels = np.arange(1, count + 1, dtype=np.uint64).reshape(1, 1, -1)
+    on_faces = path(*[(0, 0, x * edge) for x in range(count)])
+    found = score_skeletons(labels, {1: on_faces}, voxel_size=VoxelSize(edge, edge, edge))
+    assert (found.splits, found.outside) == (count - 1, 0)
+    moved = ArrayVolume(labels, offset=(0, 0, -count), voxel_size=VoxelSize(edge, edge, edge))
+    below = path(*[(0, 0, -x * edge) for x in range(1, count + 1)])
+    assert score_skeletons(moved, {1: below}).splits == count - 1
+
+
+def test_an_edge_that_is_given_twice_counts_once():
+    once = along_x(11)
+    twice = Skeleton(
+        once.vertices_zyx_nm, np.concatenate([once.edges, once.edges[:, ::-1]]), once.radii_nm
+    )
+    labels = [[7] * 7 + [9] * 4]
+    assert scored(labels, {1: twice}) == scored(labels, {1: once})
+
+
 @st.composite
 def any_case(draw):
     """Labels of a few voxels, and some graphs with nodes in them."""
@@ -202,7 +232,8 @@ def any_case(draw):
         count = draw(st.integers(1, 7))
         voxels = [tuple(draw(st.integers(0, edge - 1)) for edge in shape) for _ in range(count)]
         pairs = st.tuples(*[st.integers(0, count - 1)] * 2).filter(lambda pair: pair[0] != pair[1])
-        edges = draw(st.lists(pairs, max_size=9)) if count > 1 else []
+        unique = st.lists(pairs, max_size=9, unique_by=frozenset)
+        edges = draw(unique) if count > 1 else []
         skeletons[number] = (voxels, edges)
     return labels, skeletons
 

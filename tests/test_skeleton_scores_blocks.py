@@ -261,6 +261,9 @@ def test_an_swc_file_is_one_skeleton_unless_it_says_labels(tmp_path, case):
     (tmp_path / "many.swc").write_text(text.replace("9 8 1 3", "9 8 1 2"))
     with pytest.raises(VolumeFormatError, match="a parent of another label"):
         list(read_skeletons(tmp_path / "many.swc"))
+    (tmp_path / "many.swc").write_text(text.replace("# label 4", f"# label {2**64}"))
+    with pytest.raises(VolumeFormatError, match=f"label {2**64}, .*more than 64 bits"):
+        list(read_skeletons(tmp_path / "many.swc"))
 
 
 def test_addresses_without_skeletons_are_refused(tmp_path, case):

@@ -45,6 +45,8 @@ from floodem.progress import ProgressListener
 from floodem.shapes.skeletons.swc import Unit
 from floodem.shapes.source import LabelSource, require_voxel_size
 
+_LARGEST_ID = 2**64 - 1
+
 PAYS_VOXELS = 2**27
 """Fewer are compared in the seconds that other processes take to start, as one process decodes
 chunks in several threads (benchmarks/results/evaluation.md)."""
@@ -126,7 +128,7 @@ def evaluate(
     LabelError
         When a volume does not hold labels, or no voxel is left to score.
     OptionError
-        When `worst` or an ignored id is negative, or crew and work do not fit together.
+        When `worst` is negative or an ignored id no label, or crew and work do not fit together.
     RunConflictError
         When `work` is of other volumes or voxels.
     ShardDoneError
@@ -134,8 +136,8 @@ def evaluate(
     StoppedError
         When it was told to stop.
     """
-    if any(label < 0 for label in ignore):
-        raise OptionError(f"ignored ids {list(ignore)} must not be negative")
+    if any(not 0 <= label <= _LARGEST_ID for label in ignore):
+        raise OptionError(f"ignored ids {list(ignore)} are not all from 0 to {_LARGEST_ID}")
     options = SkeletonOptions(
         merge_nodes=merge_nodes, worst=worst, bootstrap=bootstrap, seed=seed, swc_unit=swc_unit
     )
@@ -204,8 +206,10 @@ def _evaluated(
     left_out = [*ignore, *([] if alignment.border_radius is None else [LEFT_OUT])]
     found = found.select(~np.isin(found.ids_b, np.array(left_out, dtype=np.uint64)))
     if not len(found):
+        near = alignment.cremi_border_nm
+        apart = "" if near is None else f" and voxels up to {near:g} nm from its borders"
         raise LabelError(
-            f"{alignment.truth.uri} holds nothing but ignored labels {list(ignore)} in "
+            f"{alignment.truth.uri} holds nothing but ignored labels {list(ignore)}{apart} in "
             f"{alignment.box} (z,y,x): choose another box or ignore fewer"
         )
     both = found.select(found.ids_a != 0)

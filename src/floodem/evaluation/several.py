@@ -55,7 +55,7 @@ def evaluate_several(
     Raises
     ------
     OptionError
-        When no segmentation is given, or all are scored but only by a shard.
+        When no segmentation is given, or a shard is to score several.
     GeometryError
         When they have no voxel in common.
     FloodemError
@@ -67,7 +67,7 @@ def evaluate_several(
         raise OptionError("a shard scores one segmentation: give one, or leave the shard out")
     how: dict[str, Any] = {"crew": crew, "progress": progress, "should_stop": should_stop}
     if len(segmentations) > 1:
-        box = common_box(segmentations, region=box)
+        box = common_box([*segmentations, truth], region=box)
         if isinstance(skeletons, str) and skeletons == FROM_TRUTH:
             skeletons = _made_once(
                 [truth, *segmentations],
@@ -93,7 +93,7 @@ def evaluate_several(
 
 
 def common_box(addresses: Sequence[str], *, region: Box | None) -> Box | None:
-    """Return the voxels that all segmentations have; `region` where all have the same.
+    """Return the voxels that all volumes have; `region` where all have the same.
 
     Raises
     ------

@@ -19,6 +19,9 @@ from floodem.shapes.skeletons.skeleton import Skeleton
 
 NumberedSkeleton = tuple[int, Skeleton]
 
+_ROUNDING = float(np.finfo(np.float32).eps)
+"""What a position in 32 bits may be off, as a share of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SkeletonNodes:
@@ -85,7 +88,7 @@ def gather_nodes(
     GeometryError
         When no node lies in the box, or a position is not finite.
     LabelError
-        When an id comes twice, or no edge is left.
+        When an id comes twice, or no node or no edge is left.
     """
     ids: list[int] = []
     parts: list[tuple[Any, Any, Any]] = []
@@ -99,6 +102,8 @@ def gather_nodes(
             first += len(voxels)
     if len(set(ids)) != len(ids):
         raise LabelError("two skeletons have one id: give each its own")
+    if not parts and not outside:
+        raise LabelError("there is no skeleton with a node: give skeletons of the truth")
     if not parts:
         raise GeometryError(
             f"none of the skeletons' {outside} nodes lies in {box} (z,y,x) with voxels of "
@@ -126,16 +131,25 @@ def _inside(skeleton: Skeleton, *, box: Box, voxel_size: VoxelSize) -> tuple[Any
     positions = skeleton.vertices_zyx_nm.astype(np.float64)
     if not np.isfinite(positions).all():
         raise GeometryError("a skeleton has a position that is not finite: mend its file")
-    places = np.floor(positions / np.array(voxel_size.zyx_nm))
+    steps = positions / np.array(voxel_size.zyx_nm)
+    # Tools put nodes on the faces where voxels begin; in 32 bits half of them are a bit below.
+    places = np.floor(steps + np.abs(steps) * _ROUNDING)
     # Compared as floats, which hold what no voxel's number can be.
     is_inside = ((places >= box.start) & (places < box.stop)).all(axis=1)
     row_of = np.cumsum(is_inside) - 1
     ends = skeleton.edges.astype(np.int64)
     is_kept = is_inside[ends].all(axis=1) & (ends[:, 0] != ends[:, 1])
-    ends = ends[is_kept]
+    ends = _each_once(ends[is_kept], nodes=len(positions))
     steps = positions[ends[:, 0]] - positions[ends[:, 1]]
     return (
         places[is_inside].astype(np.int64),
         row_of[ends].reshape(-1, 2),
         np.sqrt((steps**2).sum(axis=1)),
     )
+
+
+def _each_once(ends: Any, *, nodes: int) -> Any:
+    """Return edges without those that come again, whichever way round; the order stays."""
+    keys = ends.min(axis=1) * nodes + ends.max(axis=1)
+    _, first = np.unique(keys, return_index=True)
+    return ends if len(first) == len(ends) else ends[np.sort(first)]

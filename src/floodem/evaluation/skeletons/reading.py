@@ -27,6 +27,7 @@ from floodem.volumes.servers.addresses import is_remote
 _PREFIX = "precomputed://"
 _LABEL = re.compile(r"#\s*label\s+(\d+)\s*")
 _LONE_ID = 1
+_LARGEST_ID = 2**64 - 1
 
 
 def read_skeletons(address: str | Path, *, unit: Unit | None = None) -> Iterator[NumberedSkeleton]:
@@ -76,7 +77,7 @@ def _of_file(path: Path, unit: Unit | None) -> Iterator[NumberedSkeleton]:
         raise damaged(path, kind="an SWC file", reason=f"it has more than {MAX_FILE_BYTES} bytes")
     text = data.decode("utf-8", errors="replace")
     skeleton = parse_swc(text, unit=unit, uri=path)
-    labels = _labels(text)
+    labels = _labels(text, path)
     if labels is None:
         name = path.stem
         yield (int(name) if name.isascii() and name.isdecimal() else _LONE_ID), skeleton
@@ -87,7 +88,7 @@ def _of_file(path: Path, unit: Unit | None) -> Iterator[NumberedSkeleton]:
     yield from _cut(skeleton, labels)
 
 
-def _labels(text: str) -> Any:
+def _labels(text: str, path: Path) -> Any:
     """Return the label of each vertex in the order of the lines, or None where none is said."""
     labels: list[int] = []
     label: int | None = None
@@ -95,6 +96,9 @@ def _labels(text: str) -> Any:
         match = _LABEL.fullmatch(line.strip())
         if match is not None:
             label = int(match[1])
+            if label > _LARGEST_ID:
+                reason = f"it has the label {match[1][:40]}, which is more than 64 bits hold"
+                raise damaged(path, kind="an SWC file", reason=reason)
         elif line.strip() and not line.lstrip().startswith("#"):
             labels.append(0 if label is None else label)
     return None if label is None else np.array(labels, np.uint64)
