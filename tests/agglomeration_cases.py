@@ -16,10 +16,10 @@ from floodem.geometry import VoxelSize
 from floodem.network.model_file import save_model
 from floodem.volumes import create_volume, open_volume
 
-SHAPE = (24, 40, 64)
+SHAPE = (11, 40, 48)
 OFFSET = (100, 200, 300)
 VOXEL_SIZE = VoxelSize(30, 6, 6)
-CUT_AT, FAR = 30, 100
+CUT_AT, FAR = 24, 100
 RADII = {"radius": (8, 10, 20), "analysis_radius": (5, 6, 16), "exclusion_radius": (1, 2, 2)}
 OPTIONS = AgglomerationOptions(resegmentation=RADII, device="cpu")
 BESIDE = np.s_[:, :, CUT_AT:]

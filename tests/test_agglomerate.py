@@ -15,6 +15,7 @@ from agglomeration_cases import (
     FAR,
     OFFSET,
     OPTIONS,
+    SHAPE,
     edges_of,
     labels_of,
     run,
@@ -47,8 +48,8 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def inputs(tmp_path):
-    return write_inputs(tmp_path)
+def inputs(made):
+    return made[1]
 
 
 def is_merge(graph, a, b):
@@ -94,7 +95,7 @@ def test_the_merged_volume_is_the_truth_and_without_merges_the_base(made, tmp_pa
 
 @pytest.mark.parametrize(
     ("block", "crew"),
-    [((24, 40, 16), Crew()), ((7, 11, 13), Crew()), ((24, 20, 64), Crew(workers=2))],
+    [((11, 40, 16), Crew()), ((5, 11, 13), Crew()), ((11, 20, 48), Crew(workers=2))],
     ids=["blocks", "odd blocks", "two processes"],
 )
 def test_cuts_and_workers_change_nothing(made, tmp_path, block, crew):
@@ -107,7 +108,7 @@ def test_cuts_and_workers_change_nothing(made, tmp_path, block, crew):
 def test_a_stopped_run_goes_on_and_ends_as_an_undisturbed_one(made, tmp_path):
     folder, inputs, _ = made
     graph, stops = tmp_path / "g", 0
-    for allowed in range(3, 400, 40):
+    for allowed in range(3, 400, 60):
         asked = 0
 
         def should_stop(allowed=allowed):
@@ -173,7 +174,8 @@ def test_a_removed_graph_is_gathered_again_without_a_network_call(inputs, tmp_pa
 
 
 def test_only_decisions_in_a_box_are_made(inputs, tmp_path):
-    low = Box(OFFSET, (OFFSET[0] + 24, OFFSET[1] + 40, OFFSET[2] + CUT_AT - 4))
+    z, y, _ = (first + length for first, length in zip(OFFSET, SHAPE, strict=True))
+    low = Box(OFFSET, (z, y, OFFSET[2] + CUT_AT - 4))
     run(inputs, tmp_path / "g", options=replace(OPTIONS, box=low))
     edges = edges_of(tmp_path / "g")
     assert edges["ids_b"]
@@ -190,8 +192,8 @@ def test_both_sides_are_flooded_when_asked(inputs, tmp_path):
 
 
 def test_a_segmentation_without_neighbours_gives_a_graph_without_edges(inputs, tmp_path):
-    labels = np.zeros((24, 40, 64), np.uint64)
-    labels[8:12, 8:12, 8:12] = 5
+    labels = np.zeros(SHAPE, np.uint64)
+    labels[6:9, 8:12, 8:12] = 5
     write(tmp_path / "one.zarr", labels)
     said = []
     found = run(inputs, tmp_path / "g", segmentation=str(tmp_path / "one.zarr"), notice=said.append)
@@ -226,18 +228,18 @@ def test_what_others_have_made_is_kept(inputs, tmp_path, kind):
 
 
 def elsewhere(inputs, folder):
-    write(folder / "far.zarr", np.zeros((24, 40, 64), np.uint8), offset=(900, 900, 900))
+    write(folder / "far.zarr", np.zeros(SHAPE, np.uint8), offset=(900, 900, 900))
     return {"image": str(folder / "far.zarr")}
 
 
 def coarser(inputs, folder):
-    voxels = np.zeros((24, 40, 64), np.uint8)
+    voxels = np.zeros(SHAPE, np.uint8)
     write(folder / "coarse.zarr", voxels, voxel_size=VoxelSize(30, 12, 12))
     return {"image": str(folder / "coarse.zarr")}
 
 
 def floating(inputs, folder):
-    write(folder / "grey.zarr", np.zeros((24, 40, 64), np.float32))
+    write(folder / "grey.zarr", np.zeros(SHAPE, np.float32))
     return {"segmentation": str(folder / "grey.zarr")}
 
 
@@ -268,7 +270,7 @@ def test_bad_input_is_refused_before_anything_is_written(inputs, tmp_path, chang
     assert not (tmp_path / "g.floodem").exists()
 
 
-def test_the_command_makes_a_graph_and_a_merged_volume(inputs, tmp_path):
+def test_the_command_makes_a_graph_and_a_merged_volume(made, inputs, tmp_path):
     command = [
         *(sys.executable, "-m", "floodem", "agglomerate", inputs["segmentation"], inputs["image"]),
         *(str(tmp_path / "g"), "--model", str(inputs["model"]), "--device", "cpu"),
@@ -280,5 +282,5 @@ def test_the_command_makes_a_graph_and_a_merged_volume(inputs, tmp_path):
     assert values["merges"] > 0
     assert values["applied"]["wholes"] == values["objects"]
     np.testing.assert_array_equal(
-        labels_of(tmp_path / "merged.zarr"), labels_of(tmp_path / "truth.zarr")
+        labels_of(tmp_path / "merged.zarr"), labels_of(made[0] / "truth.zarr")
     )

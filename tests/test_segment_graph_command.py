@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from floodem.assembly.agglomeration.graph_csv import CSV_COLUMNS
 from floodem.assembly.agglomeration.rule import MergeRule
 from floodem.cli.main import main
 from floodem.volumes import open_volume
-from segment_graph_cases import LARGEST, graph_over, mapping_of, write_graph
+from segment_graph_cases import HEADER, LARGEST, graph_over, mapping_of, write_graph
 
 EDGES = {(1, 2): 0.9, (2, 3): 0.5, (3, 4): 0.95, (7, LARGEST): 0.99}
 
@@ -195,3 +196,33 @@ def test_thresholds_change_and_volumes_are_written_without_a_network(tmp_path):
     assert "loaded: []" in done.stderr
     with open_volume(str(tmp_path / "m.zarr")) as volume:
         assert np.unique(volume.read()).tolist() == [1, 3, 4, 5, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--workers", "2"),
+        ("--block", "8,8,8"),
+        ("--segmentation", "seg.zarr"),
+        ("--shard", "1/2"),
+        ("--allow-external",),
+        ("--overwrite",),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(path, option):
+    said = floodem("merges", path, *option, code=2)
+    assert option[0] in said
+    assert "--apply" in said
+
+
+def test_a_threshold_below_what_was_flooded_is_told(tmp_path, capsys):
+    about = {"resegmentation": {"terminate_early": True, "recovery_fraction": 0.6}}
+    path = write_graph(tmp_path / "g.sqlite", EDGES, header=replace(HEADER, about=about))
+    with SegmentGraph.open(path) as opened:
+        assert opened.header.least_coverage == 0.6
+    said = []
+    for coverage in ("0.7", "0.5"):
+        with pytest.raises(SystemExit):
+            main(["merges", str(path), "--coverage", coverage])
+        said.append("--both-sides" in capsys.readouterr().err)
+    assert said == [False, True]

@@ -149,7 +149,8 @@ def remove_partial_files(folder: Path, *, of: str | None = None) -> None:
     of
         Name of the only file that is one's own there; None: the whole folder is.
     """
-    name = "*" if of is None else f"{glob.escape(of)}.*"
+    # Beside merges there may be what another process writes to merges.zarr.
+    name = "*" if of is None else f"{glob.escape(of)}.[0-9]*-*"
     for left in folder.glob(f".{name}{PARTIAL_SUFFIX}"):
         with contextlib.suppress(OSError):
             if left.is_dir() and not left.is_symlink():

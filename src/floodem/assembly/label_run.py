@@ -26,9 +26,11 @@ from floodem.assembly.run_record import RunRecord, is_taken
 from floodem.cluster import Crew, Task, keeping_cluster, run_tasks
 from floodem.cluster.holding import holding, taking_rest
 from floodem.cluster.task import TaskFunction
+from floodem.files import remove_partial_files
 from floodem.flooding.run_folder import RunStatus
 from floodem.geometry import VoxelSize
 from floodem.progress import Progress, ProgressListener
+from floodem.volumes.conversion.destination import final_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +240,7 @@ def label_run(
     ):
         if overwrite:
             record.clear(crew=crew)
+        _remove_probes(destination, crew=crew)
         begun = record.begin(
             identity,
             plan={**destination.to_json(), "cut": plan.to_json()},
@@ -253,3 +256,13 @@ def label_run(
             notice=notice,
             should_stop=lambda: should_stop() or hold.is_lost(),
         )
+
+
+def _remove_probes(destination: LabelDestination, *, crew: Crew) -> None:
+    """Remove what killed processes left beside the destination when they tried it.
+
+    Other shards may be trying it just now.
+    """
+    if crew.shard is None and not destination.location.is_remote:
+        place = final_place(destination.location)
+        remove_partial_files(place.parent, of=place.name)

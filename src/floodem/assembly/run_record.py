@@ -191,7 +191,7 @@ class RunRecord:
         }
         there = self.read()
         if there is None:
-            self._refuse_foreign(replaces=replaces)
+            self.require_free(replaces=replaces)
             self._store.write(_RUN, _text(values), only_new=True)
             there = self.read()
         if there is None:
@@ -283,8 +283,17 @@ class RunRecord:
         for prefix in (f"{RECEIPTS}labels", f"{RECEIPTS}level-", "labels.", "destination."):
             self._store.delete_below(prefix)
 
-    def _refuse_foreign(self, *, replaces: bool) -> None:
-        if not replaces and is_taken(self._uri):
+    def require_free(self, *, replaces: bool) -> None:
+        """Refuse a destination where something is that no run of floodem has made.
+
+        Raises
+        ------
+        DestinationExistsError
+            Unless it may be replaced.
+        RunConflictError
+            When the record there cannot be read.
+        """
+        if not replaces and self.read() is None and is_taken(self._uri):
             raise DestinationExistsError(
                 f"{self.destination} exists already and no run of floodem made it: choose another "
                 "destination or --overwrite"

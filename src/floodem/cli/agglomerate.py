@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from floodem.geometry import Box, parse_zyx
 if TYPE_CHECKING:
     from floodem.assembly.agglomeration.agglomerate import Agglomeration
     from floodem.assembly.agglomeration.applying import Applied
+    from floodem.cluster import Crew
 
 
 def agglomerate(
@@ -107,10 +109,12 @@ def agglomerate(
     the merged segmentation is written too.
     """
     from floodem.assembly.agglomeration.agglomerate import agglomerate as run
+    from floodem.assembly.agglomeration.applying import require_destination
     from floodem.assembly.agglomeration.points import PointOptions
     from floodem.assembly.agglomeration.preparation import AgglomerationOptions
     from floodem.assembly.agglomeration.rule import MergeRule
     from floodem.flooding.options import FloodOptions
+    from floodem.shapes.source import LabelSource
 
     points = {} if max_distance is None else {"max_distance_nm": max_distance}
     radii = {
@@ -139,9 +143,13 @@ def agglomerate(
         insecure=insecure,
         overwrite=overwrite,
     )
+    source = LabelSource(uri=segmentation)
+    if apply is not None:
+        place: dict[str, Any] = {"graph": graph, "segmentation": source, "image": image}
+        require_destination(apply, **place, overwrite=overwrite)
     with saving_state(overwrite=overwrite) as listening:
         made = run(
-            segmentation,
+            source,
             image,
             graph,
             model=model,
@@ -151,9 +159,7 @@ def agglomerate(
             overwrite=overwrite,
             **listening,
         )
-        applied = None
-        if apply is not None:
-            applied = _apply(graph, apply, overwrite=overwrite, **listening)
+        applied = _applied(graph, apply, crew=crew, overwrite=overwrite, **listening)
     if as_json:
         print(
             json.dumps(made.to_json() | {"applied": None if applied is None else asdict(applied)})
@@ -162,10 +168,13 @@ def agglomerate(
         _print(made, applied)
 
 
-def _apply(graph: Path, destination: str, **how: Any) -> Applied:
+def _applied(graph: Path, destination: str | None, *, crew: Crew, **how: Any) -> Applied | None:
+    """Write the merged segmentation, if asked for; of several shards the last one comes here."""
     from floodem.assembly.agglomeration.applying import apply_merges
 
-    return apply_merges(graph, destination, **how)
+    if destination is None:
+        return None
+    return apply_merges(graph, destination, crew=replace(crew, shard=None), **how)
 
 
 def _print(made: Agglomeration, applied: Applied | None) -> None:
@@ -184,6 +193,6 @@ def _print(made: Agglomeration, applied: Applied | None) -> None:
         )
     else:
         print(
-            f"`floodem merges {made.graph}` shows them and undoes them, and writes the merged "
-            "segmentation (--apply DST)"
+            f"`floodem merges {shlex.quote(str(made.graph))}` shows them and undoes them, and "
+            "writes the merged segmentation (--apply DST)"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -168,8 +169,9 @@ def print_calibration(found: Calibration, *, graph: Path, is_set: bool) -> None:
         return
     far = "any" if found.rule.distance_nm is None else f"{found.rule.distance_nm:g}"
     print(
-        f"keep it with --set, or: floodem merges {graph} --iou {found.rule.iou:g} --coverage "
-        f"{found.rule.coverage:g} --deleted {found.rule.deleted:g} --distance {far}"
+        f"keep it with --set, or: floodem merges {shlex.quote(str(graph))} --iou "
+        f"{found.rule.iou:g} --coverage {found.rule.coverage:g} --deleted {found.rule.deleted:g} "
+        f"--distance {far}"
     )
 
 

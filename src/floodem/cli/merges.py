@@ -6,6 +6,7 @@ No network is loaded or asked: all scores are in the graph.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,6 +131,19 @@ def merges(
     crew = options.chosen_crew(
         workers=workers, cluster=cluster, shard=shard, insecure=insecure, overwrite=overwrite
     )
+    _require_apply(
+        apply,
+        {
+            "--segmentation": segmentation,
+            "--block": block,
+            "--workers": workers,
+            "--cluster": cluster,
+            "--shard": shard,
+            "--allow-external": allow_external,
+        },
+    )
+    if overwrite and apply is None and csv is None:
+        raise OptionError("--overwrite is for what --apply and --csv write: give one of them")
     if csv is not None:
         _require_place(csv, overwrite=overwrite)
     with SegmentGraph.open(graph, writable=is_changed) as opened:
@@ -151,6 +165,13 @@ def merges(
         print_graph(opened, edges, listing=listing, written=written)
     if applied is not None:
         _print_applied(applied)
+
+
+def _require_apply(apply: str | None, given: dict[str, Any]) -> None:
+    """Refuse options that would do nothing."""
+    names = [name for name, value in given.items() if value]
+    if apply is None and names:
+        raise OptionError(f"{names[0]} is for the volume that --apply writes: give --apply DST too")
 
 
 def _require_place(csv: Path, *, overwrite: bool) -> None:
@@ -221,6 +242,14 @@ def _set_rule(graph: SegmentGraph, asked: dict[str, Any], *, note: str) -> None:
     if "distance" in given:
         given["distance_nm"] = _distance(given.pop("distance"))
     rule: MergeRule = replace(graph.rule, **given)
+    least = graph.header.least_coverage
+    if least is not None and rule.coverage < least:
+        print(
+            f"note: where floods cover less than {least:g} no second one was made, so that "
+            f"coverage {rule.coverage:g} makes no more merges than {least:g}: `floodem agglomerate "
+            "--both-sides` floods both",
+            file=sys.stderr,
+        )
     graph.set_rule(rule, note=note)
 
 

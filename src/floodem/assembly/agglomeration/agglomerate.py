@@ -36,6 +36,7 @@ from floodem.assembly.agglomeration.point_job import find_decision_points
 from floodem.assembly.agglomeration.points import DecisionPoints
 from floodem.assembly.agglomeration.preparation import AgglomerationOptions, Prepared, prepare
 from floodem.assembly.agglomeration.reseg_tasks import (
+    ScoreTask,
     close_resegmenter,
     score_points_task,
     scores_from_rows,
@@ -133,7 +134,7 @@ def agglomerate(
     ShardDoneError
         When this shard's part is done and others are still at theirs.
     DestinationExistsError
-        When something is at `graph` that no such run has made.
+        When something is at `graph` that no such run has made, or that this one reads.
     RunConflictError
         When another process works there, or the run there had other options.
     FloodemError
@@ -155,7 +156,16 @@ def agglomerate(
         options=options,
     )
     folder = GraphFolder(path)
+    common = prepared.common
+    folder.require_apart(
+        {
+            "segmentation": common.segmentation.uri,
+            "image": common.image.uri,
+            "model": common.model,
+        }
+    )
     folder.require_possible(overwrite=overwrite)
+    _tell_of_coverage(options, common=common, say=say)
     with (
         holding(folder.path, crew=crew, what=str(path), should_stop=should_stop) as hold,
         keeping_cluster(crew),
@@ -173,6 +183,19 @@ def agglomerate(
         )
         finished = folder.begin(prepared.identity, overwrite=overwrite)
         return run.make() if finished is None else run.again(finished)
+
+
+def _tell_of_coverage(
+    options: AgglomerationOptions, *, common: ScoreTask, say: Callable[[str], None]
+) -> None:
+    """Say so where second floods are left out that the rule would ask for."""
+    asked, recovered = options.rule.coverage, common.options.recovery_fraction
+    if common.options.terminate_early and asked < recovered:
+        say(
+            f"where the first flood covers less than {recovered:g} of a segment there is no second "
+            f"one, so that a rule with coverage {asked:g} makes no more merges than one with "
+            f"{recovered:g}: --both-sides (both_sides) floods both"
+        )
 
 
 def _ignore(sentence: str) -> None:

@@ -27,11 +27,14 @@ from floodem.assembly.agglomeration.graph_records import GraphHeader
 from floodem.assembly.agglomeration.merging import merged_ids
 from floodem.assembly.blocks import Block, BlockPlan
 from floodem.assembly.columns import pack_columns, unpack_columns
+from floodem.assembly.destination import LabelDestination
 from floodem.assembly.label_run import LabelRun, label_run
 from floodem.assembly.output_chunks import USUAL_CHUNK
+from floodem.assembly.run_record import RunRecord
 from floodem.assembly.writing import PIECE_VOXELS, ChunkSums, pieces, require_going_on
 from floodem.cluster import ALONE, Crew, Task
 from floodem.errors import OptionError
+from floodem.flooding.addresses import would_replace
 from floodem.geometry import Zyx, block_edges
 from floodem.labels import require_labels
 from floodem.labels.runs import Labels, runs, sizes
@@ -41,6 +44,7 @@ from floodem.volumes import open_volume
 from floodem.volumes.location import parse_location
 from floodem.volumes.servers.addresses import without_secrets
 from floodem.volumes.servers.transport import open_store
+from floodem.volumes.volume import Volume
 
 APPLY_VERSION = 1
 """Of the written labels; a run that was begun by another version is begun again."""
@@ -118,7 +122,7 @@ def apply_merges(
         When the base segmentation is another one or was changed, or the run at the
         destination was begun with other merges.
     OptionError
-        When the destination is the base segmentation.
+        When the destination is the base segmentation, its image or the graph.
     ShardDoneError
         When this shard's part is done and others are still at theirs.
     StoppedError
@@ -136,15 +140,10 @@ def apply_merges(
             "base": {"uri": without_secrets(source.uri), **identity_of(source, volume)},
             "mapping": _digest(mapping),
         }
-        plan = BlockPlan(
-            box=volume.box, core=block or _core(volume.shape), margin=(0, 0, 0), least=(1, 1, 1)
-        )
+        plan = _plan(volume, block)
         voxel_size = volume.voxel_size or header.voxel_size
     uri = str(destination)
-    if parse_location(uri).is_same(parse_location(source.uri)):
-        raise OptionError(
-            f"{uri} is the base segmentation, which stays as it is: choose another destination"
-        )
+    _require_apart(uri, graph=str(graph), base=source.uri, image=header.about.get("image"))
     with label_run(
         uri,
         plan=plan,
@@ -162,6 +161,57 @@ def apply_merges(
         if summary is None:
             summary = _written(run, source, mapping)
     return Applied(uri=uri, was_finished=was_finished, **summary)
+
+
+def require_destination(
+    destination: str | Path,
+    *,
+    graph: str | Path,
+    segmentation: LabelSource,
+    image: str,
+    overwrite: bool = False,
+) -> None:
+    """Refuse a place where no merged volume could be written, before a graph is computed.
+
+    Parameters
+    ----------
+    graph, segmentation, image
+        The graph that is to be made, and from what.
+    overwrite
+        Whether what is there may be replaced.
+
+    Raises
+    ------
+    OptionError
+        When it is one of these.
+    DestinationExistsError
+        When something is there that no run of floodem has made.
+    FloodemError
+        When such labels cannot be written there.
+    """
+    uri = str(destination)
+    _require_apart(uri, graph=str(graph), base=segmentation.uri, image=image)
+    with segmentation.open() as volume:
+        LabelDestination.choose(
+            uri, plan=_plan(volume, None), voxel_size=volume.voxel_size, overwrite=overwrite
+        ).require_possible()
+    RunRecord(uri).require_free(replaces=overwrite)
+
+
+def _require_apart(uri: str, *, graph: str, base: str, image: object) -> None:
+    """Refuse to replace what a graph and its volume are made from, whatever may be overwritten."""
+    output = parse_location(uri)
+    read = {"base segmentation": base, "segment graph": graph, "image": image}
+    for what, address in read.items():
+        if isinstance(address, str) and would_replace(output, address):
+            raise OptionError(
+                f"{uri} is the {what}, which stays as it is: choose another destination"
+            )
+
+
+def _plan(volume: Volume, block: Zyx | None) -> BlockPlan:
+    core = block or _core(volume.shape)
+    return BlockPlan(box=volume.box, core=core, margin=(0, 0, 0), least=(1, 1, 1))
 
 
 def _written(run: LabelRun, source: LabelSource, mapping: Mapping64) -> dict[str, Any]:

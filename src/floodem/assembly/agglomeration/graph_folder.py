@@ -23,6 +23,7 @@ from floodem.errors import DestinationExistsError, OptionError, RunConflictError
 from floodem.files import remove_partial_files, storage_error, write_new, write_text
 from floodem.flooding.run_folder import SUFFIX
 from floodem.flooding.run_identity import require_same_run
+from floodem.volumes.location import parse_location
 from floodem.volumes.servers.addresses import is_remote, without_secrets
 
 FOLDER_VERSION = 1
@@ -77,6 +78,29 @@ class GraphFolder:
                 f"{self.graph} exists already and no run beside it has made it: choose another "
                 "file or --overwrite"
             )
+
+    def require_apart(self, read: Mapping[str, str]) -> None:
+        """Refuse a graph in the place of what it is made from, whatever may be overwritten.
+
+        Parameters
+        ----------
+        read
+            Addresses of what is read, by what each is called.
+
+        Raises
+        ------
+        DestinationExistsError
+            Naming what would be lost.
+        """
+        for what, address in read.items():
+            if is_remote(address) or not self.graph.exists():
+                continue
+            path = parse_location(address).local
+            if path.exists() and self.graph.samefile(path):
+                raise DestinationExistsError(
+                    f"{self.graph} is the {what} of this run and was left as it is: choose another "
+                    "file for the segment graph"
+                )
 
     def begin(
         self, identity: Mapping[str, Any], *, overwrite: bool = False

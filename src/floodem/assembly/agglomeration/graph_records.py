@@ -47,6 +47,19 @@ class GraphHeader:
     voxel_size: VoxelSize | None
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def least_coverage(self) -> float | None:
+        """Coverage below which edges have no second flood, and so are merges by no rule.
+
+        None where both sides were flooded everywhere, or the header says nothing of it.
+        """
+        match self.about:
+            case {
+                "resegmentation": {"terminate_early": True, "recovery_fraction": float() as part}
+            }:
+                return part
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         source = self.segmentation

@@ -177,7 +177,7 @@ def prepare(
             **chosen,
         },
         about={
-            "image": without_secrets(image.uri),
+            "image": without_secrets(common.image.uri),
             "model": {"digest": common.model_digest, **description.to_json()},
             **chosen,
         },
@@ -205,7 +205,7 @@ def _require_fitting(labels: Volume, grey: Volume) -> None:
     if ours is not None and theirs is not None and not ours.is_close(theirs):
         raise GeometryError(
             f"{labels.uri} has voxels of {ours} nm and {grey.uri} of {theirs} nm (z,y,x): "
-            "give the image on the level that was segmented (--level)"
+            "give the image on the level that was segmented, as in em.zarr@1"
         )
 
 

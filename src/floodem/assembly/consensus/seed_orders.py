@@ -26,11 +26,11 @@ from floodem.assembly.consensus.make import make_consensus
 from floodem.assembly.consensus.options import Consensus, ConsensusOptions
 from floodem.assembly.preparation import FLOOD_SLOTS
 from floodem.assembly.request import CutOptions
-from floodem.assembly.run_record import RunRecord, is_taken
+from floodem.assembly.run_record import RunRecord
 from floodem.assembly.segment import segment
 from floodem.cluster import ALONE, Crew, keeping_cluster
 from floodem.cluster.holding import holding
-from floodem.errors import DestinationExistsError, OptionError, RunConflictError
+from floodem.errors import OptionError, RunConflictError
 from floodem.flooding.addresses import Outputs, require_apart
 from floodem.flooding.request import Segmentation, SegmentRequest
 from floodem.flooding.seeds import SeedPolicySpec
@@ -241,11 +241,7 @@ def _require_same(
         return
     there = record.read()
     if there is None:
-        if open_store(record.address).read(_REPLACES) is None and is_taken(record.destination):
-            raise DestinationExistsError(
-                f"{record.destination} exists already and no run of floodem made it: choose "
-                "another destination or --overwrite"
-            )
+        record.require_free(replaces=open_store(record.address).read(_REPLACES) is not None)
         return
     before = there["identity"]
     sources = [before[name].get("uri") for name in ("a", "b") if isinstance(before.get(name), dict)]
