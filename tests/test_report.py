@@ -21,6 +21,7 @@ from floodem.errors import (
     StorageError,
     VolumeFormatError,
 )
+from floodem.evaluation import evaluate
 from floodem.evaluation.intervals import Interval
 from floodem.evaluation.skeletons.scores import SkeletonMistake, SkeletonScores
 from floodem.geometry import Box, VoxelSize
@@ -160,6 +161,7 @@ def test_intervals_and_skeletons_stand_on_the_page_where_there_are_any(tmp_path)
     assert "0.111 – 0.999" in page.text
     assert "1.00 – 1.50" in page.text
     assert "1.23 µm of 3.00 µm" in page.text
+    assert "join skeletons (1 node of two or more make one)" in page.text
     assert "1,2,3; 1,2,4" in page.text
     assert "95%" in page.text
 
@@ -184,6 +186,44 @@ def test_pictures_show_the_two_parts_of_a_merger_where_they_lie(tmp_path):
     assert not inside.any()
     between = xy[(top + bottom) // 2, int(30 * xy.shape[1] / SHAPE[2]) - 4 :][:8]
     assert (between.min(axis=1) > 150).any()  # the outline of the truth
+
+
+def test_only_what_was_scored_is_shown(tmp_path):
+    """Segments that meet beyond the box are no mistake that a score knows of."""
+    labels, below = segmentation(), truth()
+    box = Box((11, 100, 200), (20, 122, 260))
+    volumes = [volume(labels, uri="seg"), volume(below, uri="truth")]
+    found = evaluate(*volumes, box=box)
+    assert found.worst_mergers
+    write_report(
+        tmp_path / "out.html",
+        evaluations=[found],
+        segmentations=volumes[:1],
+        truth=volumes[1],
+        has_viewer=False,
+    )
+    page = read_page(tmp_path / "out.html")
+    xy, xz = page.pictures()[:2]
+    assert xy.shape[0] / xy.shape[1] == pytest.approx(22 / 60, rel=0.02)
+    assert xz.shape[0] / xz.shape[1] == pytest.approx(9 * 30 / 600, rel=0.02)
+    (spot,) = page.text.split("z,y,x = ")[1:]
+    place = tuple(int(part) for part in spot.split("the whole")[0].split(","))
+    assert all(low <= at < high for low, at, high in zip(box.start, place, box.stop, strict=True))
+
+
+def test_a_border_that_was_left_out_is_named(tmp_path):
+    found = replace(scored(), cremi_border_nm=25.0)
+    page = read_page(
+        write_report(
+            tmp_path / "out.html",
+            evaluations=[found],
+            segmentations=[volume(segmentation())],
+            truth=volume(truth()),
+            has_viewer=False,
+            places=0,
+        )
+    )
+    assert "voxels with truth, over 25 nm from borders of the truth, in" in page.text
 
 
 def test_pictures_show_the_two_parts_of_a_split_where_they_lie(tmp_path):
@@ -366,7 +406,7 @@ def test_of_volumes_of_any_size_small_boxes_are_read(tmp_path):
     below, above = Endless(width=50, uri="truth"), Endless(width=100, uri="seg")
     page = write_report(
         tmp_path / "out.html",
-        evaluations=[replace(found, worst_mergers=(stripes,), worst_splits=())],
+        evaluations=[replace(found, box=below.box, worst_mergers=(stripes,), worst_splits=())],
         segmentations=[above],
         truth=below,
         image=above,

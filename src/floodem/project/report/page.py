@@ -43,6 +43,8 @@ def report_page(contents: Contents) -> str:
 def _about(contents: Contents) -> str:
     first = contents.evaluations[0]
     ignored = ", ".join(map(str, first.ignore)) or "none"
+    border = first.cremi_border_nm
+    apart = "" if border is None else f", over {border:g} nm from borders of the truth,"
     size = "not stated" if contents.voxel_size is None else f"{contents.voxel_size} nm (z,y,x)"
     rows = [
         *(
@@ -55,8 +57,8 @@ def _about(contents: Contents) -> str:
     lines = "".join(f"<tr><th>{what}</th><td>{where}</td></tr>" for what, where in rows)
     return (
         f'<p class="when">scored at {time.strftime("%Y-%m-%d %H:%M:%S")} over '
-        f"{counted(first.all_truth.voxels, 'voxel')} with truth in {first.box} (z,y,x); truth ids "
-        f"that do not count: {ignored}; voxel size {size}</p>"
+        f"{counted(first.all_truth.voxels, 'voxel')} with truth{apart} in {first.box} (z,y,x); "
+        f"truth ids that do not count: {ignored}; voxel size {size}</p>"
         f'<details><summary>files</summary><div class="wide"><table>{lines}</table></div></details>'
     )
 

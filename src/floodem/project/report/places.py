@@ -42,11 +42,14 @@ class Place:
         Number of the evaluation that it is from.
     mistake
         With positions of its two largest parts.
+    scored
+        The voxels that were compared; nothing else is shown.
     """
 
     kind: Kind
     owner: int
     mistake: Mistake
+    scored: Box
 
     @property
     def segments(self) -> tuple[int, int]:
@@ -127,7 +130,7 @@ def choose_places(evaluations: Sequence[Evaluation], *, limit: int) -> list[Plac
 
 def _chosen(evaluations: Sequence[Evaluation], kind: Kind, *, limit: int) -> list[Place]:
     found = [
-        Place(kind=kind, owner=owner, mistake=mistake)
+        Place(kind=kind, owner=owner, mistake=mistake, scored=evaluation.box)
         for owner, evaluation in enumerate(evaluations)
         for mistake in (evaluation.worst_mergers if kind == "merger" else evaluation.worst_splits)
         if mistake.voi_bits >= LEAST_BITS
@@ -145,7 +148,7 @@ def cut_box(middle: Zyx, *, frame: Box, voxel_size: VoxelSize | None) -> Box:
     Parameters
     ----------
     frame
-        What the truth holds.
+        What may be shown.
     voxel_size
         The box is as long along each axis, in nanometres; None: in voxels.
     """

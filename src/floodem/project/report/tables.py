@@ -218,7 +218,8 @@ def skeletons_section(contents: Contents) -> str:
             f"{found.erl_nm / 1e3:.2f} µm of {found.possible_erl_nm / 1e3:.2f} µm that a perfect "
             f"segmentation has. Of the length {found.correct:.1%} is right, {found.split:.1%} lies "
             f"between two segments, {found.omitted:.1%} in none, {found.merged:.1%} in segments "
-            "that join skeletons.</p>"
+            f"that join skeletons ({counted(found.merge_nodes, 'node')} of two or more make one)."
+            "</p>"
             '<div class="wide"><table><thead><tr><th>mistake</th><th>of</th><th>in</th>'
             "<th>at z,y,x</th><th>costs µm of run length</th></tr></thead>"
             f"<tbody>{body}</tbody></table></div>"

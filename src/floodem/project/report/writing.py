@@ -206,7 +206,7 @@ def _cut_around(place: Place, volumes: Volumes) -> tuple[CutOut, Zyx]:
 
     Parts that come near each other nowhere around are shown where the second one is.
     """
-    size, frame = volumes.voxel_size, volumes.truth.box
+    size, frame = volumes.voxel_size, place.scored
     middle = place.middle
     for _ in range(_LOOKS):
         cut = read_cut_out(cut_box(middle, frame=frame, voxel_size=size), volumes)
