@@ -42,7 +42,10 @@ def kill_often(arguments: list[str], *, seed: int, kills: int, longest_s: float)
         process = begin(arguments)
         process.join(moments.uniform(0.0, longest_s))
         if process.exitcode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it has no group of its own yet, or has ended
+                process.kill()
         process.join(TIMEOUT_S)
         assert process.exitcode in (0, -signal.SIGKILL)
     finish(arguments)

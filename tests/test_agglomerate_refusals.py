@@ -90,3 +90,15 @@ def test_a_rule_that_asks_for_floods_that_are_left_out_is_told(
             should_stop=lambda: True,
         )
     assert any("--both-sides" in sentence for sentence in said) == is_told
+
+
+def test_a_graph_on_a_server_is_refused_by_its_whole_address(inputs, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                *("agglomerate", inputs["segmentation"], inputs["image"], "s3://bucket/g"),
+                *("--model", str(inputs["model"])),
+            ]
+        )
+    assert ended.value.code != 0
+    assert "s3://bucket/g is remote" in capsys.readouterr().err

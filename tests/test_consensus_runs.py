@@ -137,6 +137,7 @@ def test_a_consensus_is_written_to_a_server_and_read_from_one(
     ]
     found = make(uris, "zarr://s3://bucket/to/seg")
     np.testing.assert_array_equal(read(found.uri), expected)
+    assert found.to_json()["folder"] == "s3://bucket/to/seg.floodem"
     assert any(name.startswith("to/seg.floodem/consensus/a/") for name in s3.objects)
     assert make(uris, "zarr://s3://bucket/to/seg").was_finished
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +27,7 @@ def agglomerate(
         str, typer.Argument(metavar="SEG", help="Segmentation: a path or address.")
     ],
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image it was made from.")],
-    graph: Annotated[Path, typer.Argument(metavar="GRAPH", help="File for the segment graph.")],
+    graph: Annotated[str, typer.Argument(metavar="GRAPH", help="File for the segment graph.")],
     *,
     model: Annotated[str, typer.Option(help="Model file (.safetensors) or name.")],
     apply: Annotated[
@@ -168,7 +167,7 @@ def agglomerate(
         _print(made, applied)
 
 
-def _applied(graph: Path, destination: str | None, *, crew: Crew, **how: Any) -> Applied | None:
+def _applied(graph: str, destination: str | None, *, crew: Crew, **how: Any) -> Applied | None:
     """Write the merged segmentation, if asked for; of several shards the last one comes here."""
     from floodem.assembly.agglomeration.applying import apply_merges
 

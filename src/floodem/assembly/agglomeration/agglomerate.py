@@ -143,7 +143,7 @@ def agglomerate(
     from floodem.network.model_file import load_model
 
     say = notice or _ignore
-    path = Path(graph)
+    folder = GraphFolder(graph)
     options = AgglomerationOptions() if options is None else options
     prepared = prepare(
         segmentation
@@ -155,7 +155,6 @@ def agglomerate(
         network=network,
         options=options,
     )
-    folder = GraphFolder(path)
     common = prepared.common
     folder.require_apart(
         {
@@ -167,7 +166,7 @@ def agglomerate(
     folder.require_possible(overwrite=overwrite)
     _tell_of_coverage(options, common=common, say=say)
     with (
-        holding(folder.path, crew=crew, what=str(path), should_stop=should_stop) as hold,
+        holding(folder.path, crew=crew, what=str(folder.graph), should_stop=should_stop) as hold,
         keeping_cluster(crew),
     ):
         if overwrite:

@@ -40,11 +40,25 @@ class GraphFolder:
     ----------
     graph
         The file of the graph.
+
+    Raises
+    ------
+    VolumeFormatError
+        When it is on a server.
+    OptionError
+        When it names no file.
     """
 
-    def __init__(self, graph: Path) -> None:
-        self.graph = graph
-        self.path = graph.with_name(f"{graph.name}{SUFFIX}")
+    def __init__(self, graph: str | Path) -> None:
+        if is_remote(str(graph)):
+            raise VolumeFormatError(
+                f"{without_secrets(str(graph))} is remote, and a segment graph is a local file: "
+                "give a path like merges.graph"
+            )
+        self.graph = Path(graph)
+        if not self.graph.name:
+            raise OptionError(f"{self.graph} names no file: give a path like merges.graph")
+        self.path = self.graph.with_name(f"{self.graph.name}{SUFFIX}")
 
     def receipts(self, stage: str) -> Path:
         """Return where the receipts of a stage are."""
@@ -55,20 +69,9 @@ class GraphFolder:
 
         Raises
         ------
-        VolumeFormatError
-            When it is on a server.
-        OptionError
-            When it names no file.
         DestinationExistsError
             When something is there that no run has made, or a folder.
         """
-        if is_remote(str(self.graph)):
-            raise VolumeFormatError(
-                f"{without_secrets(str(self.graph))} is remote, and a segment graph is a local "
-                "file: give a path like merges.graph"
-            )
-        if not self.graph.name:
-            raise OptionError(f"{self.graph} names no file: give a path like merges.graph")
         if self.graph.is_dir():
             raise DestinationExistsError(
                 f"{self.graph} is a folder: name a file for the segment graph"

@@ -175,7 +175,7 @@ def make_consensus(
         return Consensus(
             uri=uri,
             box=plan.box,
-            folder=Path(run.work),
+            folder=run.work,
             summary=summary,
             was_finished=was_finished,
         )

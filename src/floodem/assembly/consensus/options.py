@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from floodem.errors import OptionError
@@ -62,7 +61,7 @@ class Consensus:
     box
         Which voxels they hold.
     folder
-        Where the record of the run is.
+        Where the record of the run is: a path or a remote address.
     summary
         As in run.json: ``segments``; ``covered``, the part of the voxels that is in one;
         ``objects_a``, ``objects_b`` that came in; ``segments_a``, ``segments_b`` after both were
@@ -75,7 +74,7 @@ class Consensus:
 
     uri: str
     box: Box
-    folder: Path
+    folder: str
     summary: Mapping[str, Any]
     was_finished: bool
 
@@ -89,7 +88,7 @@ class Consensus:
         return {
             "uri": self.uri,
             "box": str(self.box),
-            "folder": str(self.folder),
+            "folder": self.folder,
             "was_finished": self.was_finished,
             **self.summary,
         }

@@ -284,7 +284,7 @@ def _segmentation(agreed: Consensus, made: list[Segmentation]) -> Segmentation:
     return Segmentation(
         uri=agreed.uri,
         box=agreed.box,
-        folder=agreed.folder,
+        folder=Path(agreed.folder),
         summary=summary,
         was_finished=agreed.was_finished,
         notices=tuple(dict.fromkeys(notice for one in made for notice in one.notices)),
