@@ -12,10 +12,10 @@ import numpy as np
 
 from bright import bright_tubes
 from cut_runs import OFFSET, write_inputs
-from floodem.assembly.agglomeration.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 from floodem.geometry import VoxelSize
 from floodem.project.pipeline import run_project
-from floodem.project.pipeline.digests import content_digest
+from floodem.project.pipeline.contents import content_digest
 from floodem.volumes import create_volume
 
 SHAPE = (26, 30, 36)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from floodem.cli.main import main
-from floodem.cli.view import has_screen, parse_look, view
+from floodem.cli.staying import has_screen
+from floodem.cli.view import parse_look, view
 from floodem.errors import OptionError
 from floodem.geometry import VoxelSize
 from floodem.volumes import create_volume

@@ -30,7 +30,7 @@ def serve(
     The address has a random part, which changes with every start: whoever knows it can
     read the folder, hidden files and links that lead out of it left out. Runs until Ctrl-C.
     """
-    from floodem.cli.view import stay, until_ctrl_c
+    from floodem.cli.staying import stay, until_ctrl_c
     from floodem.viewer.serving import Site
     from floodem.viewer.serving.finding import find_sources
     from floodem.viewer.serving.gate import is_loopback

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from floodem.cli.staying import open_and_stay
 from floodem.cli.values import option_value
 from floodem.cli.view_report import is_page, show_report
 from floodem.errors import OptionError
@@ -206,17 +203,6 @@ def stay_open(running: Viewer, *, opens_browser: bool) -> None:
     open_and_stay(running.address, opens_browser=opens_browser)
 
 
-def open_and_stay(address: str, *, opens_browser: bool) -> None:
-    """Print an address that is served, open it, and wait until Ctrl-C."""
-    with until_ctrl_c():
-        print(f"open {address}\nCtrl-C ends it", flush=True)
-        if opens_browser and has_screen():
-            import webbrowser
-
-            webbrowser.open(address)
-        stay()
-
-
 def parse_look(*, position: str | None, select: str | None, layout: str | None) -> Look:
     """Read ``--position 10,20.5,30``, ``--select 1,2,3`` and ``--layout``.
 
@@ -257,25 +243,3 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None:
         raise OptionError(f"--size {text!r} is not WIDTHxHEIGHT, for example 1400x900")
     return int(match[1]), int(match[2])
-
-
-def has_screen() -> bool:
-    """Tell whether a browser would open in a window; on a bare terminal one would take it over."""
-    if sys.platform in {"win32", "darwin"}:
-        return True
-    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
-
-
-@contextlib.contextmanager
-def until_ctrl_c() -> Iterator[None]:
-    """Take Ctrl-C in the body for its proper end."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("closed")
-
-
-def stay() -> None:
-    """Wait for ever."""
-    while True:
-        time.sleep(1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from floodem.cli.staying import open_and_stay
+
 
 def is_page(text: str) -> bool:
     """Tell whether what the user named is a page, not a volume."""
@@ -12,7 +14,6 @@ def is_page(text: str) -> bool:
 
 def show_report(page: Path, *, host: str, port: int, opens_browser: bool) -> None:
     """Serve a report until Ctrl-C, and open it."""
-    from floodem.cli.view import open_and_stay
     from floodem.project.report.serving import serve_report
     from floodem.viewer.serving import Site
 

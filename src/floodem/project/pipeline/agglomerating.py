@@ -7,32 +7,26 @@ scores, which cost the network calls, stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from floodem.assembly.agglomeration.rule import MergeRule
-from floodem.geometry import Box, Zyx
-from floodem.project.pipeline.checking import Problems, checked
+from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.project.pipeline.configuration import Project
+from floodem.project.pipeline.flood_tables import (
+    AGGLOMERATE,
+    SEGMENT,
+    AgglomerateTable,
+    flood_options,
+)
 from floodem.project.pipeline.graphs import decisions, decisions_digest
 from floodem.project.pipeline.preparing import flat_options, image_inputs, image_uri
-from floodem.project.pipeline.segmenting import (
-    LABELS_NAME,
-    SEGMENT,
-    flood_options,
-    model_inputs,
-    model_of,
-)
+from floodem.project.pipeline.segmenting import LABELS_NAME, model_inputs, model_of
 from floodem.project.pipeline.stage import Output, Stage, Work
-from floodem.project.pipeline.tables import about
 from floodem.shapes.source import LabelSource
 from floodem.training.configuration.tables import to_plain
 from floodem.volumes.source import VolumeSource
 
-if TYPE_CHECKING:
-    from floodem.project.pipeline.configuration import Project
-
-AGGLOMERATE, MERGE = "agglomerate", "merge"
+MERGE = "merge"
 GRAPH_NAME, MERGED_NAME = "merges.sqlite", "merged.zarr"
 _RULE = "rule"
 _RESEGMENTATION = {
@@ -47,52 +41,6 @@ _RESEGMENTATION = {
 
 _FLOODS = ("init_activation", "pad", "move_threshold", "segment_threshold")
 """Options of the segmentation that also decide how points are flooded again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgglomerateTable:
-    """How segments are joined. Table ``agglomerate``; what is left out suits the voxels."""
-
-    max_distance: float = field(
-        default=50.0, metadata=about("How far apart two segments may be, in nm.")
-    )
-    min_size: int = field(default=0, metadata=about("Segments of fewer voxels take no part."))
-    radius: Zyx | None = field(
-        default=None, metadata=about("Voxels around a point that floods may fill.")
-    )
-    analysis_radius: Zyx | None = field(
-        default=None, metadata=about("Voxels around a point in which floods are judged.")
-    )
-    exclusion_radius: Zyx | None = field(
-        default=None, metadata=about("Voxels around a failed seed without another.")
-    )
-    max_retries: int | None = field(default=None, metadata=about("Most seeds of one side."))
-    recovery: float | None = field(
-        default=None, metadata=about("Part of its own segment that a flood must cover.")
-    )
-    terminate_early: bool | None = field(
-        default=None, metadata=about("Leave out the second flood where the first says no.")
-    )
-    disco_seed_threshold: float = field(
-        default=0.0, metadata=about("As of segment; negative: nothing counts as taken back.")
-    )
-    box: Box | None = field(default=None, metadata=about("Only points in this part."))
-    dtype: str | None = field(default=None, metadata=about("Default: that of segment."))
-    block: Zyx | None = field(
-        default=None, metadata=about("Blocks in which points are looked for.", decides=False)
-    )
-    device: str | None = field(
-        default=None, metadata=about("Default: that of segment.", decides=False)
-    )
-    rule: MergeRule | None = field(
-        default=None,
-        metadata=about("When two segments are one: iou, coverage, deleted, distance_nm."),
-    )
-
-
-def agglomerate_table(values: Any, *, problems: Problems) -> AgglomerateTable | None:
-    """Return what ``[agglomerate]`` says; None where something is wrong with it."""
-    return checked(AgglomerateTable, values, where=AGGLOMERATE, problems=problems)
 
 
 def agglomerate_stage(project: Project) -> Stage:
@@ -151,7 +99,7 @@ def _decisions_mark(path: Path, *, with_rule: bool) -> Callable[[], Any]:
 
 def _agglomerate(work: Work) -> Mapping[str, Any]:
     from floodem.assembly.agglomeration.agglomerate import agglomerate
-    from floodem.assembly.agglomeration.points import PointOptions
+    from floodem.assembly.agglomeration.points.points import PointOptions
     from floodem.assembly.agglomeration.preparation import AgglomerationOptions
     from floodem.flooding.options import FloodOptions
 
@@ -219,8 +167,8 @@ def _keep_decisions(graph: Path, notice: Callable[[str], None]) -> None:
 
 
 def _merge(work: Work) -> Mapping[str, Any]:
-    from floodem.assembly.agglomeration.applying import apply_merges
-    from floodem.assembly.agglomeration.graph import SegmentGraph
+    from floodem.assembly.agglomeration.graph.applying import apply_merges
+    from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 
     table, graph = work.project.agglomerate, work.path(GRAPH_NAME)
     assert table is not None

@@ -25,6 +25,16 @@ _Options = TypeVar("_Options")
 _Value = TypeVar("_Value")
 
 
+def about(text: str, *, decides: bool = True) -> dict[str, Any]:
+    """Return what a field knows of itself: its sentence, and whether it decides the result."""
+    return {"help": text, "decides": decides}
+
+
+def deciding(table: Any) -> set[str]:
+    """Return the names of a table's fields that decide the result."""
+    return {one.name for one in dataclasses.fields(table) if one.metadata.get("decides", True)}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake: the key it is about (dotted), and the sentence."""

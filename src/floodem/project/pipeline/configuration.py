@@ -14,10 +14,15 @@ from floodem.counting import counted
 from floodem.errors import OptionError, VolumeNotFoundError
 from floodem.files import storage_error
 from floodem.project.pipeline.addresses import resolved
-from floodem.project.pipeline.agglomerating import AGGLOMERATE, AgglomerateTable, agglomerate_table
 from floodem.project.pipeline.checking import Problems, checked
+from floodem.project.pipeline.flood_tables import (
+    AGGLOMERATE,
+    AgglomerateTable,
+    SegmentTable,
+    flood_options,
+    mask_rules,
+)
 from floodem.project.pipeline.lines import line_of, lines_of_keys
-from floodem.project.pipeline.segmenting import flood_options, mask_rules
 from floodem.project.pipeline.tables import (
     BEST,
     NEWEST,
@@ -30,7 +35,6 @@ from floodem.project.pipeline.tables import (
     ModelTable,
     ProjectTable,
     SceneTable,
-    SegmentTable,
 )
 from floodem.training.configuration.making import merge, read_configuration
 from floodem.training.configuration.options import TrainOptions
@@ -181,7 +185,7 @@ def _told(path: Path, problems: Problems, lines: dict[str, int]) -> str:
 def _made(
     path: Path, values: dict[str, Any], *, lines: dict[str, int], problems: Problems
 ) -> Project | None:
-    known = dict.fromkeys(sorted({*TABLES, TRAIN, AGGLOMERATE}))
+    known = dict.fromkeys(sorted({*TABLES, TRAIN}))
     for name in values:
         try:
             require_known({name: None}, known, where="")
@@ -194,8 +198,6 @@ def _made(
     }
     if TRAIN in values:
         tables[TRAIN] = _train_table(values[TRAIN], base=path.parent, problems=problems)
-    if AGGLOMERATE in values:
-        tables[AGGLOMERATE] = agglomerate_table(values[AGGLOMERATE], problems=problems)
     about_itself = tables.pop("project", None) or ProjectTable()
     tables = {name: table for name, table in tables.items() if table is not None}
     _check_together(values, tables, base=path.parent, problems=problems)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from floodem.errors import RunConflictError
 from floodem.files import write_text
 from floodem.project.pipeline.agglomerating import MERGE, MERGED_NAME
+from floodem.project.pipeline.configuration import Project
 from floodem.project.pipeline.digests import seen
+from floodem.project.pipeline.flood_tables import SEGMENT
 from floodem.project.pipeline.preparing import (
     flat_options,
     image_uri,
@@ -18,14 +20,13 @@ from floodem.project.pipeline.preparing import (
     truth_uri,
     volume_mark,
 )
-from floodem.project.pipeline.segmenting import LABELS_NAME, SEGMENT
+from floodem.project.pipeline.segmenting import LABELS_NAME
 from floodem.project.pipeline.stage import Output, Stage, Work
 from floodem.shapes.source import LabelSource
 from floodem.volumes.source import VolumeSource
 
 if TYPE_CHECKING:
     from floodem.evaluation import Evaluation
-    from floodem.project.pipeline.configuration import Project
 
 EVALUATE = "evaluate"
 SCORES_NAME, BEFORE_NAME, REPORT_NAME = "scores.json", "scores-before-merging.json", "report.html"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from floodem.project.pipeline.agglomerating import agglomerate_stage, merge_stage
+from floodem.project.pipeline.configuration import Project
 from floodem.project.pipeline.evaluating import evaluate_stage
 from floodem.project.pipeline.preparing import prepare_stage, truth_stage
 from floodem.project.pipeline.segmenting import segment_stage
 from floodem.project.pipeline.showing import mesh_stage, scene_stage
 from floodem.project.pipeline.stage import Stage
 from floodem.project.pipeline.training import train_stage
-
-if TYPE_CHECKING:
-    from floodem.project.pipeline.configuration import Project
 
 _STAGES = (
     prepare_stage,

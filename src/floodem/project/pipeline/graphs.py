@@ -22,7 +22,7 @@ def graph_digest(path: Path) -> str:
     FloodemError
         When the graph cannot be read.
     """
-    from floodem.assembly.agglomeration.graph import SegmentGraph
+    from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 
     digest = hashlib.sha256()
     with SegmentGraph.open(path) as graph:
@@ -42,7 +42,7 @@ def decisions_digest(path: Path, *, with_rule: bool) -> str:
     with_rule
         Whether the rule in force counts; not where the project file states one.
     """
-    from floodem.assembly.agglomeration.graph import SegmentGraph
+    from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 
     with SegmentGraph.open(path) as graph:
         said = [[str(one.action), list(one.pair or ()), one.entry] for one in graph.entries()]
@@ -52,7 +52,7 @@ def decisions_digest(path: Path, *, with_rule: bool) -> str:
 
 def decisions(path: Path) -> int:
     """Return how many decisions people made in a graph."""
-    from floodem.assembly.agglomeration.graph import SegmentGraph
+    from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 
     with SegmentGraph.open(path) as graph:
         return len(graph.entries())

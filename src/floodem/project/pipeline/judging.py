@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from floodem.errors import FloodemError
-from floodem.project.pipeline.digests import content_digest, digest_of, seen
+from floodem.project.pipeline.contents import content_digest
+from floodem.project.pipeline.digests import digest_of, seen
 from floodem.project.pipeline.records import BEGUN, CLEARING, DONE, StageRecord, plain
 from floodem.project.pipeline.stage import Output, Stage
 

@@ -8,25 +8,23 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from floodem.project.pipeline.checking import deciding
+from floodem.project.pipeline.configuration import Project
+from floodem.project.pipeline.digests import MOST_FILES
 from floodem.project.pipeline.stage import Output, Stage, Work
-from floodem.project.pipeline.tables import ImageTable, LabelsTable, deciding
+from floodem.project.pipeline.tables import ImageTable, LabelsTable
 from floodem.shapes.source import source_identity
 from floodem.training.configuration.tables import to_plain
 from floodem.volumes.conversion.fingerprint import fingerprint
 from floodem.volumes.source import VolumeSource
 from floodem.volumes.volume import Kind
 
-if TYPE_CHECKING:
-    from floodem.project.pipeline.configuration import Project
-
 PREPARE, TRUTH = "prepare", "truth"
 IMAGE_NAME, TRUTH_NAME = "image.zarr", "truth.zarr"
 _BETWEEN = "stages/image.zarr"
 """What is converted before its contrast is equalised."""
-
-MOST_FILES = 100_000
 
 
 def flat_options(table: Any, *, where: str) -> dict[str, Any]:

@@ -32,7 +32,8 @@ from floodem.files import exclusive, making_folders, remove_partial_files, stora
 from floodem.progress import Progress, ProgressListener
 from floodem.project.pipeline.choice import Choice
 from floodem.project.pipeline.configuration import Project, read_project
-from floodem.project.pipeline.digests import content_digest, seen
+from floodem.project.pipeline.contents import content_digest
+from floodem.project.pipeline.digests import seen
 from floodem.project.pipeline.graph import stages_of
 from floodem.project.pipeline.judging import (
     Reason,

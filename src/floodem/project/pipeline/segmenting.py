@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from floodem.cluster import ALONE
 from floodem.errors import VolumeNotFoundError
-from floodem.flooding.masks import parse_mask
-from floodem.flooding.options import FloodOptions
-from floodem.flooding.seeds import parse_seeds
-from floodem.project.pipeline.addresses import looks_like_path, resolved
+from floodem.project.pipeline.addresses import looks_like_path
+from floodem.project.pipeline.configuration import TRAIN, Project
 from floodem.project.pipeline.digests import file_digest
+from floodem.project.pipeline.flood_tables import (
+    CSV,
+    REVERSE_SEEDS,
+    SEGMENT,
+    flood_options,
+    mask_rules,
+)
 from floodem.project.pipeline.preparing import (
     flat_options,
     image_inputs,
@@ -21,54 +25,10 @@ from floodem.project.pipeline.preparing import (
     volume_mark,
 )
 from floodem.project.pipeline.stage import Output, Stage, Work
-from floodem.project.pipeline.tables import REVERSE_SEEDS, SegmentTable
-from floodem.project.pipeline.training import MODEL_NAME, TRAIN
+from floodem.project.pipeline.training import MODEL_NAME
 from floodem.volumes.source import VolumeSource
 
-if TYPE_CHECKING:
-    from floodem.project.pipeline.configuration import Project
-
-SEGMENT = "segment"
 LABELS_NAME = "labels.zarr"
-_CSV = ".csv"
-
-
-def mask_rules(texts: Sequence[str], *, base: Path) -> list[Any]:
-    """Return the rules of masks, their volumes looked for from the project file's folder."""
-    rules = []
-    for text in texts:
-        rule = parse_mask(text)
-        if dataclasses.is_dataclass(rule) and isinstance(getattr(rule, "uri", None), str):
-            there = resolved(rule.uri, base=base)
-            rule = dataclasses.replace(rule, uri=there)
-        rules.append(rule)
-    return rules
-
-
-def flood_options(table: SegmentTable, *, base: Path) -> FloodOptions:
-    """Return how objects are flooded.
-
-    Raises
-    ------
-    FloodemError
-        When a number is out of its range, or the seeds are not understood.
-    """
-    seeds = table.seeds.strip()
-    if seeds.lower().endswith(_CSV):
-        seeds = resolved(seeds, base=base)
-    return FloodOptions(
-        init_activation=table.init_activation,
-        pad_value=table.pad,
-        move_threshold=table.move_threshold,
-        segment_threshold=table.segment_threshold,
-        min_segment_size=table.min_segment_size,
-        min_boundary_dist=table.min_boundary_dist,
-        disco_seed_threshold=table.disco_seed_threshold,
-        max_calls=table.max_calls,
-        max_voxels=table.max_voxels,
-        seeds=parse_seeds(seeds),
-        seed_anisotropy=table.seed_anisotropy,
-    )
 
 
 def model_of(project: Project) -> str:
@@ -118,7 +78,7 @@ def segment_stage(project: Project) -> Stage:
     if table.init_segmentation is not None:
         initial = VolumeSource(uri=project.resolved(table.init_segmentation))
         files[table.init_segmentation] = volume_mark(initial, is_labels=True)
-    if table.seeds.strip().lower().endswith(_CSV):
+    if table.seeds.strip().lower().endswith(CSV):
         seeds = Path(project.resolved(table.seeds.strip()))
         files[table.seeds] = lambda: file_digest(seeds)
     if table.consensus not in (None, REVERSE_SEEDS):

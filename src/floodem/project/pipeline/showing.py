@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from floodem.project.pipeline.configuration import Project
 from floodem.project.pipeline.evaluating import EVALUATE, SCORES_NAME, final_labels
 from floodem.project.pipeline.preparing import flat_options, image_inputs, image_uri
 from floodem.project.pipeline.stage import Output, Stage, Work
 from floodem.shapes.source import LabelSource
-
-if TYPE_CHECKING:
-    from floodem.project.pipeline.configuration import Project
 
 MESH, SCENE = "mesh", "scene"
 MESHES_NAME, SCENE_NAME = "meshes", "scene"

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from floodem.cluster import ALONE, Crew
 from floodem.progress import ProgressListener
-
-if TYPE_CHECKING:
-    from floodem.project.pipeline.configuration import Project
+from floodem.project.pipeline.configuration import Project
 
 
 def _ignore(sentence: str) -> None:
@@ -59,7 +57,7 @@ class Output:
     name
         In the project's folder.
     kind
-        How its contents are compared, see `floodem.project.pipeline.digests`.
+        How its contents are compared, see `floodem.project.pipeline.contents`.
     is_told
         Whether later stages depend on its contents.
     """

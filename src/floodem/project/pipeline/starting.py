@@ -18,8 +18,8 @@ from floodem.errors import FloodemError, OptionError
 from floodem.files import making_folders, write_new
 from floodem.network.named import named_model
 from floodem.project.pipeline.addresses import looks_like_path, resolved
-from floodem.project.pipeline.agglomerating import AgglomerateTable
 from floodem.project.pipeline.configuration import FORMAT_VERSION
+from floodem.project.pipeline.flood_tables import AgglomerateTable, SegmentTable
 from floodem.project.pipeline.tables import (
     ClusterTable,
     EvaluateTable,
@@ -27,7 +27,6 @@ from floodem.project.pipeline.tables import (
     MeshTable,
     ProjectTable,
     SceneTable,
-    SegmentTable,
 )
 from floodem.training.configuration.tables import key_of, to_plain
 from floodem.volumes import open_volume

@@ -9,24 +9,19 @@ done, not what comes out: changing them makes nothing stale.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 from floodem.errors import OptionError
 from floodem.geometry import Box, VoxelSize, Zyx
+from floodem.project.pipeline.checking import about
+from floodem.project.pipeline.flood_tables import (
+    AGGLOMERATE,
+    SEGMENT,
+    AgglomerateTable,
+    SegmentTable,
+)
 
-REVERSE_SEEDS = "reverse-seeds"
 BEST, NEWEST = "best", "newest"
-
-
-def about(text: str, *, decides: bool = True) -> dict[str, Any]:
-    """Return what a field knows of itself: its sentence, and whether it decides the result."""
-    return {"help": text, "decides": decides}
-
-
-def deciding(table: Any) -> set[str]:
-    """Return the names of a table's fields that decide the result."""
-    return {one.name for one in fields(table) if one.metadata.get("decides", True)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,77 +119,6 @@ class ModelTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentTable:
-    """How the image is flooded. Table ``segment``; see docs/segmenting.md."""
-
-    box: Box | None = field(default=None, metadata=about("Part of the image; default: all."))
-    seeds: str = field(
-        default="PolicyPeaks", metadata=about("Seed policy with arguments, or a CSV file.")
-    )
-    mask: tuple[str, ...] = field(
-        default=(), metadata=about("Where no field of view may be centred.")
-    )
-    seed_mask: tuple[str, ...] = field(default=(), metadata=about("Where no seed may lie."))
-    init_segmentation: str | None = field(
-        default=None, metadata=about("Labels that are there already and stay.")
-    )
-    init_activation: float = field(default=0.95, metadata=about("Probability at a seed."))
-    pad: float | None = field(
-        default=None, metadata=about("Probability of untouched voxels; default: the model's.")
-    )
-    move_threshold: float | None = field(
-        default=None, metadata=about("Probability to move on from; default: the model's.")
-    )
-    segment_threshold: float = field(
-        default=0.6, metadata=about("Probability from which a voxel is in the segment.")
-    )
-    min_segment_size: int = field(default=1000, metadata=about("Smaller ones are dropped."))
-    min_boundary_dist: Zyx = field(
-        default=(1, 1, 1), metadata=about("Seeds this near to a segment are skipped.")
-    )
-    disco_seed_threshold: float = field(
-        default=0.0, metadata=about("The rule against mergers; negative: off.")
-    )
-    seed_anisotropy: tuple[float, float, float] = field(
-        default=(1.0, 1.0, 1.0), metadata=about("Relative voxel edges for seed distances.")
-    )
-    max_calls: int | None = field(default=None, metadata=about("Network calls of one flood."))
-    max_voxels: int | None = field(default=None, metadata=about("Voxels of one flood."))
-    dtype: str = field(
-        default="auto", metadata=about("auto (float32), float32, bfloat16 or float16.")
-    )
-    consensus: str | None = field(
-        default=None,
-        metadata=about(
-            f'"{REVERSE_SEEDS}": flood twice, in both orders, and keep what agrees; or another '
-            "network, for the second time."
-        ),
-    )
-    split_min_size: int | None = field(
-        default=None,
-        metadata=about("Smaller pieces of a consensus are dropped; default: 1000."),
-    )
-    block: Zyx | None = field(
-        default=None, metadata=about("Cut into blocks of these voxels; default: if it must be.")
-    )
-    halo: Zyx | None = field(default=None, metadata=about("Voxels looked at around a block."))
-    agreement: float = field(
-        default=0.6, metadata=about("Part of two blocks' pieces that must be shared to be one.")
-    )
-    min_shared: int = field(default=10, metadata=about("Least voxels that they share."))
-    device: str = field(default="auto", metadata=about("auto, cpu, cuda or cuda:N.", decides=False))
-    checkpoint_seconds: float = field(
-        default=60.0, metadata=about("Save the state this often.", decides=False)
-    )
-
-    def __post_init__(self) -> None:
-        if self.split_min_size is not None and self.consensus is None:
-            raise OptionError(
-                f"split_min_size {self.split_min_size} is for pieces of a consensus: say which"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateTable:
     """What the result is scored against. Table ``evaluate``; see docs/scores.md."""
 
@@ -278,10 +202,11 @@ TABLES: Mapping[str, type] = {
     "image": ImageTable,
     "labels": LabelsTable,
     "model": ModelTable,
-    "segment": SegmentTable,
+    SEGMENT: SegmentTable,
+    AGGLOMERATE: AgglomerateTable,
     "evaluate": EvaluateTable,
     "mesh": MeshTable,
     "scene": SceneTable,
     "cluster": ClusterTable,
 }
-"""Every table with keys of its own; ``train`` and ``agglomerate`` have those of others."""
+"""Every table with keys of its own; ``train`` has those of a configuration of training."""

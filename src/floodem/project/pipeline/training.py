@@ -10,9 +10,10 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from floodem.files import replacing, storage_error
+from floodem.project.pipeline.configuration import TRAIN, Project
 from floodem.project.pipeline.digests import file_digest
 from floodem.project.pipeline.preparing import (
     image_inputs,
@@ -27,10 +28,6 @@ from floodem.training.configuration.making import CHANGEABLE, flatten, make_opti
 from floodem.training.configuration.tables import to_plain
 from floodem.volumes.source import VolumeSource
 
-if TYPE_CHECKING:
-    from floodem.project.pipeline.configuration import Project
-
-TRAIN = "train"
 MODEL_NAME, RUN_NAME = "model.safetensors", "training"
 
 _NOT_DECIDING = frozenset(
