@@ -74,8 +74,11 @@ def test_three_kills_change_no_result(expected):
 @pytest.mark.parametrize(
     "stage",
     [
-        *("segment", "agglomerate"),
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("merge", "evaluate", "mesh", "scene")),
+        "segment",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("agglomerate", "merge", "evaluate", "mesh", "scene")
+        ),
     ],
 )
 def test_a_kill_as_soon_as_a_stage_is_begun_changes_no_result(expected, stage):
