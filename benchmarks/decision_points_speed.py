@@ -29,11 +29,11 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from floodem.assembly.agglomeration.contacts import find_contacts
-from floodem.assembly.agglomeration.growing import grow
-from floodem.assembly.agglomeration.lengths import Lengths
-from floodem.assembly.agglomeration.point_job import find_decision_points, find_points_of
-from floodem.assembly.agglomeration.points import PointOptions
+from floodem.assembly.agglomeration.points.contacts import find_contacts
+from floodem.assembly.agglomeration.points.growing import grow
+from floodem.assembly.agglomeration.points.lengths import Lengths
+from floodem.assembly.agglomeration.points.points import PointOptions
+from floodem.assembly.agglomeration.points.search import find_decision_points, find_points_of
 from floodem.geometry import Box, VoxelSize
 from floodem.labels import contingency
 from floodem.shapes.source import LabelSource

@@ -25,15 +25,15 @@ from unittest import mock
 import numpy as np
 import torch
 
-from floodem.assembly.agglomeration.point_job import find_points_of
-from floodem.assembly.agglomeration.reseg_tasks import (
+from floodem.assembly.agglomeration.points.search import find_points_of
+from floodem.assembly.agglomeration.resegmentation.resegmenter import ResegmentationOptions
+from floodem.assembly.agglomeration.resegmentation.tasks import (
     PointToScore,
     ScoreTask,
     close_resegmenter,
     score_points_task,
     scores_from_rows,
 )
-from floodem.assembly.agglomeration.resegmentation import ResegmentationOptions
 from floodem.flooding.options import FloodOptions
 from floodem.flooding.predictor import Predictor
 from floodem.geometry import Box, VoxelSize, Zyx

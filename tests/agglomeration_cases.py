@@ -10,7 +10,7 @@ import numpy as np
 
 from bright import bright_model, bright_tubes
 from floodem.assembly.agglomeration.agglomerate import Agglomeration, agglomerate
-from floodem.assembly.agglomeration.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 from floodem.assembly.agglomeration.preparation import AgglomerationOptions
 from floodem.geometry import VoxelSize
 from floodem.network.model_file import save_model

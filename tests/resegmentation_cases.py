@@ -9,7 +9,10 @@ import torch
 from scipy import ndimage
 
 from array_volume import ArrayVolume
-from floodem.assembly.agglomeration.resegmentation import ResegmentationOptions, Resegmenter
+from floodem.assembly.agglomeration.resegmentation.resegmenter import (
+    ResegmentationOptions,
+    Resegmenter,
+)
 from floodem.flooding.options import FloodOptions
 from floodem.geometry import VoxelSize
 from floodem.network.model_file import Model, ModelDescription

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.graph_base import describe_base
-from floodem.assembly.agglomeration.graph_format import SCORE_COLUMNS
-from floodem.assembly.agglomeration.graph_records import GraphHeader
-from floodem.assembly.agglomeration.points import DecisionPoints
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.graph.base import describe_base
+from floodem.assembly.agglomeration.graph.format import SCORE_COLUMNS
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.records import GraphHeader
+from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.assembly.agglomeration.points.points import DecisionPoints
 from floodem.geometry import Box, VoxelSize
 from floodem.shapes.source import LabelSource
 from floodem.volumes import create_volume

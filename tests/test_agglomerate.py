@@ -23,9 +23,9 @@ from agglomeration_cases import (
     write,
     write_inputs,
 )
-from floodem.assembly.agglomeration.applying import apply_merges
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.graph.applying import apply_merges
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.cluster import Crew, Shard
 from floodem.errors import (
     DestinationExistsError,

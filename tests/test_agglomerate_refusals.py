@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from agglomeration_cases import OPTIONS, run, write_inputs
-from floodem.assembly.agglomeration.applying import apply_merges
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.graph.applying import apply_merges
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.cli.main import main
 from floodem.errors import DestinationExistsError, OptionError, StoppedError
 from floodem.volumes import convert

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from floodem.assembly.agglomeration import calibration_search
-from floodem.assembly.agglomeration.calibration import (
+from floodem.assembly.agglomeration.calibration import search as calibration_search
+from floodem.assembly.agglomeration.calibration.calibration import (
     CalibrationOptions,
     calibrate_graph,
     fit_rule,
 )
-from floodem.assembly.agglomeration.calibration_overlaps import Counting
-from floodem.assembly.agglomeration.calibration_search import grid, try_rules
-from floodem.assembly.agglomeration.calibration_truth import assign, judge
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.graph_base import describe_base
-from floodem.assembly.agglomeration.graph_records import EdgeTable
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.calibration.overlaps import Counting
+from floodem.assembly.agglomeration.calibration.search import grid, try_rules
+from floodem.assembly.agglomeration.calibration.truth import assign, judge
+from floodem.assembly.agglomeration.graph.base import describe_base
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.records import EdgeTable
+from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.cli.main import main
 from floodem.cluster import Crew
 from floodem.errors import LabelError, OptionError, OtherWorkError, StoppedError

@@ -8,11 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from floodem.assembly.agglomeration import contacts
-from floodem.assembly.agglomeration.growing import grow
-from floodem.assembly.agglomeration.lengths import Lengths
-from floodem.assembly.agglomeration.point_job import find_points_of
-from floodem.assembly.agglomeration.points import DecisionPoints, PointOptions
+from floodem.assembly.agglomeration.points import contacts
+from floodem.assembly.agglomeration.points.growing import grow
+from floodem.assembly.agglomeration.points.lengths import Lengths
+from floodem.assembly.agglomeration.points.points import DecisionPoints, PointOptions
+from floodem.assembly.agglomeration.points.search import find_points_of
 from floodem.errors import FloodemError, LabelError, OptionError, VolumeFormatError
 from floodem.geometry import VoxelSize
 from floodem.volumes import open_volume

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from floodem.assembly.agglomeration.centroids import (
+from floodem.assembly.agglomeration.points.centroids import (
     PairCounter,
     Pairs,
     nearest_to_centroids,
 )
-from floodem.assembly.agglomeration.contacts import Contacts, merge_contacts
-from floodem.assembly.agglomeration.growing import grow
-from floodem.assembly.agglomeration.lengths import Lengths
-from floodem.assembly.agglomeration.point_job import find_decision_points, find_points_of
-from floodem.assembly.agglomeration.points import PointOptions
+from floodem.assembly.agglomeration.points.contacts import Contacts, merge_contacts
+from floodem.assembly.agglomeration.points.growing import grow
+from floodem.assembly.agglomeration.points.lengths import Lengths
+from floodem.assembly.agglomeration.points.points import PointOptions
+from floodem.assembly.agglomeration.points.search import find_decision_points, find_points_of
 from floodem.cluster import Crew, Shard
 from floodem.errors import (
     GeometryError,
@@ -193,7 +193,7 @@ def test_a_finished_search_reads_no_labels_again(tmp_path, labels, monkeypatch):
     first = search(source, tmp_path / "work", block=(4, 6, 9), progress=told.append)
     assert {one.stage for one in told} == {"finding contacts", "gathering points"}
     assert all(one.done <= one.total for one in told)
-    monkeypatch.setattr("floodem.assembly.agglomeration.point_blocks.grow", None)
+    monkeypatch.setattr("floodem.assembly.agglomeration.points.blocks.grow", None)
     assert as_dict(search(source, tmp_path / "work", block=(4, 6, 9))) == as_dict(first)
 
 

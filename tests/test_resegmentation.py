@@ -12,10 +12,13 @@ from hypothesis.extra.numpy import array_shapes
 from hypothesis.extra.numpy import arrays as hypothesis_arrays
 
 from array_volume import ArrayVolume
-from floodem.assembly.agglomeration.point_floods import depths_nm
-from floodem.assembly.agglomeration.resegmentation import ResegmentationOptions, Resegmenter
-from floodem.assembly.agglomeration.rule import MergeRule
-from floodem.assembly.agglomeration.scores import PointScores
+from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.assembly.agglomeration.resegmentation.floods import depths_nm
+from floodem.assembly.agglomeration.resegmentation.resegmenter import (
+    ResegmentationOptions,
+    Resegmenter,
+)
+from floodem.assembly.agglomeration.resegmentation.scores import PointScores
 from floodem.errors import GeometryError, LabelError, OptionError, StoppedError
 from floodem.flooding.options import FloodOptions
 from floodem.geometry import VoxelSize

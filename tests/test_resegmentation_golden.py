@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from array_volume import ArrayVolume
-from floodem.assembly.agglomeration.resegmentation import ResegmentationOptions, Resegmenter
-from floodem.assembly.agglomeration.rule import MergeRule
-from floodem.assembly.agglomeration.scores import PointScores
+from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.assembly.agglomeration.resegmentation.resegmenter import (
+    ResegmentationOptions,
+    Resegmenter,
+)
+from floodem.assembly.agglomeration.resegmentation.scores import PointScores
 from floodem.geometry import VoxelSize
 from floodem.legacy.checkpoints.import_model import import_tensorflow_model
 from floodem.volumes import open_volume

@@ -11,16 +11,19 @@ import pytest
 
 from bright import bright_model, bright_tubes
 from flood_cases import write_volume
-from floodem.assembly.agglomeration import reseg_tasks
-from floodem.assembly.agglomeration.endpoints import score_endpoint
-from floodem.assembly.agglomeration.reseg_tasks import (
+from floodem.assembly.agglomeration.resegmentation import tasks as reseg_tasks
+from floodem.assembly.agglomeration.resegmentation.endpoints import score_endpoint
+from floodem.assembly.agglomeration.resegmentation.resegmenter import (
+    ResegmentationOptions,
+    Resegmenter,
+)
+from floodem.assembly.agglomeration.resegmentation.tasks import (
     PointToScore,
     ScoreTask,
     close_resegmenter,
     score_points_task,
     scores_from_rows,
 )
-from floodem.assembly.agglomeration.resegmentation import ResegmentationOptions, Resegmenter
 from floodem.cluster import Task, TaskContext, run_tasks
 from floodem.cluster.context import entering
 from floodem.errors import GeometryError, LabelError, ModelError, StoppedError

@@ -9,13 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.graph_format import SCORE_COLUMNS, ids_of, stored_ids
-from floodem.assembly.agglomeration.graph_format import id_of as one_id_of
-from floodem.assembly.agglomeration.graph_format import stored_id as one_stored_id
-from floodem.assembly.agglomeration.graph_records import Action, DecidedBy
-from floodem.assembly.agglomeration.graph_writer import score_columns, writing_graph
-from floodem.assembly.agglomeration.merging import (
+from floodem.assembly.agglomeration.graph.format import SCORE_COLUMNS, ids_of, stored_ids
+from floodem.assembly.agglomeration.graph.format import id_of as one_id_of
+from floodem.assembly.agglomeration.graph.format import stored_id as one_stored_id
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.merging import (
     members_of,
     merged_ids,
     parts_without,
@@ -23,8 +21,10 @@ from floodem.assembly.agglomeration.merging import (
     rows_of_merged,
     smallest_of_components,
 )
-from floodem.assembly.agglomeration.rule import MergeRule
-from floodem.assembly.agglomeration.scores import PointScores
+from floodem.assembly.agglomeration.graph.records import Action, DecidedBy
+from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.assembly.agglomeration.graph.writer import score_columns, writing_graph
+from floodem.assembly.agglomeration.resegmentation.scores import PointScores
 from floodem.errors import LabelError, OptionError
 from reference import merged_ids as reference
 from segment_graph_cases import (

@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from floodem.assembly.agglomeration import applying
-from floodem.assembly.agglomeration.applying import apply_merges
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.graph import applying
+from floodem.assembly.agglomeration.graph.applying import apply_merges
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.assembly.verification import verify_cut_run
 from floodem.cluster import Crew
 from floodem.cluster.crew import Shard

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.graph_csv import CSV_COLUMNS
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.graph.edges_csv import CSV_COLUMNS
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.cli.main import main
 from floodem.volumes import open_volume
 from segment_graph_cases import HEADER, LARGEST, graph_over, mapping_of, write_graph

@@ -16,11 +16,11 @@ import time
 import numpy as np
 import pytest
 
-from floodem.assembly.agglomeration import graph_format
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.graph_format import APPLICATION_ID, MAX_TEXT_BYTES, TABLES
-from floodem.assembly.agglomeration.graph_writer import writing_graph
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.graph import format as graph_format
+from floodem.assembly.agglomeration.graph.format import APPLICATION_ID, MAX_TEXT_BYTES, TABLES
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.assembly.agglomeration.graph.writer import writing_graph
 from floodem.errors import (
     DestinationExistsError,
     FloodemError,
@@ -258,7 +258,7 @@ WRITES = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from segment_graph_cases import *
-from floodem.assembly.agglomeration.graph_writer import writing_graph
+from floodem.assembly.agglomeration.graph.writer import writing_graph
 with writing_graph(sys.argv[1], header=HEADER, rule=MergeRule(), overwrite=True) as writer:
     for first in range(1, 200_000, 1000):
         pairs = [(one, one + 1) for one in range(first, first + 1000)]
@@ -268,7 +268,7 @@ with writing_graph(sys.argv[1], header=HEADER, rule=MergeRule(), overwrite=True)
 
 CHANGES = """
 import sys, time
-from floodem.assembly.agglomeration.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 with SegmentGraph.open(sys.argv[1], writable=True) as graph, graph.changing():
     graph.undo_all()
     graph._connection.execute("PRAGMA cache_spill = 1")

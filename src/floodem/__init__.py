@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from floodem.assembly.agglomeration.agglomerate import agglomerate
-    from floodem.assembly.agglomeration.applying import apply_merges
+    from floodem.assembly.agglomeration.graph.applying import apply_merges
     from floodem.assembly.consensus import make_consensus
     from floodem.assembly.segment import segment
     from floodem.errors import FloodemError
@@ -57,7 +57,7 @@ _HOMES = {
     "TrainOptions": "floodem.training.configuration.options",
     "VoxelSize": "floodem.geometry",
     "agglomerate": "floodem.assembly.agglomeration.agglomerate",
-    "apply_merges": "floodem.assembly.agglomeration.applying",
+    "apply_merges": "floodem.assembly.agglomeration.graph.applying",
     "create_volume": "floodem.volumes",
     "evaluate": "floodem.evaluation",
     "flood_at": "floodem.flooding.flood_at",

@@ -18,7 +18,7 @@ from floodem.geometry import Box, parse_zyx
 
 if TYPE_CHECKING:
     from floodem.assembly.agglomeration.agglomerate import Agglomeration
-    from floodem.assembly.agglomeration.applying import Applied
+    from floodem.assembly.agglomeration.graph.applying import Applied
     from floodem.cluster import Crew
 
 
@@ -108,10 +108,10 @@ def agglomerate(
     the merged segmentation is written too.
     """
     from floodem.assembly.agglomeration.agglomerate import agglomerate as run
-    from floodem.assembly.agglomeration.applying import require_destination
-    from floodem.assembly.agglomeration.points import PointOptions
+    from floodem.assembly.agglomeration.graph.applying import require_destination
+    from floodem.assembly.agglomeration.graph.rule import MergeRule
+    from floodem.assembly.agglomeration.points.points import PointOptions
     from floodem.assembly.agglomeration.preparation import AgglomerationOptions
-    from floodem.assembly.agglomeration.rule import MergeRule
     from floodem.flooding.options import FloodOptions
     from floodem.shapes.source import LabelSource
 
@@ -169,7 +169,7 @@ def agglomerate(
 
 def _applied(graph: str, destination: str | None, *, crew: Crew, **how: Any) -> Applied | None:
     """Write the merged segmentation, if asked for; of several shards the last one comes here."""
-    from floodem.assembly.agglomeration.applying import apply_merges
+    from floodem.assembly.agglomeration.graph.applying import apply_merges
 
     if destination is None:
         return None

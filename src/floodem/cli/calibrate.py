@@ -18,7 +18,7 @@ from floodem.counting import counted
 from floodem.geometry import Box, parse_zyx
 
 if TYPE_CHECKING:
-    from floodem.assembly.agglomeration.calibration import Calibration, Outcome
+    from floodem.assembly.agglomeration.calibration.calibration import Calibration, Outcome
 
 _WIDTH_IN_FILES = 140
 _NOTE_LETTERS = 500
@@ -82,9 +82,12 @@ def calibrate(
     TRUTH lies in the frame of the base segmentation and may cover a part of it. With --set the
     rule is kept in the graph; earlier ones stay in its history. No network is needed.
     """
-    from floodem.assembly.agglomeration.calibration import CalibrationOptions, calibrate_graph
-    from floodem.assembly.agglomeration.calibration_overlaps import Counting
-    from floodem.assembly.agglomeration.graph import SegmentGraph
+    from floodem.assembly.agglomeration.calibration.calibration import (
+        CalibrationOptions,
+        calibrate_graph,
+    )
+    from floodem.assembly.agglomeration.calibration.overlaps import Counting
+    from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 
     crew = options.chosen_crew(workers=workers, cluster=cluster, shard=shard, insecure=insecure)
     asked = CalibrationOptions(

@@ -21,10 +21,10 @@ from floodem.errors import OptionError
 from floodem.geometry import parse_zyx
 
 if TYPE_CHECKING:
-    from floodem.assembly.agglomeration.applying import Applied
-    from floodem.assembly.agglomeration.graph import SegmentGraph
-    from floodem.assembly.agglomeration.graph_records import Entry
-    from floodem.assembly.agglomeration.rule import MergeRule
+    from floodem.assembly.agglomeration.graph.applying import Applied
+    from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+    from floodem.assembly.agglomeration.graph.records import Entry
+    from floodem.assembly.agglomeration.graph.rule import MergeRule
 
 _PAIR = 2
 _ALL = "all"
@@ -110,8 +110,8 @@ def merges(
     --apply writes the merged segmentation to DST, and the record of the run to DST.floodem;
     the id of a merged segment is the smallest in it. Ctrl-C stops, and the same command goes on.
     """
-    from floodem.assembly.agglomeration.graph import SegmentGraph
-    from floodem.assembly.agglomeration.graph_csv import write_edges_csv
+    from floodem.assembly.agglomeration.graph.edges_csv import write_edges_csv
+    from floodem.assembly.agglomeration.graph.graph import SegmentGraph
     from floodem.cli.merges_shown import Listing, as_values, print_graph
 
     listing = Listing.chosen(
@@ -267,7 +267,7 @@ def _apply(
 ) -> Applied:
     from dataclasses import replace
 
-    from floodem.assembly.agglomeration.applying import apply_merges
+    from floodem.assembly.agglomeration.graph.applying import apply_merges
 
     moved, allow_external = base
     source = graph.header.segmentation

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Bool, Float64, Int64
 
-    from floodem.assembly.agglomeration.applying import Applied
-    from floodem.assembly.agglomeration.graph import SegmentGraph
-    from floodem.assembly.agglomeration.graph_records import EdgeTable, Entry
-    from floodem.assembly.agglomeration.rule import MergeRule
+    from floodem.assembly.agglomeration.graph.applying import Applied
+    from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+    from floodem.assembly.agglomeration.graph.records import EdgeTable, Entry
+    from floodem.assembly.agglomeration.graph.rule import MergeRule
 
 _DEFAULT_ROWS = 10
 _WIDTH_IN_FILES = 140
@@ -92,7 +92,7 @@ class Listing:
         """Return the rows that are listed, in their order; equal ones by ids."""
         import numpy as np
 
-        from floodem.assembly.agglomeration.merging import rows_of_merged
+        from floodem.assembly.agglomeration.graph.merging import rows_of_merged
 
         rows = np.arange(len(edges)) if self.of is None else rows_of_merged(edges, self.of)
         if self.order == "near":  # a queue, which nobody wants to go through twice
@@ -107,7 +107,7 @@ def as_values(
     graph: SegmentGraph, edges: EdgeTable, *, listing: Listing, applied: Applied | None
 ) -> dict[str, Any]:
     """Return what is known of a graph as JSON values."""
-    from floodem.assembly.agglomeration.merging import members_of, path_between
+    from floodem.assembly.agglomeration.graph.merging import members_of, path_between
 
     rule = graph.rule
     values: dict[str, Any] = {
@@ -132,7 +132,7 @@ def as_values(
 def _counts(edges: EdgeTable) -> dict[str, int]:
     import numpy as np
 
-    from floodem.assembly.agglomeration.merging import smallest_of_components
+    from floodem.assembly.agglomeration.graph.merging import smallest_of_components
 
     old_ids, new_ids = smallest_of_components(*edges.joined())
     return {
@@ -149,13 +149,13 @@ def _is_decided(edges: EdgeTable) -> Bool[np.ndarray, "edges"]:
     """Tell which edges somebody decided about."""
     import numpy as np
 
-    from floodem.assembly.agglomeration.graph_records import DecidedBy
+    from floodem.assembly.agglomeration.graph.records import DecidedBy
 
     return np.isin(edges.decided_by, (DecidedBy.MERGE, DecidedBy.SPLIT))
 
 
 def _listed(edges: EdgeTable, rule: MergeRule, listing: Listing) -> list[dict[str, Any]]:
-    from floodem.assembly.agglomeration.graph_records import DecidedBy
+    from floodem.assembly.agglomeration.graph.records import DecidedBy
 
     margins = rule.margins(edges.columns)
     return [
@@ -177,7 +177,7 @@ def print_graph(
     graph: SegmentGraph, edges: EdgeTable, *, listing: Listing, written: Sequence[Entry]
 ) -> None:
     """Print the rule, counts, decisions, and the edges that are listed."""
-    from floodem.assembly.agglomeration.graph_ledger import verdicts
+    from floodem.assembly.agglomeration.graph.ledger import verdicts
 
     counts, entries = _counts(edges), graph.entries()
     print(f"{graph.path}: {counted(counts['edges'], 'edge')} over {graph.header.segmentation.uri}")
@@ -216,8 +216,8 @@ def _number_of_rules(graph: SegmentGraph) -> str:
 
 def _consequence(edges: EdgeTable, entry: Entry, entries: Sequence[Entry]) -> str:
     """Say what a new entry means for the pair that it is about."""
-    from floodem.assembly.agglomeration.graph_records import Action
-    from floodem.assembly.agglomeration.merging import path_between
+    from floodem.assembly.agglomeration.graph.merging import path_between
+    from floodem.assembly.agglomeration.graph.records import Action
 
     said = f"entry {entry.number}: {_entry_in_words(entry)}"
     about = entry
@@ -259,7 +259,7 @@ def _print_entries(entries: Sequence[Entry]) -> None:
 
 
 def _print_way(edges: EdgeTable, pair: tuple[int, int]) -> None:
-    from floodem.assembly.agglomeration.merging import path_between
+    from floodem.assembly.agglomeration.graph.merging import path_between
 
     way = path_between(edges, *pair)
     if not way:
@@ -269,7 +269,7 @@ def _print_way(edges: EdgeTable, pair: tuple[int, int]) -> None:
 
 
 def _print_members(edges: EdgeTable, merged_id: int) -> None:
-    from floodem.assembly.agglomeration.merging import members_of
+    from floodem.assembly.agglomeration.graph.merging import members_of
 
     members = members_of(edges, merged_id).tolist()
     print(f"\nsegment {members[0]} is made of {_ids_in_words(members)}")

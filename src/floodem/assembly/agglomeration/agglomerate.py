@@ -5,7 +5,7 @@
     segmentation -> decision points -> scores -> GRAPH
                     (blocks)           (groups)  (one file)
 
-The segmentation stays as it is; floodem.assembly.agglomeration.applying makes a merged one
+The segmentation stays as it is; floodem.assembly.agglomeration.graph.applying makes a merged one
 of the graph. What the stages leave lies in ``GRAPH.floodem``, so that a run that was stopped
 anywhere goes on there.
 
@@ -26,22 +26,22 @@ from typing import Any
 import numpy as np
 
 import floodem
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.graph_base import describe_base
-from floodem.assembly.agglomeration.graph_folder import GraphFolder
-from floodem.assembly.agglomeration.graph_writer import writing_graph
-from floodem.assembly.agglomeration.merging import smallest_of_components
-from floodem.assembly.agglomeration.point_groups import group_order, score_tasks
-from floodem.assembly.agglomeration.point_job import find_decision_points
-from floodem.assembly.agglomeration.points import DecisionPoints
+from floodem.assembly.agglomeration.folder import GraphFolder
+from floodem.assembly.agglomeration.graph.base import describe_base
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.merging import smallest_of_components
+from floodem.assembly.agglomeration.graph.writer import writing_graph
+from floodem.assembly.agglomeration.points.points import DecisionPoints
+from floodem.assembly.agglomeration.points.search import find_decision_points
 from floodem.assembly.agglomeration.preparation import AgglomerationOptions, Prepared, prepare
-from floodem.assembly.agglomeration.reseg_tasks import (
+from floodem.assembly.agglomeration.resegmentation.groups import group_order, score_tasks
+from floodem.assembly.agglomeration.resegmentation.progress import ScoreProgress
+from floodem.assembly.agglomeration.resegmentation.tasks import (
     ScoreTask,
     close_resegmenter,
     score_points_task,
     scores_from_rows,
 )
-from floodem.assembly.agglomeration.score_progress import ScoreProgress
 from floodem.cluster import ALONE, Crew, keeping_cluster, run_tasks
 from floodem.cluster.holding import holding, taking_rest
 from floodem.errors import RunConflictError, StoppedError

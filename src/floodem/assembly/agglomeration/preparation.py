@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from floodem.assembly.agglomeration.points import PointOptions
-from floodem.assembly.agglomeration.reseg_tasks import ScoreTask
-from floodem.assembly.agglomeration.resegmentation_options import ResegmentationOptions
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.assembly.agglomeration.points.points import PointOptions
+from floodem.assembly.agglomeration.resegmentation.options import ResegmentationOptions
+from floodem.assembly.agglomeration.resegmentation.tasks import ScoreTask
 from floodem.assembly.run_record import MOST_FILES
 from floodem.errors import GeometryError, LabelError
 from floodem.flooding.options import FloodOptions

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from floodem.assembly.agglomeration.points import PointOptions
-from floodem.assembly.agglomeration.resegmentation_options import ResegmentationOptions
+from floodem.assembly.agglomeration.points.points import PointOptions
+from floodem.assembly.agglomeration.resegmentation.options import ResegmentationOptions
 from floodem.assembly.proposals import propose_plan
 from floodem.errors import ResourceError
 from floodem.flooding.options import FloodOptions

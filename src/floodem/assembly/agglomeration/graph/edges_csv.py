@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from floodem.assembly.agglomeration.graph_format import PLACE_COLUMNS, SCORE_COLUMNS
-from floodem.assembly.agglomeration.graph_records import DecidedBy, EdgeTable
-from floodem.assembly.agglomeration.merging import merged_ids, smallest_of_components
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.graph.format import PLACE_COLUMNS, SCORE_COLUMNS
+from floodem.assembly.agglomeration.graph.merging import merged_ids, smallest_of_components
+from floodem.assembly.agglomeration.graph.records import DecidedBy, EdgeTable
+from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.files import replacing
 
 _ROWS_AT_ONCE = 100_000

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-from floodem.assembly.agglomeration.calibration_overlaps import Counting, count_overlaps
-from floodem.assembly.agglomeration.calibration_search import grid, held_out, try_rules
-from floodem.assembly.agglomeration.calibration_truth import EdgeTruth, assign, judge
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.graph_base import opened_base
-from floodem.assembly.agglomeration.graph_records import EdgeTable
-from floodem.assembly.agglomeration.merging import merged_ids, smallest_of_components
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.calibration.overlaps import Counting, count_overlaps
+from floodem.assembly.agglomeration.calibration.search import grid, held_out, try_rules
+from floodem.assembly.agglomeration.calibration.truth import EdgeTruth, assign, judge
+from floodem.assembly.agglomeration.graph.base import opened_base
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.merging import merged_ids, smallest_of_components
+from floodem.assembly.agglomeration.graph.records import EdgeTable
+from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.errors import LabelError, OptionError
 from floodem.evaluation.scores import Scores, scores
 from floodem.labels import OverlapTable

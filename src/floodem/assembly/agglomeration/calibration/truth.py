@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-from floodem.assembly.agglomeration.graph_records import EdgeTable
+from floodem.assembly.agglomeration.graph.records import EdgeTable
 from floodem.evaluation.scores import group_sizes
 from floodem.labels import OverlapTable
 

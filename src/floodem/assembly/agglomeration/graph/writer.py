@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from floodem.assembly.agglomeration.graph_format import (
+from floodem.assembly.agglomeration.graph.format import (
     INSERT_EDGE,
     MAX_TEXT_BYTES,
     SCORE_COLUMNS,
@@ -22,10 +22,10 @@ from floodem.assembly.agglomeration.graph_format import (
     settle,
     stored_ids,
 )
-from floodem.assembly.agglomeration.graph_records import GraphHeader
-from floodem.assembly.agglomeration.points import DecisionPoints
-from floodem.assembly.agglomeration.rule import MergeRule
-from floodem.assembly.agglomeration.scores import PointScores
+from floodem.assembly.agglomeration.graph.records import GraphHeader
+from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.assembly.agglomeration.points.points import DecisionPoints
+from floodem.assembly.agglomeration.resegmentation.scores import PointScores
 from floodem.errors import DestinationExistsError, LabelError, OptionError
 from floodem.files import making_folders, replacing
 

@@ -4,7 +4,7 @@ For other programs: the file is an SQLite 3 database with the application id 0x4
 ("FLMG") and the version of its tables as user_version. It has these tables and nothing else,
 no views, triggers or further indices; a file with more is refused here::
 
-    header     one row: text, a JSON object (floodem.assembly.agglomeration.graph_records)
+    header     one row: text, a JSON object (floodem.assembly.agglomeration.graph.records)
     rules      number, time, rule, note      thresholds as JSON; the highest number is in force
     decisions  number, time, action, id_a, id_b, entry, note      what people decided, in order
     edges      id_a, id_b, z, y, x, distance_nm, then the fields of PointScores in their order
@@ -19,7 +19,7 @@ decision point in the frame of the segmentation. Yes and no are 1 and 0, lengths
 **decisions**: ``merge`` and ``split`` name a pair and overrule the rule for it; ``undo``
 names an earlier entry, which then counts as not written; ``undo-all`` turns all merges off,
 those of the rule and of earlier entries. Entries are never removed, so that an undo can be
-undone (floodem.assembly.agglomeration.graph_ledger).
+undone (floodem.assembly.agglomeration.graph.ledger).
 
 Times are UTC, and empty for what the graph was made with.
 """
@@ -36,7 +36,7 @@ from typing import Any, get_type_hints
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt64
 
-from floodem.assembly.agglomeration.scores import PointScores
+from floodem.assembly.agglomeration.resegmentation.scores import PointScores
 from floodem.errors import (
     FloodemError,
     RunConflictError,

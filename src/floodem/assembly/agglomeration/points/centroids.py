@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 
-from floodem.assembly.agglomeration.contacts import Contacts, merge_contacts, nothing
-from floodem.assembly.agglomeration.lengths import Lengths
+from floodem.assembly.agglomeration.points.contacts import Contacts, merge_contacts, nothing
+from floodem.assembly.agglomeration.points.lengths import Lengths
 from floodem.geometry import Zyx
 from floodem.labels.runs import runs
 

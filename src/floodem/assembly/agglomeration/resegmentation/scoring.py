@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
-from floodem.assembly.agglomeration.point_floods import SideFlood, depths_nm
-from floodem.assembly.agglomeration.scores import PointScores
+from floodem.assembly.agglomeration.resegmentation.floods import SideFlood, depths_nm
+from floodem.assembly.agglomeration.resegmentation.scores import PointScores
 from floodem.geometry import VoxelSize
 
 

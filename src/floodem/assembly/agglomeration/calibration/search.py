@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
 
-from floodem.assembly.agglomeration.graph_records import EdgeTable
-from floodem.assembly.agglomeration.rule import MergeRule
+from floodem.assembly.agglomeration.graph.records import EdgeTable
+from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.errors import StoppedError
 from floodem.evaluation.scores import conditional_entropy_bits, group_sizes
 from floodem.labels import OverlapTable

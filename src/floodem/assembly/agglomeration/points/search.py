@@ -18,10 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from floodem.assembly.agglomeration.centroids import PairCounter, Pairs, nearest_to_centroids
-from floodem.assembly.agglomeration.contacts import Contacts, nothing
-from floodem.assembly.agglomeration.lengths import Lengths
-from floodem.assembly.agglomeration.point_blocks import (
+from floodem.assembly.agglomeration.points.blocks import (
     BlockTask,
     PointBlocks,
     contacts_of,
@@ -30,7 +27,10 @@ from floodem.assembly.agglomeration.point_blocks import (
     without_small,
     write_small_ids,
 )
-from floodem.assembly.agglomeration.points import DecisionPoints, PointOptions
+from floodem.assembly.agglomeration.points.centroids import PairCounter, Pairs, nearest_to_centroids
+from floodem.assembly.agglomeration.points.contacts import Contacts, nothing
+from floodem.assembly.agglomeration.points.lengths import Lengths
+from floodem.assembly.agglomeration.points.points import DecisionPoints, PointOptions
 from floodem.assembly.blocks import BlockPlan
 from floodem.cluster import ALONE, Crew, Task, run_tasks
 from floodem.cluster.task import TaskFunction
@@ -81,7 +81,7 @@ def find_points_of(
     -------
     DecisionPoints
         One point for each pair of segments that touch when they are grown (see
-        `floodem.assembly.agglomeration.growing` and `contacts`); positions count from the
+        `floodem.assembly.agglomeration.points.growing` and `contacts`); positions count from the
         array's first voxel.
 
     Raises

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped, UInt64
 
-from floodem.assembly.agglomeration.graph_format import (
+from floodem.assembly.agglomeration.graph.format import (
     PLACE_COLUMNS,
     SCORE_COLUMNS,
     columns_of,
@@ -18,7 +18,7 @@ from floodem.assembly.agglomeration.graph_format import (
     refusing,
     stored_id,
 )
-from floodem.assembly.agglomeration.graph_records import EdgeTable
+from floodem.assembly.agglomeration.graph.records import EdgeTable
 from floodem.errors import VolumeFormatError
 
 

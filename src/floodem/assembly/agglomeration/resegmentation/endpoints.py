@@ -21,7 +21,7 @@ from floodem.errors import LabelError
 from floodem.geometry import Zyx
 
 if TYPE_CHECKING:
-    from floodem.assembly.agglomeration.resegmentation import Resegmenter
+    from floodem.assembly.agglomeration.resegmentation.resegmenter import Resegmenter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

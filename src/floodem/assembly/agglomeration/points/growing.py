@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, UInt
 
-from floodem.assembly.agglomeration.lengths import Lengths
+from floodem.assembly.agglomeration.points.lengths import Lengths
 
 _PASS_BYTES = 2**18
 """Squares that a pass goes through at a time: they stay in a core's own cache."""

@@ -1,7 +1,7 @@
 """One decision point flooded again: image, segmentation and network in, scores out.
 
 The network is put on its device once, and the volumes stay open; every point reads one box of
-each. How the floods go is in floodem.assembly.agglomeration.point_floods.
+each. How the floods go is in floodem.assembly.agglomeration.resegmentation.floods.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from floodem.assembly.agglomeration.resegmentation_options import ResegmentationOptions
-from floodem.assembly.agglomeration.scores import PointScores
+from floodem.assembly.agglomeration.resegmentation.options import ResegmentationOptions
+from floodem.assembly.agglomeration.resegmentation.scores import PointScores
 from floodem.errors import GeometryError, LabelError
 from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.volumes.volume import Volume
 
 if TYPE_CHECKING:
-    from floodem.assembly.agglomeration.point_floods import PointCanvas
+    from floodem.assembly.agglomeration.resegmentation.floods import PointCanvas
     from floodem.flooding.options import FloodOptions
     from floodem.network.model_file import Model
 
@@ -136,8 +136,8 @@ class Resegmenter:
         VolumeFormatError, StorageError
             When a volume cannot be read.
         """
-        from floodem.assembly.agglomeration.point_floods import SideFlood, covers
-        from floodem.assembly.agglomeration.point_scores import point_scores
+        from floodem.assembly.agglomeration.resegmentation.floods import SideFlood, covers
+        from floodem.assembly.agglomeration.resegmentation.scoring import point_scores
 
         if id_a == id_b or min(id_a, id_b) < 1:
             raise LabelError(
@@ -167,7 +167,7 @@ class Resegmenter:
         GeometryError
             When the position is outside of image or segmentation.
         """
-        from floodem.assembly.agglomeration.point_floods import PointCanvas
+        from floodem.assembly.agglomeration.resegmentation.floods import PointCanvas
         from floodem.flooding.job import normalised_image
 
         around = Box.from_shape((1, 1, 1), start=position).grow(self.options.radius)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from floodem.assembly.agglomeration.resegmentation_options import ResegmentationOptions
+from floodem.assembly.agglomeration.resegmentation.options import ResegmentationOptions
 from floodem.errors import StoppedError
 from floodem.flooding.canvas import UNDECIDED_LOGIT, Canvas
 from floodem.flooding.flood import Flood

@@ -1,11 +1,11 @@
 """The segment graph: one file that says which base segments are one, and why, and who says so.
 
-Edges and scores come in once (graph_writer); after that the rule and the decisions of people
+Edges and scores come in once (`writer`); after that the rule and the decisions of people
 change, and with them which edges are merges. No voxel and no network is needed for that::
 
     edges + scores --(rule)--> accepted --(ledger)--> merges --(merging)--> merged ids
 
-graph_format describes the file, graph_ledger what decisions mean.
+`format` describes the file, `ledger` what decisions mean.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from typing import Literal, Self
 import numpy as np
 from jaxtyping import Shaped, UInt64
 
-from floodem.assembly.agglomeration.graph_edges import damaged, read_edges
-from floodem.assembly.agglomeration.graph_format import connect, id_of, refusing, stored_id
-from floodem.assembly.agglomeration.graph_ledger import Verdicts, verdicts, with_standing
-from floodem.assembly.agglomeration.graph_records import (
+from floodem.assembly.agglomeration.graph.edges import damaged, read_edges
+from floodem.assembly.agglomeration.graph.format import connect, id_of, refusing, stored_id
+from floodem.assembly.agglomeration.graph.ledger import Verdicts, verdicts, with_standing
+from floodem.assembly.agglomeration.graph.merging import smallest_of_components
+from floodem.assembly.agglomeration.graph.records import (
     Action,
     DecidedBy,
     EdgeTable,
@@ -33,11 +34,10 @@ from floodem.assembly.agglomeration.graph_records import (
     GraphHeader,
     KeptRule,
 )
-from floodem.assembly.agglomeration.graph_writer import json_text, writing_graph
-from floodem.assembly.agglomeration.merging import smallest_of_components
-from floodem.assembly.agglomeration.points import DecisionPoints
-from floodem.assembly.agglomeration.rule import MergeRule
-from floodem.assembly.agglomeration.scores import PointScores
+from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.assembly.agglomeration.graph.writer import json_text, writing_graph
+from floodem.assembly.agglomeration.points.points import DecisionPoints
+from floodem.assembly.agglomeration.resegmentation.scores import PointScores
 from floodem.errors import FloodemError, LabelError, OptionError
 
 MAX_NOTE_LETTERS = 2000
@@ -54,7 +54,7 @@ class SegmentGraph:
     path
         Its file.
     connection
-        Its checked database (`floodem.assembly.agglomeration.graph_format.connect`).
+        Its checked database (`floodem.assembly.agglomeration.graph.format.connect`).
     """
 
     def __init__(self, path: Path, *, connection: sqlite3.Connection) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from floodem.assembly.agglomeration.resegmentation import Resegmenter
-from floodem.assembly.agglomeration.resegmentation_options import ResegmentationOptions
-from floodem.assembly.agglomeration.scores import PointScores
+from floodem.assembly.agglomeration.resegmentation.options import ResegmentationOptions
+from floodem.assembly.agglomeration.resegmentation.resegmenter import Resegmenter
+from floodem.assembly.agglomeration.resegmentation.scores import PointScores
 from floodem.assembly.sources import source_stamp, task_model
 from floodem.cluster.context import TaskContext, task_context
 from floodem.errors import StoppedError

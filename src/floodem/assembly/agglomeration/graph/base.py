@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from floodem.assembly.agglomeration.graph_records import GraphHeader
+from floodem.assembly.agglomeration.graph.records import GraphHeader
 from floodem.errors import OtherWorkError, VolumeNotFoundError
 from floodem.geometry import Box, VoxelSize
 from floodem.labels import require_labels

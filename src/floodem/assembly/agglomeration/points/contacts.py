@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
 
-from floodem.assembly.agglomeration.growing import Grown
-from floodem.assembly.agglomeration.lengths import Lengths
+from floodem.assembly.agglomeration.points.growing import Grown
+from floodem.assembly.agglomeration.points.lengths import Lengths
 from floodem.geometry import Box, Zyx
 from floodem.labels.runs import runs
 

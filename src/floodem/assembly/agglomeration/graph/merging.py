@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64, UInt64
 
-from floodem.assembly.agglomeration.graph_records import EdgeTable
+from floodem.assembly.agglomeration.graph.records import EdgeTable
 from floodem.assembly.joining import Joining, node_dtype
 from floodem.errors import LabelError
 

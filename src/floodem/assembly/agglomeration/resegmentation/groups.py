@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int64
 
-from floodem.assembly.agglomeration.points import DecisionPoints
-from floodem.assembly.agglomeration.reseg_tasks import PointToScore, ScoreTask
+from floodem.assembly.agglomeration.points.points import DecisionPoints
+from floodem.assembly.agglomeration.resegmentation.tasks import PointToScore, ScoreTask
 from floodem.cluster import Task
 
 POINTS_PER_TASK = 8

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from floodem.assembly.agglomeration.graph_records import Action, Entry
+from floodem.assembly.agglomeration.graph.records import Action, Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

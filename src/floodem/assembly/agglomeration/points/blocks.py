@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from floodem.assembly.agglomeration.contacts import Contacts, find_contacts, nothing
-from floodem.assembly.agglomeration.growing import grow
-from floodem.assembly.agglomeration.lengths import Lengths
+from floodem.assembly.agglomeration.points.contacts import Contacts, find_contacts, nothing
+from floodem.assembly.agglomeration.points.growing import grow
+from floodem.assembly.agglomeration.points.lengths import Lengths
 from floodem.assembly.blocks import Block, BlockPlan
 from floodem.assembly.columns import pack_columns, unpack_columns
 from floodem.geometry import Box, Zyx

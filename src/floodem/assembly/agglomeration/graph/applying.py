@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt64
 
-from floodem.assembly.agglomeration.graph import SegmentGraph
-from floodem.assembly.agglomeration.graph_base import identity_of, opened_base
-from floodem.assembly.agglomeration.graph_records import GraphHeader
-from floodem.assembly.agglomeration.merging import merged_ids
+from floodem.assembly.agglomeration.graph.base import identity_of, opened_base
+from floodem.assembly.agglomeration.graph.graph import SegmentGraph
+from floodem.assembly.agglomeration.graph.merging import merged_ids
+from floodem.assembly.agglomeration.graph.records import GraphHeader
 from floodem.assembly.blocks import Block, BlockPlan
 from floodem.assembly.columns import pack_columns, unpack_columns
 from floodem.assembly.destination import LabelDestination

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from floodem.assembly.agglomeration.point_groups import POINTS_PER_TASK
+from floodem.assembly.agglomeration.resegmentation.groups import POINTS_PER_TASK
 from floodem.progress import Progress, ProgressListener
 
 

@@ -1,0 +1,1 @@
+"""Thresholds from labelled data: a graph and truth in, a rule out."""

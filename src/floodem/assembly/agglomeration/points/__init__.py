@@ -1,0 +1,1 @@
+"""Places where two segments may belong together: labels in, one point for each pair out."""

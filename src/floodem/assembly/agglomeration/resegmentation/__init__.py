@@ -1,0 +1,1 @@
+"""Two segments flooded again from both sides: decision points in, scores out."""
