@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from agglomeration_cases import OPTIONS, run, write_inputs
+from agglomeration_cases import OPTIONS, SHAPE, run, write, write_inputs
 from floodem.assembly.agglomeration.graph.applying import apply_merges
 from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.cli.main import main
-from floodem.errors import DestinationExistsError, OptionError, StoppedError
+from floodem.errors import DestinationExistsError, LabelError, OptionError, StoppedError
 from floodem.volumes import convert
 
 
@@ -34,6 +35,15 @@ def test_a_graph_never_replaces_what_it_is_made_from(inputs, tmp_path, what):
     with pytest.raises(DestinationExistsError, match=f"is the {what} of this run"):
         run(inputs, victim, overwrite=True, **changes)
     assert victim.read_bytes() == before
+
+
+def test_an_image_in_the_place_of_the_segmentation_is_refused(inputs, tmp_path):
+    grey = np.random.default_rng(1).integers(1, 250, SHAPE, np.uint8)
+    write(tmp_path / "noisy.zarr", grey)
+    swapped = {"segmentation": str(tmp_path / "noisy.zarr"), "image": inputs["segmentation"]}
+    with pytest.raises(LabelError, match="looks like an image and .* like labels: give the"):
+        run(inputs, tmp_path / "g", **swapped)
+    assert not (tmp_path / "g.floodem").exists()
 
 
 def both_without_offset(inputs, folder, *, but):

@@ -12,6 +12,7 @@ import typer
 
 from floodem.cli import evaluate_report, options
 from floodem.cli.ids import read_ids
+from floodem.cli.labels import warn_of_image
 from floodem.cli.skeleton_tables import print_skeletons
 from floodem.cli.stopping import finishing_tasks, interrupting_on_sigterm
 from floodem.cli.tables import place, plain_console, plain_table, spread
@@ -125,6 +126,7 @@ def evaluate(
     `floodem view HTML` opens it, and its links open those places in the viewer.
     """
     from floodem import evaluation
+    from floodem.shapes.source import LabelSource
 
     ids = parse_ids(["0"] if ignore is None else ignore)
     margin = option_value("--border", parse_zyx, text=border)
@@ -159,6 +161,8 @@ def evaluate(
         _tell_skeletons(segmentation, scores, as_json=as_json)
         return
     addresses = [segmentation, *evaluate_report.split_addresses(compare, shard=shard)]
+    for address in (*addresses, truth):
+        warn_of_image(LabelSource(uri=address))
     with _working(work) as how:
         results = evaluation.evaluate_several(
             addresses,

@@ -23,6 +23,7 @@ from floodem.geometry import Box, VoxelSize, Zyx
 from floodem.network.device import choose_device, choose_dtype
 from floodem.shapes.source import LabelSource
 from floodem.volumes.conversion.fingerprint import fingerprint
+from floodem.volumes.kinds import looks_like_labels
 from floodem.volumes.location import parse_location
 from floodem.volumes.servers.addresses import without_secrets
 from floodem.volumes.source import VolumeSource
@@ -200,6 +201,11 @@ def _require_fitting(labels: Volume, grey: Volume) -> None:
         raise LabelError(
             f"{labels.uri} holds {labels.dtype}, not labels: give the segmentation first and its "
             "image second"
+        )
+    if looks_like_labels(grey) and not looks_like_labels(labels):
+        raise LabelError(
+            f"{labels.uri} ({labels.dtype}) looks like an image and {grey.uri} ({grey.dtype}) like "
+            "labels: give the segmentation first and its image second"
         )
     ours, theirs = labels.voxel_size, grey.voxel_size
     if ours is not None and theirs is not None and not ours.is_close(theirs):

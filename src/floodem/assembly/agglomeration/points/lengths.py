@@ -97,9 +97,10 @@ class Lengths:
         """Return how far around a voxel must be known, z, y, x, to know what it grows to.
 
         A voxel's label is found by going to the face neighbour nearest to a segment, and on
-        from there (`growing`, beside this); each step lessens the square of the distance by
-        `_least_loss` at least. That bounds the steps, and the distance after t of them. By then the way leads t voxels off at most on any axis, a neighbour is one
-        more, and whose distance is smallest is known when all within it is.
+        from there (`growing`, beside this). Each step lessens the square of the distance by
+        `_least_loss` at least, which bounds the steps, and the distance after t of them. By
+        then the way leads t voxels off at most on any axis, a neighbour is one more, and whose
+        distance is smallest is known when all within it is.
         """
         reach = list(self.reach)
         left, steps = self.limit, 0
