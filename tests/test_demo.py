@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,11 @@ def test_the_demo_prints_its_commands_and_a_score_and_ends(tmp_path):
     assert done.returncode == 0, done.stderr
     commands = re.findall(r"^\$ floodem (\w+)", done.stdout, re.MULTILINE)
     assert commands == ["synthetic", "segment", "evaluate"]
+    flooding = re.search(r"^\$ (floodem segment .*)$", done.stdout, re.MULTILINE)
+    assert flooding is not None
+    words = shlex.split(flooding[1])
+    assert words[words.index("--model") + 1] == "synthetic"
+    assert "[" not in flooding[1]
     assert "all truth" in done.stdout
     assert "to see it: floodem view" in done.stdout
     run = json.loads((tmp_path / "out" / "labels-2026-auto.zarr.floodem" / "run.json").read_text())

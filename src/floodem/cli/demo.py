@@ -92,5 +92,7 @@ def _do(command: Any, *arguments: str, **options: Any) -> None:
 def _say(command: str, *arguments: str, **options: Any) -> None:
     words = ["floodem", command, *arguments]
     for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
+        # An option that may be given several times is written once for each value.
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name.replace('_', '-')}", str(one)]
     print(f"\n$ {shlex.join(words)}", flush=True)
