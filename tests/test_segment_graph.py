@@ -378,6 +378,18 @@ def test_margins_are_positive_where_the_rule_accepts(edge, iou, coverage, delete
         assert not accepted
 
 
+def test_an_edge_flooded_from_one_side_has_the_margin_of_what_was_measured():
+    columns = scores_of([0.0] * 4)
+    columns["a_covers_b"] = np.array([0.3, 0.15, 0.9, 0.3])
+    for name in ("b_covers_a", "b_covers_b", "size_b", "deleted_b", "seeds_b"):
+        columns[name][:3] = 0
+    rule = MergeRule()
+    assert rule.margins(columns) == pytest.approx([-0.5, -0.75, 0.0, -1.0])
+    assert not rule.accepts(columns).any()
+    columns["seeds_a"][:3] = 0
+    assert rule.margins(columns).tolist() == [-1.0] * 4
+
+
 def test_a_margin_is_1_for_perfect_scores_and_0_on_a_threshold():
     columns = scores_of([1.0, 0.8, 0.4, 0.0], coverage=1.0)
     assert MergeRule().margins(columns).tolist() == [1.0, 0.0, -0.5, -1.0]

@@ -18,7 +18,15 @@ from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 from floodem.assembly.agglomeration.graph.rule import MergeRule
 from floodem.cli.main import main
 from floodem.volumes import open_volume
-from segment_graph_cases import HEADER, LARGEST, graph_over, mapping_of, write_graph
+from segment_graph_cases import (
+    HEADER,
+    LARGEST,
+    graph_over,
+    mapping_of,
+    points_of,
+    scores_of,
+    write_graph,
+)
 
 EDGES = {(1, 2): 0.9, (2, 3): 0.5, (3, 4): 0.95, (7, LARGEST): 0.99}
 
@@ -67,6 +75,35 @@ def test_the_rule_the_counts_and_the_doubtful_edges_first_are_printed(path):
 def test_edges_are_listed_in_the_order_that_is_asked_for(path, order, expected):
     listed = json.loads(floodem("merges", path, order, "2", "--json"))["listed"]
     assert [(edge["id_a"], edge["id_b"]) for edge in listed] == expected
+
+
+def test_edges_flooded_from_one_side_are_ranked_by_it_and_show_no_iou(tmp_path):
+    scores = scores_of([0.0, 0.0, 0.4, 0.0])
+    scores["a_covers_b"] = np.array([0.1, 0.3, 0.9, 0.5])
+    for name in ("b_covers_a", "b_covers_b", "size_b", "deleted_b", "seeds_b"):
+        scores[name][[0, 1, 3]] = 0
+    pairs = [(1, 2), (3, 4), (5, 6), (7, 8)]
+    path = tmp_path / "g.sqlite"
+    SegmentGraph.create(
+        path, header=HEADER, points=points_of(pairs), scores=scores, rule=MergeRule()
+    )
+
+    def listed(order):
+        values = json.loads(floodem("merges", path, order, "9", "--json"))
+        return [edge["id_a"] for edge in values["listed"]]
+
+    # 3,4 and 5,6 have the same margin, and 5,6 was flooded from both sides.
+    assert listed("--near") == listed("--best") == [7, 5, 3, 1]
+    assert listed("--worst") == [1, 3, 5, 7]
+    printed = floodem("merges", path)
+    rows = [row.split() for row in printed.split("threshold\n")[1].splitlines()[1:5]]
+    assert [row[3:7] for row in rows] == [
+        ["-0.167", "-", "0.500", "0.0000"],
+        ["-0.500", "0.400", "0.900", "0.0000"],
+        ["-0.500", "-", "0.300", "0.0000"],
+        ["-0.833", "-", "0.100", "0.0000"],
+    ]
+    assert "one side was not flooded" in printed
 
 
 def test_what_somebody_decided_about_is_not_in_the_queue_again(path):

@@ -93,13 +93,17 @@ class Listing:
         import numpy as np
 
         from floodem.assembly.agglomeration.graph.merging import rows_of_merged
+        from floodem.assembly.agglomeration.graph.rule import is_two_sided
 
         rows = np.arange(len(edges)) if self.of is None else rows_of_merged(edges, self.of)
         if self.order == "near":  # a queue, which nobody wants to go through twice
             rows = rows[~_is_decided(edges)[rows]]
         # The weakest merge of a segment first: that is the one to look at.
         keys = {"near": abs(margins), "best": -margins, "worst": margins, "of": margins}
-        ordered = rows[np.argsort(keys[self.order][rows], kind="stable")]
+        # Of equal margins one from both sides says more for a merge than one from a single side.
+        is_both = is_two_sided(edges.columns)
+        is_later = is_both if self.order in ("worst", "of") else ~is_both
+        ordered = rows[np.lexsort((is_later[rows], keys[self.order][rows]))]
         return ordered[: self.rows]
 
 
@@ -156,8 +160,10 @@ def _is_decided(edges: EdgeTable) -> Bool[np.ndarray, "edges"]:
 
 def _listed(edges: EdgeTable, rule: MergeRule, listing: Listing) -> list[dict[str, Any]]:
     from floodem.assembly.agglomeration.graph.records import DecidedBy
+    from floodem.assembly.agglomeration.graph.rule import is_two_sided, measured_coverage
 
     margins = rule.margins(edges.columns)
+    is_both, coverage = is_two_sided(edges.columns), measured_coverage(edges.columns)
     return [
         {
             "id_a": int(edges.ids_a[row]),
@@ -168,6 +174,8 @@ def _listed(edges: EdgeTable, rule: MergeRule, listing: Listing) -> list[dict[st
             "decided_by": DecidedBy(int(edges.decided_by[row])).name.lower().replace("_", "-"),
             "entry": int(edges.entries[row]) or None,
             "margin": float(margins[row]),
+            "two_sided": bool(is_both[row]),
+            "measured_coverage": float(coverage[row]),
         }
         for row in listing.chosen_rows(edges, margins).tolist()
     ]
@@ -293,20 +301,26 @@ def _print_edges(edges: EdgeTable, rule: MergeRule, listing: Listing) -> None:
     for name in ("a", "b", "at z,y,x", "margin", "iou", "coverage", "deleted", "nm", "merge", "by"):
         table.add_column(name, justify="right")
     for edge in found:
-        covers = ("a_covers_a", "a_covers_b", "b_covers_a", "b_covers_b")
-        deleted = [edge[f"deleted_{side}"] / max(edge[f"size_{side}"], 1) for side in "ab"]
+        deleted = [
+            edge[f"deleted_{side}"] / edge[f"size_{side}"] for side in "ab" if edge[f"size_{side}"]
+        ]
         who = edge["decided_by"] + (f" {edge['entry']}" if edge["entry"] else "")
         table.add_row(
             str(edge["id_a"]),
             str(edge["id_b"]),
             ",".join(map(str, edge["position_zyx"])),
             f"{edge['margin']:+.3f}",
-            f"{edge['iou']:.3f}",
-            f"{min(edge[name] for name in covers):.3f}",
-            f"{min(deleted):.4f}",
+            f"{edge['iou']:.3f}" if edge["two_sided"] else "-",
+            f"{edge['measured_coverage']:.3f}" if edge["seeds_a"] or edge["seeds_b"] else "-",
+            f"{min(deleted):.4f}" if deleted else "-",
             f"{edge['distance_nm']:.0f}",
             "yes" if edge["accepted"] else "no",
             who,
         )
     width = None if sys.stdout.isatty() else _WIDTH_IN_FILES
     Console(markup=False, highlight=False, width=width).print(table)
+    if not all(edge["two_sided"] for edge in found):
+        print(
+            "iou -: one side was not flooded, as the flood from the other had failed already: no "
+            "merge by any rule, and its margin is that of the one flood, at most 0"
+        )

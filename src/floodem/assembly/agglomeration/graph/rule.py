@@ -79,31 +79,28 @@ class MergeRule:
         array
             1 where scores are perfect, 0 on a threshold, -1 where they are as bad as can be.
             The worst of an edge's scores counts. Each is measured against what there is on
-            its side of the threshold.
+            its side of the threshold. Where only one side was flooded (`is_two_sided`), that
+            one's coverages and deletions count; as the edge is no merge, 0 is the most then.
 
         Parameters
         ----------
         columns
             As `accepts` takes them.
         """
-        coverage = np.min(
-            [columns[name] for name in ("a_covers_a", "a_covers_b", "b_covers_a", "b_covers_b")],
-            axis=0,
-        )
+        is_both = is_two_sided(columns)
+        coverage = measured_coverage(columns)
         shares = []
         for side in ("a", "b"):
             size = np.asarray(columns[f"size_{side}"], np.float64)
             share = columns[f"deleted_{side}"] / np.maximum(size, 1)
             shares.append(np.where(size > 0, np.minimum(share, 1), 1.0))
-        worst = np.minimum(
-            _margin(np.asarray(columns["iou"], np.float64), self.iou),
-            _margin(np.asarray(coverage, np.float64), self.coverage),
-        )
+        overlap = _margin(np.asarray(columns["iou"], np.float64), self.iou)
+        worst = np.minimum(np.where(is_both, overlap, 0.0), _margin(coverage, self.coverage))
         # What shall be small is turned round.
         worst = np.minimum(worst, _margin(1 - np.minimum(*shares), 1 - self.deleted))
         if self.distance_nm is not None:
-            length = max(self.distance_nm, np.finfo(np.float64).tiny)
-            worst = np.minimum(worst, 1 - np.asarray(columns["distance_nm"], np.float64) / length)
+            lengths = np.asarray(columns["distance_nm"], np.float64)
+            worst = np.minimum(worst, _distance_margin(lengths, self.distance_nm))
         clipped: Float64[np.ndarray, "edges"] = np.clip(worst, -1, 1)
         return clipped
 
@@ -131,6 +128,52 @@ class MergeRule:
             return cls(**numbers)
         except (TypeError, ValueError) as error:
             raise OptionError(f"{values!r:.200} is no rule for merges ({error})") from error
+
+
+def _distance_margin(
+    lengths: Float64[np.ndarray, "edges"], limit: float
+) -> Float64[np.ndarray, "edges"]:
+    """Scale lengths so that none is 1, the limit 0, and its double and all beyond -1."""
+    if limit == 0:
+        return np.where(lengths > 0, -1.0, 1.0)
+    margins: Float64[np.ndarray, "edges"] = 1 - np.minimum(lengths, 2 * limit) / limit
+    return margins
+
+
+def is_two_sided(
+    columns: Mapping[str, Shaped[np.ndarray, "edges"]],
+) -> Bool[np.ndarray, "edges"]:
+    """Tell which edges were flooded from both sides; the others have no iou.
+
+    Parameters
+    ----------
+    columns
+        As `MergeRule.accepts` takes them.
+    """
+    return np.asarray((columns["seeds_a"] > 0) & (columns["seeds_b"] > 0))
+
+
+def measured_coverage(
+    columns: Mapping[str, Shaped[np.ndarray, "edges"]],
+) -> Float64[np.ndarray, "edges"]:
+    """Return the least coverage of each edge's floods, of those that were made.
+
+    Returns
+    -------
+    array
+        0 where there was no flood at all.
+
+    Parameters
+    ----------
+    columns
+        As `MergeRule.accepts` takes them.
+    """
+    least = np.ones(len(columns["iou"]), np.float64)
+    for side in ("a", "b"):
+        covers = np.minimum(columns[f"{side}_covers_a"], columns[f"{side}_covers_b"])
+        least = np.where(columns[f"seeds_{side}"] > 0, np.minimum(least, covers), least)
+    has_flood = (columns["seeds_a"] > 0) | (columns["seeds_b"] > 0)
+    return np.where(has_flood, least, 0.0)
 
 
 def _margin(values: Float64[np.ndarray, "edges"], threshold: float) -> Float64[np.ndarray, "edges"]:
