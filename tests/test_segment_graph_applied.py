@@ -124,9 +124,12 @@ def test_undoing_every_merge_gives_the_base_back_to_the_voxel(tmp_path, graph, l
     assert (made.joined, made.wholes) == (0, 0)
     with SegmentGraph.open(graph, writable=True) as opened:
         opened.undo_entry(undone.number)
-    with pytest.raises(RunConflictError, match="--overwrite"):
-        apply_merges(graph, tmp_path / "m.zarr", **CUT)
+    for how in (CUT, {}):
+        with pytest.raises(OtherWorkError, match=r"m\.zarr was made before these decisions"):
+            apply_merges(graph, tmp_path / "m.zarr", **how)
     apply_merges(graph, tmp_path / "m.zarr", overwrite=True, **CUT)
+    with pytest.raises(RunConflictError, match="was begun with plan"):
+        apply_merges(graph, tmp_path / "m.zarr", block=(10, 16, 32))
     assert np.array_equal(read(tmp_path / "m.zarr"), renamed_all(labels, mapping_of(graph)))
 
 

@@ -53,7 +53,7 @@ def test_the_rule_the_counts_and_the_doubtful_edges_first_are_printed(path):
     printed = floodem("merges", path)
     assert "4 edges over /nowhere/base.zarr" in printed
     assert "iou > 0.8, coverage > 0.6, deleted < 0.02" in printed
-    assert "3 edges and 0 other pairs are merges: 6 segments joined to 3 segments" in printed
+    assert "\nmerges: 3 edges; 6 segments joined to 3 segments\n" in printed
     rows = printed.split("nearest to a threshold\n")[1].splitlines()[1:]
     assert [row.split()[:2] for row in rows] == [
         ["2", "3"],
@@ -139,6 +139,20 @@ def test_a_merge_is_undone_redone_and_all_are(path):
     assert mapping_of(path) == before
 
 
+def test_an_undo_while_all_merges_are_undone_says_that_they_stay_off(path):
+    floodem("merges", path, "--split", "1,2")
+    assert "\nno merges\n" in floodem("merges", path, "--undo", "all")
+    said = floodem("merges", path, "--undo", "1")
+    assert "1 and 2 are apart now; merges stay off until entry 2 is undone\n" in said
+    assert "stay off" not in floodem("merges", path, "--undo", "2")
+
+
+def test_ids_that_only_a_decision_knows_are_shown(path):
+    said = floodem("merges", path, "--merge", "4,999", "--of", "999")
+    assert "merges: 3 edges and 1 other pair; 7 segments joined to 3 segments" in said
+    assert "segment 3 is made of 3, 4, 999" in said
+
+
 def test_what_still_holds_two_segments_together_is_told(path):
     floodem("merges", path, "--merge", "2,3", "--merge", "1,3")
     said = floodem("merges", path, "--split", "1,2")
@@ -187,6 +201,8 @@ def test_edges_become_a_table_for_other_programs(tmp_path, path):
         (["--near", "1", "--best", "1"], 2, "two orders"),
         (["--note", "why"], 2, "belongs to a change"),
         (["--undo", "all", "--iou", "0.5", "--split", "1,4"], 3, "no edge joins"),
+        (["--of", "999"], 3, "no edge of the graph knows segment 999"),
+        (["--undo", "all", "--between", "1,999"], 3, "no edge of the graph knows segment 999"),
         (["--undo", "all", "--csv", "/nowhere/at/all.csv"], 3, "there is no folder"),
     ],
 )

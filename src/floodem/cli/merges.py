@@ -5,6 +5,7 @@ No network is loaded or asked: all scores are in the graph.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -148,11 +149,12 @@ def merges(
         _require_place(csv, overwrite=overwrite)
     with SegmentGraph.open(graph, writable=is_changed) as opened:
         written: list[Entry] = []
-        if is_changed:
-            with opened.changing():
-                written = _decide(opened, changes, note=note)
-                _set_rule(opened, rule, note=note)
-        edges = opened.edges()
+        # Where an id that is asked for is refused, nothing is changed either.
+        with opened.changing() if is_changed else contextlib.nullcontext():
+            written = _decide(opened, changes, note=note)
+            _set_rule(opened, rule, note=note)
+            edges = opened.edges()
+            listing.require_known(edges, opened.entries())
         if csv is not None:
             write_edges_csv(csv, edges, rule=opened.rule)
         applied = None
@@ -290,8 +292,12 @@ def _print_applied(applied: Applied) -> None:
         print(
             f"{applied.uri} was finished by an earlier run of this command; --overwrite repeats it"
         )
+    joined = "no merges: these are the segments of the base"
+    if applied.joined:
+        joined = (
+            f"{counted(applied.joined, 'segment')} of the base are joined to {applied.wholes:,}"
+        )
     print(
         f"{applied.uri}: {counted(applied.segments, 'segment')} in {applied.labelled:,} of "
-        f"{counted(applied.voxels, 'voxel')}; {counted(applied.joined, 'segment')} of the base are "
-        f"joined to {applied.wholes:,}"
+        f"{counted(applied.voxels, 'voxel')}; {joined}"
     )

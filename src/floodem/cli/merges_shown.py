@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from floodem.counting import counted
-from floodem.errors import OptionError
+from floodem.errors import LabelError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from jaxtyping import Bool, Float64, Int64
@@ -85,6 +85,23 @@ class Listing:
         if of is not None:
             return cls(order="of", rows=None, of=of, between=between)
         return cls(order="near", rows=_DEFAULT_ROWS, between=between)
+
+    def require_known(self, edges: EdgeTable, entries: Sequence[Entry]) -> None:
+        """Refuse ids of which no edge and no decision knows anything.
+
+        Raises
+        ------
+        LabelError
+            Naming the first such id.
+        """
+        asked = [] if self.of is None else [self.of]
+        decided = {one for entry in entries if entry.pair is not None for one in entry.pair}
+        for one in (*asked, *(self.between or ())):
+            if one not in decided and not ((edges.ids_a == one) | (edges.ids_b == one)).any():
+                raise LabelError(
+                    f"no edge of the graph knows segment {one} (it may still be a segment without "
+                    "neighbours): give the id of a segment with an edge, as --csv lists them"
+                )
 
     def chosen_rows(
         self, edges: EdgeTable, margins: Float64[np.ndarray, "edges"]
@@ -186,18 +203,18 @@ def print_graph(
 ) -> None:
     """Print the rule, counts, decisions, and the edges that are listed."""
     from floodem.assembly.agglomeration.graph.ledger import verdicts
+    from floodem.assembly.agglomeration.graph.records import Action
 
     counts, entries = _counts(edges), graph.entries()
     print(f"{graph.path}: {counted(counts['edges'], 'edge')} over {graph.header.segmentation.uri}")
     print(f"rule {_number_of_rules(graph)}: {rule_in_words(graph.rule)}")
-    print(
-        f"{counted(counts['accepted'], 'edge')} and "
-        f"{counted(counts['other_merges'], 'other pair')} are merges: "
-        f"{counted(counts['joined'], 'segment')} joined to {counted(counts['wholes'], 'segment')}"
-    )
-    for entry in written:
-        print(_consequence(edges, entry, entries))
+    print(_merges_in_words(counts))
     undone_by = verdicts(entries).all_undone_by
+    for entry in written:
+        off = ""
+        if undone_by is not None and entry.action is Action.UNDO:
+            off = f"; merges stay off until entry {undone_by} is undone"
+        print(_consequence(edges, entry, entries) + off)
     if undone_by is not None:
         print(
             f"all merges are undone by entry {undone_by}, those of any rule: --undo {undone_by} "
@@ -215,6 +232,17 @@ def rule_in_words(rule: MergeRule) -> str:
     """Return the thresholds in a line."""
     far = "" if rule.distance_nm is None else f", distance at most {rule.distance_nm:g} nm"
     return f"iou > {rule.iou:g}, coverage > {rule.coverage:g}, deleted < {rule.deleted:g}{far}"
+
+
+def _merges_in_words(counts: Mapping[str, int]) -> str:
+    things = {"accepted": "edge", "other_merges": "other pair"}
+    merges = [counted(counts[name], thing) for name, thing in things.items() if counts[name]]
+    if not merges:
+        return "no merges"
+    return (
+        f"merges: {' and '.join(merges)}; {counted(counts['joined'], 'segment')} joined to "
+        f"{counted(counts['wholes'], 'segment')}"
+    )
 
 
 def _number_of_rules(graph: SegmentGraph) -> str:

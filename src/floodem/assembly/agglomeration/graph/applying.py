@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ from floodem.assembly.output_chunks import USUAL_CHUNK
 from floodem.assembly.run_record import RunRecord
 from floodem.assembly.writing import PIECE_VOXELS, ChunkSums, pieces, require_going_on
 from floodem.cluster import ALONE, Crew, Task
-from floodem.errors import OptionError
+from floodem.errors import OptionError, OtherWorkError
 from floodem.flooding.addresses import would_replace
+from floodem.flooding.run_folder import RunStatus
 from floodem.geometry import Zyx, block_edges
 from floodem.labels import require_labels
 from floodem.labels.runs import Labels, runs, sizes
@@ -119,8 +121,8 @@ def apply_merges(
     Raises
     ------
     OtherWorkError
-        When the base segmentation is another one or was changed, or the run at the
-        destination was begun with other merges.
+        When the base segmentation is another one or was changed, or the volume at the
+        destination was made, or begun, with other merges.
     OptionError
         When the destination is the base segmentation, its image or the graph.
     ShardDoneError
@@ -144,6 +146,8 @@ def apply_merges(
         voxel_size = volume.voxel_size or header.voxel_size
     uri = str(destination)
     _require_apart(uri, graph=str(graph), base=source.uri, image=header.about.get("image"))
+    if not overwrite:
+        _require_these_merges(uri, identity, graph=str(graph))
     with label_run(
         uri,
         plan=plan,
@@ -207,6 +211,20 @@ def _require_apart(uri: str, *, graph: str, base: str, image: object) -> None:
             raise OptionError(
                 f"{uri} is the {what}, which stays as it is: choose another destination"
             )
+
+
+def _require_these_merges(uri: str, identity: Mapping[str, Any], *, graph: str) -> None:
+    """Refuse a destination that was made from the same base before decisions of today."""
+    there = RunRecord(uri).read()
+    if there is None:
+        return
+    now = json.loads(json.dumps(identity))
+    if there["identity"] != now and {**there["identity"], "mapping": now["mapping"]} == now:
+        made = "made" if there["status"] == RunStatus.DONE else "begun"
+        raise OtherWorkError(
+            f"{uri} was {made} before these decisions, with other merges than {graph} has now: "
+            "give another destination, or --overwrite to replace it"
+        )
 
 
 def _plan(volume: Volume, block: Zyx | None) -> BlockPlan:
