@@ -67,6 +67,7 @@ worst = -1
 """,
     )
     assert "has 10 mistakes" in sentence
+    assert len(sentence.splitlines()) == 11
     for part in (
         "line 4: image.box",
         "line 5: no key is called modle: did you mean model?",
@@ -74,12 +75,55 @@ worst = -1
         "line 9: segment.segment_threshold is 'high', and should be a number",
         "line 10: segment.block [64, 64] has 2 entries: give 3, ordered z, y, x",
         "line 14: [train] no key is called bach_size: did you mean batch_size?",
-        "line 15: [train] [optimiser]: optimiser.name 'sdg' is not one of",
+        "line 16: [train] [optimiser]: optimiser.name 'sdg' is not one of",
         "line 18: no key is called agglomerate.raduis: did you mean agglomerate.radius?",
-        "line 19: [agglomerate.rule]: the rule's iou 3.0 is no fraction",
-        "line 21: [evaluate]: worst -1",
+        "line 20: [agglomerate.rule]: the rule's iou 3.0 is no fraction",
+        "line 22: [evaluate]: worst -1",
     ):
         assert part in sentence
+
+
+def test_what_is_not_there_is_told_together_with_what_is_wrong(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(
+        """\
+version = 1
+[image]
+source = "zarr://none.zarr@em"
+[labels]
+source = "https://server.invalid/truth.zarr"
+[model]
+name = "fib52"
+[segment]
+consensus = "backwards"
+init_activation = 7.0
+pad = 2.0
+[agglomerate.rule]
+iou = 3.0
+deleted = -1.0
+[evaluate]
+skeletons = "swc/"
+"""
+    )
+    with pytest.raises(OptionError) as refusal:
+        read_project(path, look=True)
+    told = [line.strip() for line in str(refusal.value).splitlines()]
+    assert told[0].endswith("p.toml has 8 mistakes:")
+    for line, said in zip(
+        told[1:],
+        (
+            "line 3: image.source is 'zarr://none.zarr@em', and there is no",
+            "line 7: no model file fib52",
+            "line 9: segment.consensus is 'backwards': write \"reverse-seeds\"",
+            "line 10: init_activation 7.0",
+            "line 11: pad_value 2.0",
+            "line 13: [agglomerate.rule]: the rule's iou 3.0",
+            "line 14: [agglomerate.rule]: the rule's deleted -1.0",
+            "line 16: evaluate.skeletons is 'swc/', and there is no",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -311,5 +311,5 @@ def test_progress_names_the_stage(folder):
 
 def test_a_missing_image_is_named_with_its_line(folder):
     shutil.rmtree(folder / "em.zarr")
-    with pytest.raises(VolumeNotFoundError, match=r"prepare \(p.toml line 2\)"):
+    with pytest.raises(VolumeNotFoundError, match=r"p.toml has 1 mistake: line 3: image.source"):
         states(write_project(folder))

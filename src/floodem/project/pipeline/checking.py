@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from floodem.errors import FloodemError, OptionError
+from floodem.errors import FloodemError, OptionError, VolumeNotFoundError
 from floodem.training.configuration.tables import (
     annotations_of,
     is_table,
@@ -37,10 +37,11 @@ def deciding(table: Any) -> set[str]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake: the key it is about (dotted), and the sentence."""
+    """One mistake: the key it is about (dotted), the sentence, and whether a file is missing."""
 
     key: str
     sentence: str
+    is_missing: bool = False
 
 
 class Problems:
@@ -49,9 +50,9 @@ class Problems:
     def __init__(self) -> None:
         self.found: list[Problem] = []
 
-    def add(self, key: str, sentence: str) -> None:
+    def add(self, key: str, sentence: str, *, is_missing: bool = False) -> None:
         """Keep a mistake; the same one only once."""
-        problem = Problem(key, sentence)
+        problem = Problem(key, sentence, is_missing)
         if problem not in self.found:
             self.found.append(problem)
 
@@ -60,8 +61,58 @@ class Problems:
         try:
             return make()
         except FloodemError as error:
-            self.add(key, str(error))
+            self.add(key, str(error), is_missing=isinstance(error, VolumeNotFoundError))
             return None
+
+
+def made_of(
+    given: Mapping[str, Any],
+    make: Callable[..., _Value],
+    *,
+    where: str,
+    problems: Problems,
+    said: str = "",
+) -> _Value | None:
+    """Return what a function makes of keys; else keep all that is wrong, each with its key.
+
+    A mistake is of the one key without which it is not made; where there is none, or several,
+    it is of the table.
+
+    Parameters
+    ----------
+    given
+        Values by key; all may be left out.
+    make
+        Refuses one mistake at a time.
+    where
+        Name of the table.
+    said
+        Begins each sentence.
+    """
+    left, made = dict(given), None
+    while True:
+        refusal, made = _tried(make, left)
+        if refusal is None:
+            return made if len(left) == len(given) else None
+        culprits = [
+            name
+            for name in left
+            if _tried(make, {key: one for key, one in left.items() if key != name})[0] != refusal
+        ]
+        key = f"{where}.{culprits[0]}" if len(culprits) == 1 else where
+        problems.add(key if where else key.lstrip("."), f"{said}{refusal}")
+        if len(culprits) != 1:
+            return None
+        del left[culprits[0]]
+
+
+def _tried(
+    make: Callable[..., _Value], given: Mapping[str, Any]
+) -> tuple[str | None, _Value | None]:
+    try:
+        return None, make(**given)
+    except FloodemError as error:
+        return str(error), None
 
 
 def checked(cls: type[_Options], values: Any, *, where: str, problems: Problems) -> _Options | None:
@@ -98,11 +149,8 @@ def checked(cls: type[_Options], values: Any, *, where: str, problems: Problems)
             given[members[name].name] = entry
     if len(problems.found) > before:
         return None
-    try:
-        return cls(**given)
-    except FloodemError as error:
-        problems.add(where, f"[{where}]: {error}" if where else str(error))
-        return None
+    said = f"[{where}]: " if where else ""
+    return made_of(given, cls, where=where, problems=problems, said=said)
 
 
 def _entry(kind: Any, value: Any, *, where: str, problems: Problems) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from floodem.counting import counted
 from floodem.errors import OptionError, VolumeNotFoundError
 from floodem.files import storage_error
 from floodem.project.pipeline.addresses import resolved
-from floodem.project.pipeline.checking import Problems, checked
+from floodem.project.pipeline.checking import Problems, checked, made_of
 from floodem.project.pipeline.flood_tables import (
     AGGLOMERATE,
     AgglomerateTable,
@@ -22,6 +22,7 @@ from floodem.project.pipeline.flood_tables import (
     flood_options,
     mask_rules,
 )
+from floodem.project.pipeline.inputs import look_for_inputs
 from floodem.project.pipeline.lines import line_of, lines_of_keys
 from floodem.project.pipeline.tables import (
     BEST,
@@ -127,13 +128,20 @@ class Project:
         )
 
 
-def read_project(path: Path | str) -> Project:
+def read_project(path: Path | str, *, look: bool = False) -> Project:
     """Return what a project file says.
+
+    Parameters
+    ----------
+    path
+        The file.
+    look
+        Whether files and networks that it names must be there.
 
     Raises
     ------
     VolumeNotFoundError
-        When there is no such file.
+        When there is no such file, or nothing but files that it names are missing.
     OptionError
         When it is no TOML, of another version, or naming all that is wrong in it.
     """
@@ -151,9 +159,11 @@ def read_project(path: Path | str) -> Project:
         )
     lines = lines_of_keys(text)
     problems = Problems()
-    project = _made(path, values, lines=lines, problems=problems)
+    project = _made(path, values, lines=lines, problems=problems, look=look)
     if project is None or problems.found:
-        raise OptionError(_told(path, problems, lines))
+        is_missing = all(one.is_missing for one in problems.found)
+        refusal = VolumeNotFoundError if is_missing else OptionError
+        raise refusal(_told(path, problems, lines))
     return project
 
 
@@ -179,11 +189,18 @@ def _told(path: Path, problems: Problems, lines: dict[str, int]) -> str:
         line = line_of(lines, problem.key)
         sentences.append(f"line {line}: {problem.sentence}" if line else problem.sentence)
     mistakes = counted(len(sentences), "mistake")
-    return f"{path} has {mistakes}: {'; '.join(sentences)}"
+    if len(sentences) == 1:
+        return f"{path} has {mistakes}: {sentences[0]}"
+    return "\n  ".join([f"{path} has {mistakes}:", *sentences])
 
 
 def _made(
-    path: Path, values: dict[str, Any], *, lines: dict[str, int], problems: Problems
+    path: Path,
+    values: dict[str, Any],
+    *,
+    lines: dict[str, int],
+    problems: Problems,
+    look: bool,
 ) -> Project | None:
     known = dict.fromkeys(sorted({*TABLES, TRAIN}))
     for name in values:
@@ -201,6 +218,8 @@ def _made(
     about_itself = tables.pop("project", None) or ProjectTable()
     tables = {name: table for name, table in tables.items() if table is not None}
     _check_together(values, tables, base=path.parent, problems=problems)
+    if look:
+        look_for_inputs(tables, base=path.parent, problems=problems)
     if problems.found:
         return None
     folder = Path(resolved(about_itself.folder or path.stem, base=path.parent))
@@ -247,9 +266,10 @@ class _Within(Problems):
         super().__init__()
         self._above, self._table = above, table
 
-    def add(self, key: str, sentence: str) -> None:
-        super().add(key, sentence)
-        self._above.add(f"{self._table}.{key}" if key else self._table, f"[train] {sentence}")
+    def add(self, key: str, sentence: str, *, is_missing: bool = False) -> None:
+        super().add(key, sentence, is_missing=is_missing)
+        whole = f"{self._table}.{key}" if key else self._table
+        self._above.add(whole, f"[train] {sentence}", is_missing=is_missing)
 
 
 def _check_together(
@@ -282,7 +302,12 @@ def _check_together(
     if evaluate is not None and evaluate.truth is None and "labels" not in values:
         problems.add("evaluate", "[evaluate] has no truth: write truth = ADDRESS, or add [labels]")
     if segment is not None:
-        problems.trying("segment", lambda: flood_options(segment, base=base))
+        made_of(
+            {one.name: getattr(segment, one.name) for one in fields(segment)},
+            lambda **given: flood_options(SegmentTable(**given), base=base),
+            where="segment",
+            problems=problems,
+        )
         problems.trying("segment.mask", lambda: mask_rules(segment.mask, base=base))
         problems.trying("segment.seed_mask", lambda: mask_rules(segment.seed_mask, base=base))
     _check_crew(tables, problems)

@@ -157,6 +157,8 @@ def run_project(
     ------
     OptionError
         When the project file is wrong: all mistakes together.
+    VolumeNotFoundError
+        When what it names is not there, and nothing else is wrong with it.
     RunConflictError
         When another process runs this project.
     DestinationExistsError
@@ -166,7 +168,7 @@ def run_project(
     FloodemError
         When a stage fails; the message names it and its line in the file.
     """
-    project = read_project(config)
+    project = read_project(config, look=True)
     choice = Choice() if choice is None else choice
     run = _Run(project, choice, progress=progress, notice=notice, should_stop=should_stop)
     choice.require_active({one.name: one.skipped for one in run.stages})
