@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from floodem.assembly.agglomeration.calibration import calibration
 from floodem.assembly.agglomeration.calibration import search as calibration_search
 from floodem.assembly.agglomeration.calibration.calibration import (
     CalibrationOptions,
@@ -24,6 +25,7 @@ from floodem.assembly.agglomeration.graph.base import describe_base
 from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 from floodem.assembly.agglomeration.graph.records import EdgeTable
 from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.cli.calibrate import _stability
 from floodem.cli.main import main
 from floodem.cluster import Crew
 from floodem.errors import LabelError, OptionError, OtherWorkError, StoppedError
@@ -300,7 +302,8 @@ def floodem(*arguments, code=0):
     return out.getvalue() if code == 0 else err.getvalue()
 
 
-def test_the_command_prints_the_rules_and_keeps_the_best_on_demand(files):
+def test_the_command_prints_the_rules_and_keeps_the_best_on_demand(files, monkeypatch):
+    monkeypatch.setattr(calibration, "FEW_RIGHT_EDGES", 18)
     graph = files / "g.sqlite"
     before = graph.read_bytes()
     printed = floodem("calibrate", graph, files / "truth.zarr", "--workers", "1")
@@ -313,12 +316,33 @@ def test_the_command_prints_the_rules_and_keeps_the_best_on_demand(files):
     assert (
         f"floodem merges {graph} --iou 0.5 --coverage 0.5 --deleted 0.02 --distance any" in printed
     )
+    assert "warning" not in printed
+    assert "fitted again 5 times, each time without another group of objects, the rule" in printed
     assert graph.read_bytes() == before
     floodem("calibrate", graph, files / "truth.zarr", "--workers", "1", "--set")
     with SegmentGraph.open(graph) as opened:
         assert opened.rule == MergeRule(iou=0.5, coverage=0.5)
         assert "calibrated on" in opened.rules()[-1].note
         assert len(opened.rules()) == 2
+
+
+def test_a_fit_on_few_right_edges_is_not_recommended(files):
+    arguments = ("calibrate", files / "g.sqlite", files / "truth.zarr", "--workers", "1")
+    printed = floodem(*arguments)
+    assert "warning: there are few right edges to fit a rule on, 18 (fewer than 100)" in printed
+    assert "--set" not in printed
+    said = floodem(*arguments, "--set")
+    assert "warning: there are few" in said
+    assert "it is the rule of" in said
+
+
+def test_a_rule_that_depends_on_the_objects_that_are_seen_is_said_to():
+    one, other = MergeRule(), MergeRule(iou=0.5)
+    assert _stability(one, [one, other, other]) == (
+        "fitted again 3 times, each time without another group of objects, the rule is another "
+        "one 2 times: it depends on which objects are labelled"
+    )
+    assert _stability(one, [one, one]).endswith("the rule is always the same")
 
 
 def test_json_has_all_numbers(files):

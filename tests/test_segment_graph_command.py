@@ -13,9 +13,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from floodem.assembly.agglomeration.agglomerate import Agglomeration
+from floodem.assembly.agglomeration.graph.applying import Applied
 from floodem.assembly.agglomeration.graph.edges_csv import CSV_COLUMNS
 from floodem.assembly.agglomeration.graph.graph import SegmentGraph
 from floodem.assembly.agglomeration.graph.rule import MergeRule
+from floodem.cli import agglomerate, merges
 from floodem.cli.main import main
 from floodem.volumes import open_volume
 from segment_graph_cases import (
@@ -212,6 +215,30 @@ def test_mistakes_are_one_sentence_and_change_nothing(path, arguments, code, say
     assert says in said
     assert said.count("\n") == 1
     assert path.read_bytes() == before
+
+
+def test_no_merges_are_said_plainly(tmp_path, capsys):
+    made = Agglomeration(
+        graph=tmp_path / "g.sqlite",
+        points=3,
+        merges=0,
+        segments=0,
+        objects=0,
+        calls=7,
+        seconds=1.0,
+        was_finished=False,
+    )
+    applied = Applied(
+        uri="m.zarr", segments=2, joined=0, wholes=0, voxels=9, labelled=8, was_finished=False
+    )
+    agglomerate._print(made, applied)
+    merges._print_applied(applied)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "g.sqlite: 3 decision points, no merges; 7 network calls in" in first
+    assert second == "m.zarr: no merges: these are the segments of the base"
+    assert third == (
+        "m.zarr: 2 segments in 8 of 9 voxels; no merges: these are the segments of the base"
+    )
 
 
 def test_notes_cannot_take_over_the_console(path):

@@ -179,17 +179,25 @@ def _applied(graph: str, destination: str | None, *, crew: Crew, **how: Any) -> 
 def _print(made: Agglomeration, applied: Applied | None) -> None:
     if made.was_finished:
         print(f"{made.graph} was finished by an earlier run of this command")
+    merges = "no merges"
+    if made.merges:
+        merges = (
+            f"{counted(made.merges, 'merge')} of {counted(made.segments, 'segment')} into "
+            f"{counted(made.objects, 'object')}"
+        )
     print(
-        f"{made.graph}: {counted(made.points, 'decision point')}, "
-        f"{counted(made.merges, 'merge')} of {counted(made.segments, 'segment')} into "
-        f"{counted(made.objects, 'object')}; {counted(made.calls, 'network call')} in "
+        f"{made.graph}: {counted(made.points, 'decision point')}, {merges}; "
+        f"{counted(made.calls, 'network call')} in "
         f"{duration(made.seconds)}"
     )
     if applied is not None:
-        print(
-            f"{applied.uri}: {counted(applied.joined, 'segment')} became part of "
-            f"{counted(applied.wholes, 'merged one')}"
-        )
+        joined = "no merges: these are the segments of the base"
+        if applied.joined:
+            joined = (
+                f"{counted(applied.joined, 'segment')} became part of "
+                f"{counted(applied.wholes, 'merged one')}"
+            )
+        print(f"{applied.uri}: {joined}")
     else:
         print(
             f"`floodem merges {shlex.quote(str(made.graph))}` shows them and undoes them, and "

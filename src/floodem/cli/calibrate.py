@@ -18,7 +18,10 @@ from floodem.counting import counted
 from floodem.geometry import Box, parse_zyx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from floodem.assembly.agglomeration.calibration.calibration import Calibration, Outcome
+    from floodem.assembly.agglomeration.graph.rule import MergeRule
 
 _WIDTH_IN_FILES = 140
 _NOTE_LETTERS = 500
@@ -124,6 +127,7 @@ def print_calibration(found: Calibration, *, graph: Path, is_set: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from floodem.assembly.agglomeration.calibration.calibration import FEW_RIGHT_EDGES
     from floodem.cli.merges_shown import rule_in_words
 
     print(
@@ -159,22 +163,36 @@ def print_calibration(found: Calibration, *, graph: Path, is_set: bool) -> None:
     Console(markup=False, highlight=False, width=width).print(table)
     print(f"\nfitted rule: {rule_in_words(found.rule)}")
     if held is not None:
-        different = len(set(held.rules) | {found.rule})
-        print(
-            "the same rule without any one fold of the objects"
-            if different == 1
-            else f"{different} different rules when one fold of the objects is left out in turn"
-        )
+        print(_stability(found.rule, held.rules))
     if not found.outcomes["fitted"].accepted:
         print("no rule makes the segmentation better: the base is best")
+    if found.has_few:
+        print(
+            f"warning: there are few right edges to fit a rule on, {found.right_edges} (fewer than "
+            f"{FEW_RIGHT_EDGES}): prefer the default rule, or compare more labelled data"
+        )
     if is_set:
         print(f"it is the rule of {graph} now")
+        return
+    if found.has_few:
         return
     far = "any" if found.rule.distance_nm is None else f"{found.rule.distance_nm:g}"
     print(
         f"keep it with --set, or: floodem merges {shlex.quote(str(graph))} --iou "
         f"{found.rule.iou:g} --coverage {found.rule.coverage:g} --deleted {found.rule.deleted:g} "
         f"--distance {far}"
+    )
+
+
+def _stability(rule: MergeRule, others: Sequence[MergeRule]) -> str:
+    """Say whether the fitted rule depends on which objects are seen."""
+    fitted = f"fitted again {len(others)} times, each time without another group of objects"
+    different = sum(one != rule for one in others)
+    if not different:
+        return f"{fitted}, the rule is always the same"
+    return (
+        f"{fitted}, the rule is another one {counted(different, 'time')}: it depends on which "
+        "objects are labelled"
     )
 
 

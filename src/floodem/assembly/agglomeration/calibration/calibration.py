@@ -33,6 +33,9 @@ from floodem.labels.overlaps import merge_tables
 from floodem.progress import ProgressListener
 from floodem.shapes.source import LabelSource
 
+FEW_RIGHT_EDGES = 100
+"""A fit on fewer hangs on single edges: one of a hundred moves recall by a hundredth."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationOptions:
@@ -146,6 +149,11 @@ class Calibration:
     segments: int
     unclear_segments: int
     tried: int
+
+    @property
+    def has_few(self) -> bool:
+        """Whether there are so few right edges that the fit is not to be trusted."""
+        return self.right_edges < FEW_RIGHT_EDGES
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
