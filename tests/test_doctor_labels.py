@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from bright import bright_model
 from doctor_cases import CUBES, SECTIONS, blamed, finding, tissue, write
+from floodem.assembly.estimate import CallTime
+from floodem.counting import counted
 from floodem.geometry import Box, VoxelSize
 from floodem.labels.components import components
 from floodem.network.model_file import Model, save_model
-from floodem.project.doctor import Level, examine
+from floodem.project.doctor import Level, examine, run_time
 from floodem.project.doctor.objects import label_boxes, pieces_apart, survey_objects
+from floodem.volumes import open_volume
 
 WHOLE = ((False, False),) * 3
 FEW = {("amount", "warning")}
@@ -30,6 +34,24 @@ def image(pair, tmp_path_factory):
 
 def look(image, path, labels, **facts):
     return examine(image, labels=write(path, labels, **facts), machine=False)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"), [(4.47, "4.5 s"), (1.0, "1.0 s"), (0.0123, "12.3 ms")]
+)
+def test_times_of_calls_are_told_in_common_units(seconds, says, image, pair, monkeypatch):
+    timed = CallTime(seconds=seconds, device="a card", dtype="float16")
+    monkeypatch.setattr(run_time, "time_calls", lambda model, seconds: timed)
+    with open_volume(str(image)) as volume:
+        (found,) = run_time.look_at_time(model_like(pair[0]), volume, memory=None)
+    assert f"network calls of {says} in 1 block, as timed now on a card (float16)" in found.says
+
+
+def test_only_what_was_compared_is_said_to_match(image, pair, tmp_path):
+    sized = finding(look(image, tmp_path / "sized.h5", pair[1]), "fit")
+    assert sized.says.startswith("shape, place and voxel size match")
+    bare = finding(look(image, tmp_path / "bare.h5", pair[1], voxel_size=None), "fit")
+    assert bare.says.startswith("shape and place match")
 
 
 def test_labels_that_fit_are_not_blamed(image, pair, tmp_path):
@@ -172,7 +194,11 @@ def test_a_network_that_fits_is_not_blamed_and_is_timed(image, pair, tmp_path):
     save_model(model, tmp_path / "m.safetensors")
     found = examine(image, model=tmp_path / "m.safetensors", machine=False)
     assert blamed(found) == set()
-    assert finding(found, "time").value["calls"] > 0
+    time = finding(found, "time")
+    assert time.value["calls"] > 0
+    if time.value["device"] == "cpu":
+        threads = counted(torch.get_num_threads(), "thread")
+        assert time.says.endswith(f", as timed now with {threads} of the CPU (float32)")
     assert not any(one.option.startswith("train.") for one in found.proposals)
     assert any("--model" in line for line in found.commands)
 

@@ -340,6 +340,14 @@ def pictured_once():
     return _kept["pictured"]
 
 
+def test_a_place_says_which_segmentation_it_is_a_mistake_of(tmp_path):
+    names = ("before merging", "after merging")
+    page = read_page(written(tmp_path / "two.html", many=(segmentation, segmentation), names=names))
+    assert "in the segmentation “before merging”" in page.text
+    alone = read_page(written(tmp_path / "one.html", names=names[:1]))
+    assert "in the segmentation" not in alone.text
+
+
 def test_nothing_from_elsewhere_may_be_loaded(tmp_path):
     page = read_page(written(tmp_path / "out.html"))
     policies = [

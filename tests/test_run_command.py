@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from bright import bright_model
+from floodem.cli.run import numbers_text
 from floodem.errors import OptionError
 from floodem.network.model_file import save_model
 from floodem.project.pipeline import read_project, run_project
@@ -138,6 +140,33 @@ def test_a_first_file_without_network_trains_where_there_are_labels(folder):
     notes = write_first(bare, image=str(folder / "em.zarr")).reasons
     assert any("there is no network yet" in note for note in notes)
     assert read_project(bare).segment is None
+
+
+def test_a_first_file_tells_of_the_voxel_size_once_and_shows_its_progress(tmp_path):
+    np.save(tmp_path / "em.npy", np.random.default_rng(0).integers(0, 255, (24, 40, 40), np.uint8))
+    stages = set()
+    written = write_first(
+        tmp_path / "p.toml",
+        image=str(tmp_path / "em.npy"),
+        model="synthetic",
+        progress=lambda report: stages.add(report.stage),
+    )
+    assert sum("voxel size" in note for note in written.reasons) == 1
+    assert "looking at sections" in stages
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ({"points": 132, "merges": 1, "calls": 1700}, "132 points, 1 merge, 1,700 calls"),
+        ({"joined": 2, "into": 1}, "2 segments joined into 1"),
+        ({"joined": 1204, "into": 1001}, "1,204 segments joined into 1,001"),
+        ({"segments": 1, "covered": 0.736}, "1 segment, 73.6% covered"),
+        ({"mergers": 1, "before: mergers": 3}, "1 merger (before 3)"),
+    ],
+)
+def test_numbers_are_told_with_words_that_fit_them(numbers, text):
+    assert numbers_text(numbers) == text
 
 
 def test_a_first_file_is_refused_for_what_cannot_be(folder, tmp_path):

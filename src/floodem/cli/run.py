@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from floodem.cli import options
-from floodem.cli.progress import duration
+from floodem.cli.progress import duration, progress_bar
 from floodem.cli.stopping import saving_state
+from floodem.counting import counted
 from floodem.errors import OptionError
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def _init(
 
     if image is None:
         raise OptionError("--init writes a project for an image: add --image IMAGE")
-    written = write_project(config, image=image, truth=truth, model=model)
+    with progress_bar() as progress:
+        written = write_project(config, image=image, truth=truth, model=model, progress=progress)
     if as_json:
         print(json.dumps({"project": str(written.path), "reasons": list(written.reasons)}))
         return
@@ -149,6 +151,9 @@ def _result(one: StageResult) -> str:
 def numbers_text(numbers: Mapping[str, Any]) -> str:
     """Write numbers with their names: 1,204 segments, Rand error 0.0748 (before 0.0812)."""
     parts = []
+    if numbers.keys() >= {"joined", "into"}:
+        parts.append(f"{counted(numbers['joined'], 'segment')} joined into {numbers['into']:,}")
+        numbers = {name: one for name, one in numbers.items() if name not in ("joined", "into")}
     for name, value in numbers.items():
         if name.startswith(_BEFORE):
             continue
@@ -159,7 +164,9 @@ def numbers_text(numbers: Mapping[str, Any]) -> str:
 
 
 def _number(name: str, value: Any) -> str:
-    if isinstance(value, int) or name == "covered":
+    if isinstance(value, int):
+        return counted(value, name.removesuffix("s"))
+    if name == "covered":
         return f"{_bare(name, value)} {name}"
     return f"{name.removesuffix(' nm')} {_bare(name, value)}"
 

@@ -55,9 +55,9 @@ def look_at_pair(image: Volume, labels: Volume) -> Iterator[Finding]:
     for sentence in sentences:
         yield _finding(Level.PROBLEM, "fit", sentence)
     if not sentences:
-        yield _finding(
-            Level.OK, "fit", f"shape, place and voxel size match the image's ({_times(labels)})"
-        )
+        is_sized = None not in (image.voxel_size, labels.voxel_size)
+        compared = "shape, place and voxel size" if is_sized else "shape and place"
+        yield _finding(Level.OK, "fit", f"{compared} match the image's ({_times(labels)})")
 
 
 def _times(volume: Volume) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from floodem.assembly.estimate import estimate, time_calls
+from floodem.assembly.estimate import CallTime, estimate, time_calls
 from floodem.assembly.proposals import USUAL_CHUNKS, propose_plan
 from floodem.counting import counted
 from floodem.errors import ResourceError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from floodem.network.model_file import Model
 
 PART = "model"
+CPU = "cpu"
 
 TIMED_S = 2.0
 """Seconds for which network calls are tried."""
@@ -50,7 +51,7 @@ def look_at_time(model: Model, image: Volume, *, memory: int | None) -> Iterator
         part=PART,
         what="time",
         says=f"about {found.hours_in_words} for {found.network_calls:,} network calls of "
-        f"{timed.seconds * 1000:.3g} ms in {counted(len(plan), 'block')}",
+        f"{_short(timed.seconds)} in {counted(len(plan), 'block')}, as timed now {_where(timed)}",
         value={
             "hours": hours,
             "calls": found.network_calls,
@@ -64,3 +65,15 @@ def look_at_time(model: Model, image: Volume, *, memory: int | None) -> Iterator
         if is_long
         else "",
     )
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+def _where(timed: CallTime) -> str:
+    if timed.device != CPU:
+        return f"on {timed.device} ({timed.dtype})"
+    from torch import get_num_threads
+
+    return f"with {counted(get_num_threads(), 'thread')} of the CPU ({timed.dtype})"

@@ -17,6 +17,7 @@ from typing import Any
 from floodem.errors import FloodemError, OptionError
 from floodem.files import making_folders, write_new
 from floodem.network.named import named_model
+from floodem.progress import ProgressListener
 from floodem.project.pipeline.addresses import looks_like_path, resolved
 from floodem.project.pipeline.configuration import FORMAT_VERSION
 from floodem.project.pipeline.flood_tables import AgglomerateTable, SegmentTable
@@ -50,6 +51,8 @@ _NO_MODEL = """\
 # name = "fib25"    # or file = "model.safetensors"
 """
 _WIDTH = 98
+_VOXEL_SIZE = "voxel size"
+"""What the doctor calls this finding."""
 
 Proposals = dict[str, tuple[Any, str]]
 """Value and reason by dotted key."""
@@ -69,6 +72,7 @@ def write_project(
     image: str,
     truth: str | None = None,
     model: str | None = None,
+    progress: ProgressListener | None = None,
 ) -> WrittenProject:
     """Write a project file for an image.
 
@@ -80,6 +84,8 @@ def write_project(
         Addresses, relative ones from the present folder.
     model
         A model file, or the name of a network; None: it will be trained from `truth`.
+    progress
+        Told how far the look at the data is.
 
     Raises
     ------
@@ -94,7 +100,7 @@ def write_project(
     notes: list[str] = []
     _look(image, truth, notes)
     has_network = model is not None or truth is not None
-    proposed = _proposed(image, truth=truth, model=model, notes=notes)
+    proposed = _proposed(image, truth=truth, model=model, notes=notes, progress=progress)
     source = (_from(path, image), "")
     tables = [
         _HEAD.format(name=path.name, version=FORMAT_VERSION),
@@ -165,19 +171,28 @@ def _training_tables(proposed: Proposals) -> Iterator[str]:
             yield f"[train.{table}]\n{''.join(lines)}"
 
 
-def _proposed(image: str, *, truth: str | None, model: str | None, notes: list[str]) -> Proposals:
+def _proposed(
+    image: str,
+    *,
+    truth: str | None,
+    model: str | None,
+    notes: list[str],
+    progress: ProgressListener | None,
+) -> Proposals:
     """Return what the doctor proposes, and note what it warns of."""
     from floodem.project.doctor import Level, examine
 
     try:
-        found = examine(image, labels=truth, model=model, machine=False)
+        found = examine(image, labels=truth, model=model, machine=False, progress=progress)
     except FloodemError as error:
         notes.append(f"nothing is proposed: {error}")
         return {}
     notes += [
         f"{one.what}: {one.says}" + (f"; {one.advice}" if one.advice else "")
         for one in found.by_gravity()
+        # A size that no file states is told of the image alone, by `_look`.
         if one.level in (Level.WARNING, Level.PROBLEM)
+        and not (one.what == _VOXEL_SIZE and one.value is None)
     ]
     return {one.option: (one.value, one.reason) for one in found.proposals}
 

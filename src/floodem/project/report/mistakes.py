@@ -47,7 +47,7 @@ def _place(contents: Contents, one: Pictured, *, number: int) -> str:
     place, mistake = one.seen.place, one.seen.place.mistake
     first, second = mistake.largest
     many = len(contents.evaluations) > 1
-    maker = f" in {shown(contents.names[place.owner])}" if many else ""
+    maker = f" in the segmentation “{shown(contents.names[place.owner])}”" if many else ""
     if place.kind == "merger":
         title = f"Segment {mistake.id} joins objects {first.id} and {second.id}{maker}"
         whole, part, outline = "segment", "object", "all objects of the truth"
