@@ -88,8 +88,20 @@ def test_a_wrong_file_ends_with_all_its_mistakes(folder):
     path.write_text('version = 1\n[image]\nsorce = "em.zarr"\n[mesh]\neror = 1.0\n')
     ended = run(path)
     assert ended.returncode == 2
-    assert "line 3: no key is called image.sorce: did you mean image.source?" in ended.stderr
-    assert "line 5: no key is called mesh.eror: did you mean mesh.error?" in ended.stderr
+    first, *mistakes = ended.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert first.endswith("mistakes:")
+    told = [line.strip() for line in mistakes]
+    assert "line 3: no key is called image.sorce: did you mean image.source?" in told
+    assert "line 5: no key is called mesh.eror: did you mean mesh.error?" in told
+
+
+def test_only_missing_files_end_with_the_code_of_missing_files(tmp_path):
+    path = write_project(tmp_path)
+    ended = run(path)
+    assert ended.returncode == 3
+    assert "image.source is 'em.zarr', and there is no" in ended.stderr
+    assert "labels.source is 'truth.zarr', and there is no" in ended.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")

@@ -14,7 +14,7 @@ from floodem.cli import options
 from floodem.cli.progress import duration, progress_bar
 from floodem.cli.stopping import saving_state
 from floodem.counting import counted
-from floodem.errors import OptionError
+from floodem.errors import OptionError, VolumeNotFoundError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,6 +77,7 @@ def run(
         raise OptionError(f"--image, --truth and --model are of --init: {config} names its own")
     from floodem.project.pipeline import Choice, run_project
 
+    _require_right(config)
     choice = Choice(only=only, since=since, until=until, force=tuple(force or ()))
     if plan:
         made = run_project(config, choice=choice, dry_run=True)
@@ -89,6 +90,19 @@ def run(
         _print_plan(made)
     else:
         _print_table(made)
+
+
+def _require_right(config: Path) -> None:
+    """End with all mistakes of a project file, one a line; other errors are of one line."""
+    from floodem.project.pipeline import read_project
+
+    try:
+        read_project(config, look=True)
+    except (OptionError, VolumeNotFoundError) as error:
+        if len(str(error).splitlines()) == 1:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
 
 
 def _init(
