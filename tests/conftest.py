@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import config, install_import_hook
 
 from servers.base import FakeServer
@@ -32,6 +33,10 @@ os.environ.pop("PYTHONIOENCODING", None)
 # that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How fast a busy machine draws and runs examples says nothing about the code.
+settings.register_profile("any-pace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-pace")
 
 # The one browser of all tests; loaded behind the hook above, as it imports floodem.
 pytest_plugins = ("browser",)

@@ -249,3 +249,17 @@ def test_any_file_is_read_or_refused_in_a_sentence(tmp_path_factory, text):
     path.write_text(f"version = 1\n{text}", encoding="utf-8", errors="replace", newline="")
     with pytest.raises(OptionError, match=re.escape(str(path))):
         read_project(path)  # none of these texts names an image
+
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*/project.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
+def test_the_project_of_an_example_can_be_read_and_has_stages(path):
+    assert {"segment", "agglomerate", "evaluate"} <= {
+        one.name for one in stages_of(read_project(path))
+    }
+
+
+def test_there_is_an_example_of_a_project():
+    assert EXAMPLES
