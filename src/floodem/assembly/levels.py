@@ -36,7 +36,7 @@ from floodem.flooding.masks import CoordinateMask, MaskRule, ShiftMask, VolumeMa
 from floodem.flooding.request import Segmentation, SegmentRequest
 from floodem.flooding.seeds import SeedPolicySpec
 from floodem.geometry import Box, Zyx
-from floodem.progress import Progress, ProgressListener
+from floodem.progress import ProgressListener, named_notice, named_progress
 from floodem.volumes import open_volume
 from floodem.volumes.pyramid_geometry import level_box
 from floodem.volumes.servers.transport import open_store
@@ -219,8 +219,8 @@ def segment_levels(
                 crew=crew,
                 network=network,
                 initial=carried,
-                progress=_telling(progress, step.image.level),
-                notice=_saying(notice, step.image.level),
+                progress=named_progress(progress, f"level {step.image.level}"),
+                notice=named_notice(notice, f"level {step.image.level}"),
                 should_stop=should_stop,
             )
             carried = InitialLabels(uri=step.destination, ratio=step.ratio_below)
@@ -369,19 +369,3 @@ def _at_level(request: SegmentRequest, factors: Zyx) -> SegmentRequest:
         seed_masks=fitted(request.seed_masks),
         barriers=fitted(request.barriers),
     )
-
-
-def _telling(progress: ProgressListener | None, level: int) -> ProgressListener | None:
-    if progress is None:
-        return None
-
-    def tell(report: Progress) -> None:
-        progress(replace(report, stage=f"level {level}: {report.stage}"))
-
-    return tell
-
-
-def _saying(notice: Callable[[str], None] | None, level: int) -> Callable[[str], None] | None:
-    if notice is None:
-        return None
-    return lambda sentence: notice(f"level {level}: {sentence}")

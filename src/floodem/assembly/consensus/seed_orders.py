@@ -34,7 +34,7 @@ from floodem.errors import OptionError, RunConflictError
 from floodem.flooding.addresses import Outputs, require_apart
 from floodem.flooding.request import Segmentation, SegmentRequest
 from floodem.flooding.seeds import SeedPolicySpec
-from floodem.progress import Progress, ProgressListener
+from floodem.progress import ProgressListener, named_notice, named_progress
 from floodem.volumes.servers.addresses import without_secrets
 from floodem.volumes.servers.transport import open_store
 from floodem.volumes.source import VolumeSource
@@ -127,8 +127,8 @@ def segment_by_consensus(
                 cut=replace(cut, levels=0),
                 crew=crew,
                 network=network,
-                progress=_telling(progress, run.name),
-                notice=_saying(notice, run.name),
+                progress=named_progress(progress, run.name),
+                notice=named_notice(notice, run.name),
                 should_stop=should_stop,
             )
             made.append(found)
@@ -142,8 +142,8 @@ def segment_by_consensus(
             block=cut.block,
             levels=cut.levels,
             overwrite=replaces,
-            progress=_telling(progress, "consensus"),
-            notice=_saying(notice, "consensus"),
+            progress=named_progress(progress, "consensus"),
+            notice=named_notice(notice, "consensus"),
             should_stop=should_stop,
         )
     return _segmentation(agreed, made)
@@ -289,19 +289,3 @@ def _segmentation(agreed: Consensus, made: list[Segmentation]) -> Segmentation:
         was_finished=agreed.was_finished,
         notices=tuple(dict.fromkeys(notice for one in made for notice in one.notices)),
     )
-
-
-def _telling(progress: ProgressListener | None, name: str) -> ProgressListener | None:
-    if progress is None:
-        return None
-
-    def tell(report: Progress) -> None:
-        progress(replace(report, stage=f"{name}: {report.stage}"))
-
-    return tell
-
-
-def _saying(notice: Callable[[str], None] | None, name: str) -> Callable[[str], None] | None:
-    if notice is None:
-        return None
-    return lambda sentence: notice(f"{name}: {sentence}")
